@@ -1,0 +1,85 @@
+//! The CPU as kernels see it: a SIMD level and a thread pool of its own.
+//!
+//! Work is cut into tasks by shape, never by the number of threads, so the bits of a result do not depend on it.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::{Level, RuntimeError};
+
+/// A CPU device: which kernels run and on which threads. Cloning shares the pool.
+#[derive(Clone)]
+pub struct Cpu {
+    level: Level,
+    pool: Arc<rayon::ThreadPool>,
+}
+
+impl Cpu {
+    /// A device with its own pool of `threads` workers (0: as many as the machine has cores).
+    ///
+    /// # Errors
+    /// When the processor lacks the level or the threads cannot be started.
+    pub fn new(level: Level, threads: usize) -> Result<Cpu, RuntimeError> {
+        let level = level.check()?;
+        let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, |n| n.get()) } else { threads };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("statetune-{i}"))
+            .build()
+            .map_err(|e| RuntimeError::ThreadPool { threads, reason: e.to_string() })?;
+        Ok(Cpu { level, pool: Arc::new(pool) })
+    }
+
+    /// The fastest level on all cores.
+    ///
+    /// # Errors
+    /// When the threads cannot be started.
+    pub fn best() -> Result<Cpu, RuntimeError> {
+        Cpu::new(Level::best(), 0)
+    }
+
+    /// The SIMD level in use.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The number of worker threads.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Calls `task(0..tasks)`, each once, in any order and on any worker. Tasks must write disjoint memory.
+    pub fn for_each(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        if tasks <= 1 || self.threads() == 1 {
+            (0..tasks).for_each(task);
+        } else {
+            self.pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(&task));
+        }
+    }
+}
+
+impl std::fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cpu({}, {} threads)", self.level, self.threads())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        for threads in [1, 2, 7] {
+            let cpu = Cpu::new(Level::Portable, threads).unwrap();
+            let counts: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
+            cpu.for_each(100, |i| {
+                counts[i].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+        }
+    }
+}

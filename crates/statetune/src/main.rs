@@ -1,0 +1,2 @@
+//! The `statetune` command line.
+fn main() {}

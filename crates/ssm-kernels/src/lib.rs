@@ -7,10 +7,21 @@
 //! Letters: T tokens, D `d_inner`, N `d_state`, K convolution width, S sequences, V vocabulary, I and O the input and
 //! output features of a linear layer. See the legend in `docs/architecture.md`.
 
+pub mod adamw;
+pub mod conv1d;
+pub mod cross_entropy;
+pub mod elementwise;
+pub mod embedding;
+pub mod matmul;
+pub mod norm;
+pub mod random;
 pub mod real;
 pub mod runtime;
+pub mod scan;
 pub mod sequences;
 pub mod simd;
+#[cfg(test)]
+mod testing;
 pub mod weight;
 
 pub use real::Real;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{Level, RuntimeError};
+use super::{DisjointSlice, Level, RuntimeError};
 
 /// A CPU device: which kernels run and on which threads. Cloning shares the pool.
 #[derive(Clone)]
@@ -57,6 +57,16 @@ impl Cpu {
             self.pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(&task));
         }
     }
+
+    /// Calls `task(i, chunk)` for the chunks of `slice`, `size` elements each but for the last.
+    pub fn for_each_chunk<T: Send>(&self, slice: &mut [T], size: usize, task: impl Fn(usize, &mut [T]) + Sync) {
+        let len = slice.len();
+        let slice = DisjointSlice::new(slice);
+        self.for_each(len.div_ceil(size.max(1)), |i| {
+            // SAFETY: chunk i belongs to task i alone.
+            task(i, unsafe { slice.range_mut(i * size..len.min((i + 1) * size)) });
+        });
+    }
 }
 
 impl std::fmt::Debug for Cpu {
@@ -81,5 +91,14 @@ mod tests {
             });
             assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
         }
+    }
+
+    #[test]
+    fn chunks_cover_the_slice() {
+        let cpu = Cpu::new(Level::Portable, 2).unwrap();
+        let mut x = [0; 10];
+        cpu.for_each_chunk(&mut x, 4, |i, chunk| chunk.fill(i + 1));
+        assert_eq!(x, [1, 1, 1, 1, 2, 2, 2, 2, 3, 3]);
+        cpu.for_each_chunk(&mut [0; 0], 4, |_, _| unreachable!("nothing to do"));
     }
 }

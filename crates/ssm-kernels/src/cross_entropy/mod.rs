@@ -1,0 +1,80 @@
+//! The language model head fused with its loss: logits exist for one block of rows at a time, never for all.
+//!
+//! A block's logits are one product with the head's weight; softmax turns them into their own gradient in place; one
+//! more product gives dx, and one dw where the head is trained. Memory: [`ROWS_PER_BLOCK`] · V numbers. The rows are
+//! those that carry a label; gathering them is the caller's part.
+
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::matmul::{matmul_nn, matmul_nt, matmul_tn};
+use crate::runtime::DisjointSlice;
+use crate::{Cpu, Real, WeightSlice};
+
+/// Rows whose logits are held at once: enough to make reading the weight cheap, few enough for [rows, V] to stay small
+/// (26 MB for V = 50,280).
+pub const ROWS_PER_BLOCK: usize = 128;
+
+/// losses\[r\] = logsumexp(x_r · Wᵀ) - (x_r · Wᵀ)\[targets\[r\]\] for x `[rows, k]`, w `[vocab, k]`, and where asked for:
+///
+/// - `argmax` `[rows]`: the index of the largest logit, the lowest among equals;
+/// - `dx` `[rows, k]`, overwritten: grad_scale · dlogits · W;
+/// - `dw` `[vocab, k]`, accumulated into: grad_scale · dlogitsᵀ · x.
+///
+/// A NaN among a row's logits makes its loss NaN.
+///
+/// # Panics
+/// When a slice does not have its shape or a target passes the vocabulary.
+#[track_caller]
+pub fn linear_cross_entropy<T: Real>(
+    cpu: &Cpu,
+    losses: &mut [T],
+    argmax: Option<&mut [u32]>,
+    mut dx: Option<&mut [T]>,
+    mut dw: Option<&mut [T]>,
+    x: &[T],
+    w: WeightSlice,
+    targets: &[u32],
+    grad_scale: T,
+    rows: usize,
+    vocab: usize,
+    k: usize,
+) {
+    assert_eq!(losses.len(), rows, "losses is not [rows] = [{rows}]");
+    assert_eq!(argmax.as_ref().map_or(rows, |a| a.len()), rows, "argmax is not [rows] = [{rows}]");
+    assert_eq!(dx.as_ref().map_or(rows * k, |d| d.len()), rows * k, "dx is not [rows, k] = [{rows}, {k}]");
+    assert_eq!(dw.as_ref().map_or(vocab * k, |d| d.len()), vocab * k, "dw is not [vocab, k] = [{vocab}, {k}]");
+    assert_eq!(x.len(), rows * k, "x is not [rows, k] = [{rows}, {k}]");
+    assert_eq!(w.len(), vocab * k, "w is not [vocab, k] = [{vocab}, {k}]");
+    assert_eq!(targets.len(), rows, "targets is not [rows] = [{rows}]");
+    assert!(targets.iter().all(|&t| (t as usize) < vocab), "a target passes the vocabulary of {vocab}");
+
+    let grad_scale = (dx.is_some() || dw.is_some()).then_some(grad_scale);
+    let argmax = argmax.map(DisjointSlice::new);
+    let mut logits = vec![T::ZERO; rows.min(ROWS_PER_BLOCK) * vocab];
+    for start in (0..rows).step_by(ROWS_PER_BLOCK) {
+        let count = ROWS_PER_BLOCK.min(rows - start);
+        let x = &x[start * k..(start + count) * k];
+        let logits = &mut logits[..count * vocab];
+        matmul_nt(cpu, logits, x, w, None, T::ONE, count, vocab, k, false);
+        let block_losses = DisjointSlice::new(&mut losses[start..start + count]);
+        cpu.for_each_chunk(logits, vocab, |r, logits| {
+            if let Some(argmax) = &argmax {
+                // SAFETY: row r belongs to task r alone.
+                unsafe { argmax.range_mut(start + r..start + r + 1)[0] = reference::argmax(logits) };
+            }
+            let target = targets[start + r] as usize;
+            let loss = reference::softmax_cross_entropy(logits, target, grad_scale);
+            // SAFETY: row r belongs to task r alone.
+            unsafe { block_losses.range_mut(r..r + 1)[0] = loss };
+        });
+        if let Some(dx) = dx.as_deref_mut() {
+            let dx = &mut dx[start * k..(start + count) * k];
+            matmul_nn(cpu, dx, logits, w, T::ONE, count, k, vocab, false);
+        }
+        if let Some(dw) = dw.as_deref_mut() {
+            matmul_tn(cpu, dw, logits, x, T::ONE, vocab, k, count, true);
+        }
+    }
+}

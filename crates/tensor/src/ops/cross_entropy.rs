@@ -1,0 +1,133 @@
+//! The language-model head and the cross-entropy in one operation, on labelled rows only.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use statetune_ssm_kernels::cross_entropy as kernel;
+
+use crate::weight::weight_slice;
+use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, Weight, with_float};
+
+/// Loss = Σ_r -ln softmax(W x_r)\[target_r\] / divisor, in blocks of rows: `[R, V]` logits never exist.
+///
+/// Inputs: x `[R, d_model]`, and the weight `[V, d_model]` if it is trained. Output: the loss, shape `[]`.
+/// The gradients are made in the forward pass, where the logits are at hand, and scaled in the backward pass.
+pub struct LinearCrossEntropy {
+    /// The head, when it is frozen.
+    pub frozen: Option<Weight>,
+    /// `[R]`, the token each row should predict.
+    pub targets: Arc<[u32]>,
+    /// What the sum of losses is divided by: the labelled tokens of the whole (accumulated) batch.
+    pub divisor: f64,
+    /// Where the losses of the single rows are put.
+    details: Rc<RefCell<Details>>,
+}
+
+#[derive(Default)]
+struct Details {
+    losses: Vec<f64>,
+    argmax: Vec<u32>,
+}
+
+/// What [`linear_cross_entropy`] returns.
+pub struct LossOutput {
+    /// The loss, one number.
+    pub loss: Var,
+    /// `[R]`, -ln p(target) of each row.
+    pub row_losses: Vec<f64>,
+    /// `[R]`, the most probable token of each row.
+    pub argmax: Vec<u32>,
+}
+
+impl Op for LinearCrossEntropy {
+    type Saved = (Option<Tensor>, Option<Tensor>);
+
+    fn name(&self) -> &'static str {
+        "linear_cross_entropy"
+    }
+
+    fn forward(&self, device: &Device, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Self::Saved)> {
+        let Device::Cpu(cpu) = device;
+        let x = inputs.required(0)?;
+        let weight = match &self.frozen {
+            Some(weight) => weight.values(),
+            None => inputs.required(1)?,
+        };
+        let (rows, k) = x.matrix_shape("linear_cross_entropy", "x")?;
+        let (vocab, _) = weight.matrix_shape("linear_cross_entropy", "weight")?;
+        if weight.shape() != [vocab, k] {
+            return Err(TensorError::shape("linear_cross_entropy", "weight", format!("[V, {k}]"), weight.shape()));
+        }
+        if self.targets.len() != rows {
+            return Err(TensorError::shape("linear_cross_entropy", "targets", format!("[{rows}]"), &[
+                self.targets.len(),
+            ]));
+        }
+        if let Some(&t) = self.targets.iter().find(|&&t| t as usize >= vocab) {
+            return Err(TensorError::shape("linear_cross_entropy", "target", format!("below {vocab}"), &[t as usize]));
+        }
+        with_float!(x.dtype(), "linear_cross_entropy", T => {
+            let mut losses = vec![0.0 as T; rows];
+            let mut argmax = vec![0u32; rows];
+            let mut dx = need.input(0).then(|| vec![0.0 as T; rows * k]);
+            let mut dw = (self.frozen.is_none() && need.input(1)).then(|| vec![0.0 as T; vocab * k]);
+            kernel::linear_cross_entropy(
+                cpu, &mut losses, Some(&mut argmax), dx.as_deref_mut(), dw.as_deref_mut(), x.as_slice::<T>()?,
+                weight_slice(weight), &self.targets, (1.0 / self.divisor) as T, rows, vocab, k,
+            );
+            let losses: Vec<f64> = losses.into_iter().map(f64::from).collect();
+            let loss = losses.iter().sum::<f64>() / self.divisor;
+            *self.details.borrow_mut() = Details { losses, argmax };
+            let dx = dx.map(|dx| Tensor::from_vec(dx, &[rows, k])).transpose()?;
+            let dw = dw.map(|dw| Tensor::from_vec(dw, &[vocab, k])).transpose()?;
+            Ok((vec![Tensor::scalar(loss as T)], (dx, dw)))
+        })
+    }
+
+    fn backward(
+        &self,
+        device: &Device,
+        (dx, dw): Self::Saved,
+        gradients: Vec<Option<Tensor>>,
+        _: &Need,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(d_loss) = &gradients[0] else { return Ok(vec![None, None]) };
+        let factor = d_loss.item()?;
+        let scale = |gradient: Option<Tensor>| -> Result<Option<Tensor>> {
+            let Some(mut gradient) = gradient else { return Ok(None) };
+            if factor != 1.0 {
+                let Device::Cpu(cpu) = device;
+                with_float!(gradient.dtype(), "linear_cross_entropy", T => {
+                    let values = gradient.as_slice::<T>()?.to_vec();
+                    statetune_ssm_kernels::elementwise::scale(cpu, gradient.make_mut::<T>()?, &values, factor as T);
+                    Ok(())
+                })?;
+            }
+            Ok(Some(gradient))
+        };
+        Ok(vec![scale(dx)?, scale(dw)?])
+    }
+}
+
+/// The summed cross-entropy of rows x `[R, d_model]` against `targets`, divided by `divisor`.
+///
+/// The head `[V, d_model]` is `frozen`, or, when `trained` is given, that variable.
+///
+/// # Errors
+/// When shapes do not fit or a target is not below V.
+pub fn linear_cross_entropy(
+    tape: &Tape,
+    x: &Var,
+    frozen: &Weight,
+    trained: Option<&Var>,
+    targets: &Arc<[u32]>,
+    divisor: f64,
+) -> Result<LossOutput> {
+    let details = Rc::new(RefCell::new(Details::default()));
+    let frozen = if trained.is_some() { None } else { Some(frozen.clone()) };
+    let op = LinearCrossEntropy { frozen, targets: targets.clone(), divisor, details: details.clone() };
+    let loss = tape.apply1(op, &[Some(x), trained])?;
+    let Details { losses, argmax } = details.take();
+    Ok(LossOutput { loss, row_losses: losses, argmax })
+}

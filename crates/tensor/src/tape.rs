@@ -1,0 +1,293 @@
+//! The tape: records operations whose inputs need a gradient, and differentiates them in one loop.
+//!
+//! The loop is all there is: prune what nobody needs, run each backward once in reverse order, accumulate, free.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use statetune_ssm_kernels::elementwise;
+
+use crate::{Device, Result, Tensor, TensorError, with_float};
+
+/// Which inputs of an operation somebody wants a gradient for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need(Vec<bool>);
+
+impl Need {
+    /// A mask, one entry per input.
+    pub fn new(mask: Vec<bool>) -> Need {
+        Need(mask)
+    }
+
+    /// Whether input `i` needs a gradient.
+    pub fn input(&self, i: usize) -> bool {
+        self.0[i]
+    }
+
+    /// Whether any input needs one.
+    pub fn any(&self) -> bool {
+        self.0.contains(&true)
+    }
+}
+
+/// The inputs of an operation, some of which may be absent.
+pub struct Inputs<'a> {
+    op: &'static str,
+    tensors: Vec<Option<&'a Tensor>>,
+}
+
+impl<'a> Inputs<'a> {
+    /// Input `i`.
+    ///
+    /// # Errors
+    /// When it is absent.
+    pub fn required(&self, i: usize) -> Result<&'a Tensor> {
+        self.optional(i).ok_or(TensorError::MissingInput { op: self.op, index: i })
+    }
+
+    /// Input `i`, if present.
+    pub fn optional(&self, i: usize) -> Option<&'a Tensor> {
+        self.tensors.get(i).copied().flatten()
+    }
+
+    /// How many inputs the operation was given, absent ones included.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+}
+
+/// An operation with any number of inputs and outputs.
+///
+/// Both directions are told which inputs need a gradient, so that an operation saves and computes only the sides
+/// somebody asked for. Gradients that arrive as `None` are zero.
+pub trait Op: 'static {
+    /// What backward needs of forward. Keep as little as the mask allows.
+    type Saved: 'static;
+
+    /// Whether there is a backward. Without one, a tracked input is an error at forward.
+    const DIFFERENTIABLE: bool = true;
+
+    /// The name used in errors and profiles.
+    fn name(&self) -> &'static str;
+
+    /// Computes the outputs and what backward will need.
+    ///
+    /// # Errors
+    /// When an input has the wrong shape or element type.
+    fn forward(&self, device: &Device, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Self::Saved)>;
+
+    /// Computes the gradients of the needed inputs from those of the outputs (`None`: zero).
+    ///
+    /// # Errors
+    /// When a gradient has the wrong shape or element type.
+    fn backward(
+        &self,
+        device: &Device,
+        saved: Self::Saved,
+        gradients: Vec<Option<Tensor>>,
+        need: &Need,
+    ) -> Result<Vec<Option<Tensor>>>;
+}
+
+/// A value in a computation: a tensor, and its place on the tape if it needs a gradient.
+#[derive(Debug, Clone)]
+pub struct Var {
+    tensor: Tensor,
+    id: Option<usize>,
+}
+
+impl Var {
+    /// The value.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// The shape of the value.
+    pub fn shape(&self) -> &[usize] {
+        self.tensor.shape()
+    }
+
+    /// Whether a gradient flows through it.
+    pub fn is_tracked(&self) -> bool {
+        self.id.is_some()
+    }
+
+    /// The value without its history.
+    pub fn detach(&self) -> Var {
+        Var { tensor: self.tensor.clone(), id: None }
+    }
+}
+
+impl From<Tensor> for Var {
+    fn from(tensor: Tensor) -> Var {
+        Var { tensor, id: None }
+    }
+}
+
+type Backward = Box<dyn FnOnce(&Device, Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>>>;
+
+struct Node {
+    name: &'static str,
+    inputs: Vec<Option<usize>>,
+    outputs: std::ops::Range<usize>,
+    backward: Backward,
+}
+
+/// Records one computation on one device.
+pub struct Tape {
+    device: Device,
+    recording: bool,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    next_id: usize,
+    nodes: Vec<Node>,
+}
+
+impl Tape {
+    /// A tape that records.
+    pub fn new(device: &Device) -> Tape {
+        Tape { device: device.clone(), recording: true, state: RefCell::default() }
+    }
+
+    /// A tape that records nothing: its leaves are constants. For evaluation and decoding.
+    pub fn inference(device: &Device) -> Tape {
+        Tape { device: device.clone(), recording: false, state: RefCell::default() }
+    }
+
+    /// The device the computation runs on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether leaves are tracked.
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
+    /// A value whose gradient is wanted.
+    pub fn leaf(&self, tensor: Tensor) -> Var {
+        let id = self.recording.then(|| self.state.borrow_mut().take_ids(1).start);
+        Var { tensor, id }
+    }
+
+    /// The names of the recorded operations, in order.
+    pub fn recorded(&self) -> Vec<&'static str> {
+        self.state.borrow().nodes.iter().map(|n| n.name).collect()
+    }
+
+    /// Runs an operation, and records it if an input is tracked.
+    ///
+    /// # Errors
+    /// The operation's own, or [`TensorError::NoBackward`].
+    pub fn apply<O: Op>(&self, op: O, inputs: &[Option<&Var>]) -> Result<Vec<Var>> {
+        let ids: Vec<Option<usize>> = inputs.iter().map(|v| v.and_then(|v| v.id)).collect();
+        let need = Need(ids.iter().map(Option::is_some).collect());
+        if let (false, Some(input)) = (O::DIFFERENTIABLE, ids.iter().position(Option::is_some)) {
+            return Err(TensorError::NoBackward { op: op.name(), input });
+        }
+        let tensors = Inputs { op: op.name(), tensors: inputs.iter().map(|v| v.map(|v| &v.tensor)).collect() };
+        let (outputs, saved) = op.forward(&self.device, &tensors, &need)?;
+        if !need.any() {
+            return Ok(outputs.into_iter().map(Var::from).collect());
+        }
+        let mut state = self.state.borrow_mut();
+        let output_ids = state.take_ids(outputs.len());
+        state.nodes.push(Node {
+            name: op.name(),
+            inputs: ids,
+            outputs: output_ids.clone(),
+            backward: Box::new(move |device, gradients| op.backward(device, saved, gradients, &need)),
+        });
+        Ok(outputs.into_iter().zip(output_ids).map(|(tensor, id)| Var { tensor, id: Some(id) }).collect())
+    }
+
+    /// Runs an operation with one output.
+    ///
+    /// # Errors
+    /// As [`Tape::apply`].
+    pub fn apply1<O: Op>(&self, op: O, inputs: &[Option<&Var>]) -> Result<Var> {
+        let mut outputs = self.apply(op, inputs)?;
+        assert_eq!(outputs.len(), 1, "apply1 is for operations with one output");
+        Ok(outputs.remove(0))
+    }
+
+    /// Differentiates `loss` (one element) with respect to every leaf, consuming the recording.
+    ///
+    /// # Errors
+    /// When the loss is not one tracked element, or an operation fails.
+    pub fn backward(&self, loss: &Var) -> Result<Gradients> {
+        if loss.tensor.len() != 1 {
+            return Err(TensorError::Backward { reason: "the loss must be a single number" });
+        }
+        let one = with_float!(loss.tensor.dtype(), "backward", T => {
+            Tensor::from_vec(vec![<T as crate::Element>::from_f64(1.0)], loss.shape())
+        })?;
+        self.backward_from(&[(loss, one)])
+    }
+
+    /// Differentiates from given gradients of several values: what [`Tape::backward`] does with the gradient 1.
+    ///
+    /// # Errors
+    /// When a value is not tracked, or an operation fails.
+    pub fn backward_from(&self, seeds: &[(&Var, Tensor)]) -> Result<Gradients> {
+        let mut gradients: HashMap<usize, Tensor> = HashMap::new();
+        for (var, gradient) in seeds {
+            let id = var.id.ok_or(TensorError::Backward { reason: "the value does not depend on any leaf" })?;
+            self.accumulate(&mut gradients, id, gradient.clone())?;
+        }
+        let nodes = std::mem::take(&mut self.state.borrow_mut().nodes);
+        for node in nodes.into_iter().rev() {
+            let outputs: Vec<Option<Tensor>> = node.outputs.map(|id| gradients.remove(&id)).collect();
+            if outputs.iter().all(Option::is_none) {
+                continue;
+            }
+            let inputs = (node.backward)(&self.device, outputs)?;
+            debug_assert_eq!(inputs.len(), node.inputs.len(), "{}: one gradient per input", node.name);
+            for (id, gradient) in node.inputs.iter().zip(inputs) {
+                if let (Some(id), Some(gradient)) = (id, gradient) {
+                    self.accumulate(&mut gradients, *id, gradient)?;
+                }
+            }
+        }
+        Ok(Gradients(gradients))
+    }
+
+    fn accumulate(&self, gradients: &mut HashMap<usize, Tensor>, id: usize, gradient: Tensor) -> Result<()> {
+        let Some(sum) = gradients.get_mut(&id) else {
+            gradients.insert(id, gradient);
+            return Ok(());
+        };
+        let Device::Cpu(cpu) = &self.device;
+        with_float!(sum.dtype(), "accumulate", T => {
+            elementwise::add_assign(cpu, sum.make_mut::<T>()?, gradient.as_slice::<T>()?);
+            Ok(())
+        })
+    }
+}
+
+impl State {
+    fn take_ids(&mut self, count: usize) -> std::ops::Range<usize> {
+        let first = self.next_id;
+        self.next_id += count;
+        first..self.next_id
+    }
+}
+
+/// The gradients of the leaves after a backward pass.
+#[derive(Debug)]
+pub struct Gradients(HashMap<usize, Tensor>);
+
+impl Gradients {
+    /// Takes the gradient of a leaf; `None` if nothing depended on it.
+    pub fn take(&mut self, leaf: &Var) -> Option<Tensor> {
+        self.0.remove(&leaf.id?)
+    }
+}

@@ -1,0 +1,194 @@
+//! The tensor: contiguous, row-major, immutable, cheap to clone.
+
+use half::{bf16, f16};
+use ndarray::{ArcArray, Array, IxDyn};
+
+use crate::{DType, Element, Result, TensorError};
+
+/// A contiguous row-major array. Clones share the values; nobody sees them change.
+#[derive(Debug, Clone)]
+pub struct Tensor(pub(crate) Storage);
+
+/// The values, by element type.
+#[derive(Debug, Clone)]
+pub(crate) enum Storage {
+    F32(ArcArray<f32, IxDyn>),
+    F64(ArcArray<f64, IxDyn>),
+    Bf16(ArcArray<bf16, IxDyn>),
+    F16(ArcArray<f16, IxDyn>),
+}
+
+macro_rules! each {
+    ($tensor:expr, $values:ident => $body:expr) => {
+        match &$tensor.0 {
+            Storage::F32($values) => $body,
+            Storage::F64($values) => $body,
+            Storage::Bf16($values) => $body,
+            Storage::F16($values) => $body,
+        }
+    };
+}
+
+impl Tensor {
+    /// A tensor over `values`.
+    ///
+    /// # Errors
+    /// When the shape does not hold as many elements.
+    pub fn from_vec<E: Element>(values: Vec<E>, shape: &[usize]) -> Result<Tensor> {
+        let found = values.len();
+        let array = Array::from_shape_vec(IxDyn(shape), values)
+            .map_err(|_| TensorError::shape("tensor", "value list", format!("{shape:?}"), &[found]))?;
+        Ok(E::wrap(array.into_shared()))
+    }
+
+    /// Zeros.
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Tensor {
+        match dtype {
+            DType::F32 => f32::wrap(ArcArray::zeros(IxDyn(shape))),
+            DType::F64 => f64::wrap(ArcArray::zeros(IxDyn(shape))),
+            DType::Bf16 => bf16::wrap(ArcArray::from_elem(IxDyn(shape), bf16::ZERO)),
+            DType::F16 => f16::wrap(ArcArray::from_elem(IxDyn(shape), f16::ZERO)),
+        }
+    }
+
+    /// One number, shape `[]`.
+    pub fn scalar<E: Element>(value: E) -> Tensor {
+        E::wrap(ArcArray::from_elem(IxDyn(&[]), value))
+    }
+
+    /// The size along each axis.
+    pub fn shape(&self) -> &[usize] {
+        each!(self, values => values.shape())
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        each!(self, values => values.len())
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        match self.0 {
+            Storage::F32(_) => DType::F32,
+            Storage::F64(_) => DType::F64,
+            Storage::Bf16(_) => DType::Bf16,
+            Storage::F16(_) => DType::F16,
+        }
+    }
+
+    /// The values in row-major order.
+    ///
+    /// # Errors
+    /// When the element type is another.
+    pub fn as_slice<E: Element>(&self) -> Result<&[E]> {
+        let values = E::unwrap(self).ok_or_else(|| self.wrong_dtype(E::DTYPE))?;
+        Ok(values.as_slice().expect("tensors are contiguous"))
+    }
+
+    /// The values, to be changed in place: copied first if a clone shares them.
+    ///
+    /// # Errors
+    /// When the element type is another.
+    pub fn make_mut<E: Element>(&mut self) -> Result<&mut [E]> {
+        let error = self.wrong_dtype(E::DTYPE);
+        let values = E::unwrap_mut(self).ok_or(error)?;
+        Ok(values.as_slice_mut().expect("tensors are contiguous"))
+    }
+
+    fn wrong_dtype(&self, expected: DType) -> TensorError {
+        TensorError::DType { what: format!("tensor {:?}", self.shape()), expected, found: self.dtype() }
+    }
+
+    /// The values as `f64`, whatever the element type.
+    pub fn to_f64_vec(&self) -> Vec<f64> {
+        each!(self, values => values.iter().map(|&x| Element::to_f64(x)).collect())
+    }
+
+    /// The only element.
+    ///
+    /// # Errors
+    /// When there is not exactly one.
+    pub fn item(&self) -> Result<f64> {
+        if self.len() != 1 {
+            return Err(TensorError::shape("item", "tensor", "one element", self.shape()));
+        }
+        Ok(self.to_f64_vec()[0])
+    }
+
+    /// The values in another element type (the tensor itself when it has it already).
+    pub fn cast(&self, dtype: DType) -> Tensor {
+        fn convert<E: Element>(tensor: &Tensor) -> Tensor {
+            each!(tensor, values => E::wrap(values.mapv(|x| E::from_f64(Element::to_f64(x))).into_shared()))
+        }
+        if dtype == self.dtype() {
+            return self.clone();
+        }
+        match dtype {
+            DType::F32 => convert::<f32>(self),
+            DType::F64 => convert::<f64>(self),
+            DType::Bf16 => convert::<bf16>(self),
+            DType::F16 => convert::<f16>(self),
+        }
+    }
+
+    /// The same values under another shape, shared.
+    ///
+    /// # Errors
+    /// When the number of elements differs.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
+        fn apply<E: Element>(values: &ArcArray<E, IxDyn>, shape: &[usize]) -> Option<Tensor> {
+            values.clone().into_shape_with_order(IxDyn(shape)).ok().map(E::wrap)
+        }
+        each!(self, values => apply(values, shape))
+            .ok_or_else(|| TensorError::shape("reshape", "tensor", format!("{shape:?}"), self.shape()))
+    }
+
+    /// The two sizes of a matrix.
+    ///
+    /// # Errors
+    /// When the tensor has another number of axes.
+    pub fn matrix_shape(&self, op: &'static str, what: &'static str) -> Result<(usize, usize)> {
+        match *self.shape() {
+            [rows, columns] => Ok((rows, columns)),
+            _ => Err(TensorError::shape(op, what, "a matrix", self.shape())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_checked() {
+        assert!(Tensor::from_vec(vec![1f32; 6], &[2, 3]).is_ok());
+        assert!(Tensor::from_vec(vec![1f32; 6], &[2, 2]).is_err());
+        let t = Tensor::from_vec(vec![1f32, 2., 3., 4.], &[4]).unwrap();
+        assert_eq!(t.reshape(&[2, 2]).unwrap().shape(), [2, 2]);
+        assert!(t.reshape(&[3]).is_err());
+        assert!(t.as_slice::<f64>().is_err());
+    }
+
+    #[test]
+    fn make_mut_copies_only_when_shared() {
+        let mut t = Tensor::from_vec(vec![1f32, 2.], &[2]).unwrap();
+        let before = t.as_slice::<f32>().unwrap().as_ptr();
+        t.make_mut::<f32>().unwrap()[0] = 5.0;
+        assert_eq!(t.as_slice::<f32>().unwrap().as_ptr(), before);
+        let other = t.clone();
+        t.make_mut::<f32>().unwrap()[0] = 7.0;
+        assert_eq!(other.as_slice::<f32>().unwrap(), [5.0, 2.0]);
+    }
+
+    #[test]
+    fn casts_round() {
+        let t = Tensor::from_vec(vec![1.0f32, 1.0 + 1.0 / 512.0], &[2]).unwrap();
+        assert_eq!(t.cast(DType::Bf16).to_f64_vec(), [1.0, 1.0]);
+        assert_eq!(t.cast(DType::F64).to_f64_vec(), [1.0, 1.0 + 1.0 / 512.0]);
+    }
+}

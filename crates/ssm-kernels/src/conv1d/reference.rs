@@ -75,7 +75,7 @@ pub(super) fn backward<T: Real>(
                 }
             }
             if let Some(dx) = &mut grads.dx {
-                for (i, t) in tokens.enumerate() {
+                for (i, t) in tokens.clone().enumerate() {
                     dx[t * channels + d] = d_extended[k - 1 + i];
                 }
             }

@@ -69,7 +69,7 @@ pub fn scan_forward<T: Real>(
 #[track_caller]
 pub fn scan_backward<T: Real>(
     cpu: &Cpu,
-    grads: ScanGrads<T>,
+    mut grads: ScanGrads<T>,
     dout: &[T],
     d_final: Option<&[T]>,
     boundaries: &[T],

@@ -240,6 +240,45 @@ pub enum ModelError {
         /// Which tensor, and what is wrong with it.
         reason: String,
     },
+    /// An operation was given something it cannot work with.
+    #[error(transparent)]
+    Tensor(#[from] statetune_tensor::TensorError),
+    /// Sequences cannot be packed.
+    #[error("bad batch: {reason}")]
+    Batch {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A recurrent state does not fit the model or the batch.
+    #[error("recurrent state: {reason}")]
+    State {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A patch does not fit the model.
+    #[error("patch `{name}`: {reason}")]
+    Patch {
+        /// The site or tensor.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A token the embedding has no row for.
+    #[error("token id {id} at position {at} is not below the vocabulary's size {vocab_size}; do model and tokenizer belong together?")]
+    TokenOutOfRange {
+        /// The token.
+        id: u32,
+        /// Its place in the packed batch.
+        at: usize,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+    /// Generation was asked for something impossible.
+    #[error("generation: {reason}")]
+    Generation {
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 /// The first few names, and how many more there are.

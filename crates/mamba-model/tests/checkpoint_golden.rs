@@ -4,7 +4,7 @@ mod checkpoint_support;
 
 use std::path::Path;
 
-use checkpoint_support::{folders_with, golden_base};
+use checkpoint_support::{folders_with, golden_root};
 use half::bf16;
 use statetune_mamba_model::checkpoint::{Checkpoint, EMBEDDING, LM_HEAD, expected_tensors};
 use statetune_mamba_model::config::ModelConfig;
@@ -12,7 +12,7 @@ use statetune_tensor::DType;
 
 #[test]
 fn golden_base_checkpoints() {
-    let root = golden_base();
+    let root = golden_root();
     let mut cases = 0;
     for folder in folders_with(&root, "config.json") {
         let name = folder.strip_prefix(&root).unwrap().display().to_string();

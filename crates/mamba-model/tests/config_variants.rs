@@ -2,7 +2,7 @@
 
 mod checkpoint_support;
 
-use checkpoint_support::{folders_with, golden_base};
+use checkpoint_support::{folders_with, golden_root};
 use serde_json::{Value, json};
 use statetune_mamba_model::ModelError;
 use statetune_mamba_model::config::{ConfigFile, ConfigLayout, MambaConfig, ModelConfig, SpecialTokens};
@@ -38,7 +38,7 @@ fn by_hugging_face_names(model: &ModelConfig) -> Value {
 #[test]
 fn golden_base_config_variants() {
     let mut cases = 0;
-    for folder in folders_with(&golden_base(), "expected.json") {
+    for folder in folders_with(&golden_root(), "expected.json") {
         let expected = std::fs::read_to_string(folder.join("expected.json")).unwrap();
         let expected: serde_json::Map<String, Value> = serde_json::from_str(&expected).unwrap();
         for (file, fields) in &expected {
@@ -52,7 +52,7 @@ fn golden_base_config_variants() {
         }
     }
     println!("golden base: {cases} cases");
-    assert!(cases > 0, "no folder with expected.json under {}", golden_base().display());
+    assert!(cases > 0, "no folder with expected.json under {}", golden_root().display());
 }
 
 fn mamba(text: &str) -> MambaConfig {

@@ -39,7 +39,7 @@ pub fn check(device: &crate::Device, leaves: &[Tensor], f: impl Fn(&Tape, &[Var]
         let mut numeric = Vec::with_capacity(leaf.len());
         for i in 0..leaf.len() {
             let step = 1e-5;
-            let mut at = |offset: f64| -> Result<f64> {
+            let at = |offset: f64| -> Result<f64> {
                 let mut moved = leaves.to_vec();
                 moved[which].make_mut::<f64>()?[i] += offset;
                 value(&moved)

@@ -109,6 +109,11 @@ impl Tensor {
         each!(self, values => values.iter().map(|&x| Element::to_f64(x)).collect())
     }
 
+    /// The values as bytes, little-endian, in row-major order: what files hold.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        each!(self, values => values.iter().flat_map(|x| x.to_le_bytes()).collect())
+    }
+
     /// The only element.
     ///
     /// # Errors

@@ -9,17 +9,17 @@ use statetune_mamba_model::checkpoint::{SaveOptions, TensorToSave, expected_tens
 use statetune_mamba_model::config::MambaConfig;
 use statetune_tensor::DType;
 
-/// The folder `base` of the golden cases: under `STATETUNE_GOLDEN`, else beside the repository, else the selection in it.
-pub fn golden_base() -> PathBuf {
+/// The folder of the golden cases: `STATETUNE_GOLDEN`, else beside the repository, else the selection in it.
+pub fn golden_root() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let root = match std::env::var_os("STATETUNE_GOLDEN") {
-        Some(root) => PathBuf::from(root),
+    match std::env::var_os("STATETUNE_GOLDEN") {
+        // A relative path is relative to where the runner was started: the workspace.
+        Some(root) => workspace.join(root),
         None => {
             let beside = workspace.join("../shared/golden");
             if beside.is_dir() { beside } else { workspace.join("tests/golden") }
         }
-    };
-    root.join("base")
+    }
 }
 
 /// All folders under `root`, itself included, that hold a file of this name; sorted.

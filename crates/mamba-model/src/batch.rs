@@ -1,0 +1,115 @@
+//! A packed batch: the tokens of all sequences end to end, and where each begins. There is no padding.
+
+use std::sync::Arc;
+
+use statetune_tensor::ops::DropoutRows;
+
+use crate::ModelError;
+
+/// Token ids of a packed batch, with what identifies each token independently of its place in the batch.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    ids: Arc<[u32]>,        // [T]
+    offsets: Arc<[usize]>,  // [S + 1]
+    rows: DropoutRows,      // [T] each
+    first_row: Arc<[usize]>, // [S], zeros: the row of a table with one row
+}
+
+impl Batch {
+    /// Packs sequences. The identity of sequence `s` is `s` and its first token has position 0.
+    ///
+    /// # Errors
+    /// When there is no sequence or one is empty.
+    pub fn new<S: AsRef<[u32]>>(sequences: &[S]) -> Result<Batch, ModelError> {
+        let mut ids = Vec::new();
+        let mut offsets = vec![0];
+        for sequence in sequences {
+            ids.extend_from_slice(sequence.as_ref());
+            offsets.push(ids.len());
+        }
+        let examples: Vec<u64> = (0..sequences.len() as u64).collect();
+        Batch::packed(ids, offsets, &examples, &vec![0; sequences.len()])
+    }
+
+    /// A batch that is packed already.
+    ///
+    /// `offsets` `[S + 1]` rise strictly from 0 to T; `examples` `[S]` identify the sequences in their data set and
+    /// `first_positions` `[S]` say how many tokens came before (both matter to dropout only).
+    ///
+    /// # Errors
+    /// When there is no sequence, one is empty, or the lengths do not fit.
+    pub fn packed(
+        ids: Vec<u32>,
+        offsets: Vec<usize>,
+        examples: &[u64],
+        first_positions: &[u32],
+    ) -> Result<Batch, ModelError> {
+        let fail = |reason: String| Err(ModelError::Batch { reason });
+        if offsets.len() < 2 {
+            return fail("there is no sequence".into());
+        }
+        let count = offsets.len() - 1;
+        if offsets[0] != 0 || offsets[count] != ids.len() {
+            return fail(format!("offsets run from {} to {}, not from 0 to {}", offsets[0], offsets[count], ids.len()));
+        }
+        if let Some(s) = (0..count).find(|&s| offsets[s] >= offsets[s + 1]) {
+            return fail(format!("sequence {s} is empty"));
+        }
+        if examples.len() != count || first_positions.len() != count {
+            return fail(format!("{} examples and {} positions for {count} sequences", examples.len(), first_positions.len()));
+        }
+        let mut example = Vec::with_capacity(ids.len());
+        let mut position = Vec::with_capacity(ids.len());
+        for s in 0..count {
+            let len = offsets[s + 1] - offsets[s];
+            example.extend(std::iter::repeat_n(examples[s], len));
+            position.extend((0..len as u32).map(|i| first_positions[s] + i));
+        }
+        Ok(Batch {
+            ids: ids.into(),
+            offsets: offsets.into(),
+            rows: DropoutRows { example: example.into(), position: position.into() },
+            first_row: vec![0; count].into(),
+        })
+    }
+
+    /// T.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// S.
+    pub fn sequences(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Token ids, `[T]`.
+    pub fn ids(&self) -> &Arc<[u32]> {
+        &self.ids
+    }
+
+    /// Where the sequences start, `[S + 1]`.
+    pub fn offsets(&self) -> &Arc<[usize]> {
+        &self.offsets
+    }
+
+    /// What dropout knows of each row.
+    pub fn dropout_rows(&self) -> &DropoutRows {
+        &self.rows
+    }
+
+    /// The row of the last token of each sequence, `[S]`.
+    pub fn last_rows(&self) -> Vec<u32> {
+        self.offsets[1..].iter().map(|&end| end as u32 - 1).collect()
+    }
+
+    /// Row 0 for every sequence: the lookup into what all sequences share.
+    pub(crate) fn shared_row(&self) -> &Arc<[usize]> {
+        &self.first_row
+    }
+
+    /// A row of its own for every sequence.
+    pub(crate) fn own_rows(&self) -> Arc<[usize]> {
+        (0..self.sequences()).collect()
+    }
+}

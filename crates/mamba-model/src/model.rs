@@ -1,0 +1,318 @@
+//! The Mamba-1 language model: its tensors in memory and its forward pass.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use statetune_tensor::ops::{self, LossOutput};
+use statetune_tensor::{DType, Device, Tape, Tensor, Var, Weight, with_float};
+
+use crate::ModelError;
+use crate::batch::Batch;
+use crate::block::{Context, InitialStates};
+use crate::bound::Bound;
+use crate::checkpoint::{Checkpoint, RawTensor, SaveOptions, TensorToSave, expected_tensors, save_hugging_face};
+use crate::config::MambaConfig;
+use crate::parameters::{Id, Ids, Parameter, stays_in_storage_type};
+use crate::patch::Ends;
+use crate::state::StateVars;
+
+/// A Mamba-1 language model on a device. It is never changed in place by training: patches are.
+#[derive(Debug, Clone)]
+pub struct Mamba {
+    config: MambaConfig,
+    device: Device,
+    compute: DType,
+    parameters: Vec<Parameter>,
+    ids: Ids,
+    a: Vec<Tensor>, // per layer -exp(A_log) [D, N]
+}
+
+/// What a forward pass returns.
+pub struct Output {
+    /// `[T, d_model]`, after the last norm: what the head multiplies.
+    pub hidden: Var,
+    /// The final states of the sequences, if asked for.
+    pub states: Option<StateVars>,
+}
+
+impl Mamba {
+    /// Reads a model folder and checks it whole, the weights' finiteness included.
+    ///
+    /// `compute` is f32, or f64 for the reference path (weights are then widened).
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`] and [`Checkpoint::validate`]; `compute` is a storage type.
+    pub fn load(folder: &Path, device: &Device, compute: DType) -> Result<Mamba, ModelError> {
+        let checkpoint = Checkpoint::open(folder)?;
+        checkpoint.validate()?;
+        Mamba::from_checkpoint(&checkpoint, device, compute)
+    }
+
+    /// The same from a checkpoint that was validated.
+    ///
+    /// # Errors
+    /// A tensor is missing, or does not fit its type.
+    pub fn from_checkpoint(checkpoint: &Checkpoint, device: &Device, compute: DType) -> Result<Mamba, ModelError> {
+        let config = checkpoint.config().mamba()?.clone();
+        let mut parameters = Vec::new();
+        for (name, _) in expected_tensors(&config) {
+            let raw = checkpoint.tensor(&name)?;
+            let dtype = if compute == DType::F32 && stays_in_storage_type(&name) { raw.dtype() } else { compute };
+            // Double precision on disk is computed in single precision like everything else.
+            let dtype = if compute == DType::F32 && dtype == DType::F64 { DType::F32 } else { dtype };
+            parameters.push(Parameter { value: read(raw, dtype)?, stored: raw.dtype(), name });
+        }
+        Mamba::new(config, device, compute, parameters)
+    }
+
+    /// A model over given tensors, in the order of [`expected_tensors`].
+    ///
+    /// # Errors
+    /// When `compute` is not f32 or f64.
+    pub(crate) fn new(
+        config: MambaConfig,
+        device: &Device,
+        compute: DType,
+        parameters: Vec<Parameter>,
+    ) -> Result<Mamba, ModelError> {
+        let ids = Ids::new(&config);
+        let tape = Tape::inference(device);
+        let a = ids.layers.iter().map(|layer| {
+            let a_log = parameters[layer.a_log].value.clone().into();
+            Ok(ops::neg_exp(&tape, &a_log)?.tensor().clone())
+        });
+        let a = a.collect::<Result<_, ModelError>>()?;
+        Ok(Mamba { config, device: device.clone(), compute, parameters, ids, a })
+    }
+
+    /// Shapes and options.
+    pub fn config(&self) -> &MambaConfig {
+        &self.config
+    }
+
+    /// The device it computes on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The type it computes in.
+    pub fn compute(&self) -> DType {
+        self.compute
+    }
+
+    /// The stored tensors, in the order of the computation.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// The stored tensor of this name.
+    pub fn parameter(&self, name: &str) -> Option<&Parameter> {
+        self.ids.find(name).map(|id| &self.parameters[id])
+    }
+
+    /// The number of stored numbers.
+    pub fn size(&self) -> usize {
+        self.parameters.iter().map(|p| p.value.len()).sum()
+    }
+
+    /// The same model with some stored tensors replaced (merging, full fine-tuning). Values are rounded to the storage
+    /// type of the tensor they replace.
+    ///
+    /// # Errors
+    /// When there is no such tensor or the shape differs.
+    pub fn with_parameters(&self, replaced: Vec<(String, Tensor)>) -> Result<Mamba, ModelError> {
+        let mut parameters = self.parameters.clone();
+        for (name, value) in replaced {
+            let fail = |reason: String| ModelError::Patch { name: name.clone(), reason };
+            let id = self.ids.find(&name).ok_or_else(|| fail("the model has no such tensor".into()))?;
+            let parameter = &mut parameters[id];
+            if parameter.value.shape() != value.shape() {
+                return Err(fail(format!("shape {:?}, expected {:?}", value.shape(), parameter.value.shape())));
+            }
+            parameter.value = value.cast(parameter.value.dtype());
+        }
+        Mamba::new(self.config.clone(), &self.device, self.compute, parameters)
+    }
+
+    /// The same model with its head as a tensor of its own, so that embedding and head can differ.
+    ///
+    /// # Errors
+    /// None for a valid model.
+    pub fn untied(&self) -> Result<Mamba, ModelError> {
+        if !self.config.tie_word_embeddings {
+            return Ok(self.clone());
+        }
+        let config = MambaConfig { tie_word_embeddings: false, ..self.config.clone() };
+        let mut parameters = self.parameters.clone();
+        let embedding = &self.parameters[self.ids.embedding];
+        parameters.push(Parameter { name: crate::checkpoint::LM_HEAD.into(), ..embedding.clone() });
+        Mamba::new(config, &self.device, self.compute, parameters)
+    }
+
+    /// Writes a Hugging Face folder in the storage types; `companions` (such as `tokenizer.json`) are copied beside.
+    ///
+    /// # Errors
+    /// Those of [`save_hugging_face`].
+    pub fn save(&self, folder: &Path, companions: &[PathBuf]) -> Result<(), ModelError> {
+        let tensors = self.parameters.iter().map(|parameter| {
+            Ok(TensorToSave {
+                name: parameter.name.clone(),
+                dtype: parameter.stored,
+                shape: parameter.value.shape().to_vec(),
+                bytes: parameter.value.cast(parameter.stored).to_le_bytes().into(),
+            })
+        });
+        let options = SaveOptions { companions: companions.to_vec(), ..SaveOptions::default() };
+        save_hugging_face(folder, &self.config, tensors, &options)
+    }
+
+    /// Computes the hidden states of a packed batch.
+    ///
+    /// `states` continues sequences (see [`crate::State`]); without it sequences begin, from the trained initial states
+    /// if there are any. `final_states` asks for the states after the last tokens.
+    ///
+    /// # Errors
+    /// A token id is not below the vocabulary's size; the states are not those of this model and batch.
+    pub fn forward(
+        &self,
+        tape: &Tape,
+        bound: &Bound,
+        batch: &Batch,
+        states: Option<&StateVars>,
+        final_states: bool,
+    ) -> Result<Output, ModelError> {
+        if let Some((at, &id)) = batch.ids().iter().enumerate().find(|&(_, &id)| id as usize >= self.config.vocab_size) {
+            return Err(ModelError::TokenOutOfRange { id, at, vocab_size: self.config.vocab_size });
+        }
+        if let Some(states) = states {
+            let (layers, found) = (self.config.num_hidden_layers, states.row_of.len());
+            if states.layers.len() != layers || found != batch.sequences() {
+                let reason = format!(
+                    "{} layers and {found} sequences for a model of {layers} layers and a batch of {} sequences",
+                    states.layers.len(),
+                    batch.sequences()
+                );
+                return Err(ModelError::State { reason });
+            }
+        }
+        let context = Context { tape, model: self, bound, batch };
+        let eps = self.config.layer_norm_epsilon;
+        let mut hidden = self.embed(&context)?;
+        let mut residual: Option<Var> = None;
+        let mut final_layers = Vec::new();
+        for layer in 0..self.config.num_hidden_layers {
+            let weight = context.value(self.ids.layers[layer].norm);
+            let (normed, sum) = ops::add_rms_norm(tape, &hidden, residual.as_ref(), &weight, eps)?;
+            let initial = states.map(|s| {
+                let (conv, ssm) = &s.layers[layer];
+                InitialStates { conv, ssm, row_of: &s.row_of }
+            });
+            let (out, layer_states) = context.mixer(layer, &normed, initial, final_states)?;
+            final_layers.extend(layer_states);
+            (hidden, residual) = (out, Some(sum));
+        }
+        let weight = context.value(self.ids.norm_f);
+        let (hidden, _) = ops::add_rms_norm(tape, &hidden, residual.as_ref(), &weight, eps)?;
+        let states = final_states.then(|| StateVars { layers: final_layers, row_of: batch.own_rows() });
+        Ok(Output { hidden, states })
+    }
+
+    /// The embedded tokens `[T, d_model]` with everything patched onto the embedding.
+    fn embed(&self, context: &Context<'_>) -> Result<Var, ModelError> {
+        let (tape, ids, id) = (context.tape, context.batch.ids(), self.ids.embedding);
+        let weight = self.weight(id)?;
+        let mut x = ops::embedding(tape, &weight, context.bound.trained(id), ids, self.compute)?;
+        for part in context.bound.low_rank(id) {
+            // Row `id` of B A: a lookup in B, then the small product.
+            let rows = ops::embedding(tape, &weight, Some(&part.b), ids, self.compute)?;
+            let rows = part.dropped(tape, &rows, context.batch.dropout_rows())?.unwrap_or(rows);
+            let addition = ops::scale(tape, &ops::matmul(tape, &rows, &part.a)?, part.scale)?;
+            x = ops::add(tape, &x, &addition)?;
+        }
+        Ok(x)
+    }
+
+    /// The head's matrix if patches change it: W, trained or not, plus its low-rank additions.
+    ///
+    /// This is the one place where a low-rank patch is materialised, because the loss never holds logits to add to.
+    fn patched_head(&self, tape: &Tape, bound: &Bound) -> Result<Option<Var>, ModelError> {
+        let id = self.ids.head;
+        let mut head = bound.trained(id).cloned();
+        for part in bound.low_rank(id).iter().filter(|part| part.ends == Ends::Both) {
+            let base = head.unwrap_or_else(|| self.value(id).cast(self.compute).into());
+            let addition = ops::scale(tape, &ops::matmul(tape, &part.b, &part.a)?, part.scale)?;
+            head = Some(ops::add(tape, &base, &addition)?);
+        }
+        Ok(head)
+    }
+
+    /// Logits `[R, vocab_size]` of some rows of the hidden states.
+    ///
+    /// # Errors
+    /// When a row is not below T.
+    pub fn logits(&self, tape: &Tape, bound: &Bound, hidden: &Var, rows: &[u32]) -> Result<Var, ModelError> {
+        let x = ops::select_rows(tape, hidden, &Arc::from(rows))?;
+        let head = self.patched_head(tape, bound)?;
+        let weight = self.weight(self.ids.head)?;
+        Ok(ops::linear(tape, &x, &weight, head.as_ref(), None, &[self.config.vocab_size], &[])?.remove(0))
+    }
+
+    /// The cross-entropy of the tokens `targets` `[R]` at `rows` `[R]`, summed and divided by `divisor`.
+    ///
+    /// # Errors
+    /// When a row is not below T or a target not below the vocabulary's size.
+    pub fn loss(
+        &self,
+        tape: &Tape,
+        bound: &Bound,
+        hidden: &Var,
+        rows: &[u32],
+        targets: &[u32],
+        divisor: f64,
+    ) -> Result<LossOutput, ModelError> {
+        let every_row = rows.len() == hidden.shape()[0] && rows.iter().enumerate().all(|(i, &row)| i == row as usize);
+        let selected;
+        let x = if every_row {
+            hidden
+        } else {
+            selected = ops::select_rows(tape, hidden, &Arc::from(rows))?;
+            &selected
+        };
+        let head = self.patched_head(tape, bound)?;
+        let weight = self.weight(self.ids.head)?;
+        Ok(ops::linear_cross_entropy(tape, x, &weight, head.as_ref(), &Arc::from(targets), divisor)?)
+    }
+
+    pub(crate) fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    pub(crate) fn value(&self, id: Id) -> &Tensor {
+        &self.parameters[id].value
+    }
+
+    pub(crate) fn weight(&self, id: Id) -> Result<Weight, ModelError> {
+        Ok(Weight::new(self.value(id).clone())?)
+    }
+
+    /// A = -exp(`A_log`) of a layer.
+    pub(crate) fn a(&self, layer: usize) -> &Tensor {
+        &self.a[layer]
+    }
+}
+
+/// A tensor of a file, in memory.
+fn read(raw: &RawTensor, dtype: DType) -> Result<Tensor, ModelError> {
+    let shape = raw.shape();
+    Ok(match dtype {
+        DType::F32 => Tensor::from_vec(raw.to_f32()?, shape)?,
+        DType::F64 => Tensor::from_vec(raw.to_f64(), shape)?,
+        DType::Bf16 => Tensor::from_vec(raw.to_bf16()?, shape)?,
+        DType::F16 => Tensor::from_vec(raw.to_f16()?, shape)?,
+    })
+}
+
+/// Checks that nothing is computed in a storage type.
+pub(crate) fn check_compute(compute: DType) -> Result<(), ModelError> {
+    with_float!(compute, "model", T => Ok(std::mem::size_of::<T>())).map(drop).map_err(ModelError::from)
+}

@@ -1,6 +1,7 @@
 //! The operands of the scan, and the check that their lengths fit.
 
 use super::scan_boundaries_len;
+use crate::real::as_f32;
 use crate::{Real, Sequences, Table};
 
 /// What the scan reads. Tables are looked up once per sequence.
@@ -44,7 +45,35 @@ pub struct ScanInputs<'a, T> {
     pub d_state: usize,
 }
 
-impl<T: Real> ScanInputs<'_, T> {
+impl<'a, T: Real> ScanInputs<'a, T> {
+    /// The same inputs if `T` is `f32`.
+    pub(super) fn as_f32(&self) -> Option<ScanInputs<'a, f32>> {
+        let optional = |slice: Option<&'a [T]>| slice.and_then(as_f32);
+        let table = |table: Option<Table<'a, T>>| {
+            table.and_then(|t| Some(Table { values: as_f32(t.values)?, row_of: t.row_of }))
+        };
+        Some(ScanInputs {
+            u: as_f32(self.u)?,
+            delta: as_f32(self.delta)?,
+            delta_bias: optional(self.delta_bias),
+            delta_softplus: self.delta_softplus,
+            a: as_f32(self.a)?,
+            b: as_f32(self.b)?,
+            c: as_f32(self.c)?,
+            d_skip: optional(self.d_skip),
+            z: optional(self.z),
+            initial: table(self.initial),
+            state_scale: table(self.state_scale),
+            state_extra: table(self.state_extra),
+            state_offset: table(self.state_offset),
+            c_previous: optional(self.c_previous),
+            output_offset: table(self.output_offset),
+            sequences: self.sequences,
+            d_inner: self.d_inner,
+            d_state: self.d_state,
+        })
+    }
+
     /// S·D·N.
     pub(super) fn states_len(&self) -> usize {
         self.sequences.len() * self.d_inner * self.d_state

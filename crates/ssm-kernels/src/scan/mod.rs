@@ -16,11 +16,13 @@
 mod gradients;
 mod inputs;
 mod reference;
+mod simd;
 
 pub use gradients::ScanGrads;
 pub use inputs::ScanInputs;
 
-use crate::{Cpu, Real, Sequences};
+use crate::real::as_f32_mut;
+use crate::{Cpu, Level, Real, Sequences};
 
 /// Tokens between two saved states: the backward recomputes the states of one chunk at a time from the state before it.
 pub const CHUNK: usize = 32;
@@ -57,7 +59,12 @@ pub fn scan_forward<T: Real>(
     if let Some(boundaries) = &boundaries {
         assert_eq!(boundaries.len(), inputs.boundaries_len(), "scan: boundaries do not fit scan_boundaries_len");
     }
-    let _ = cpu;
+    if cpu.level() != Level::Reference
+        && let (Some(inputs), Some(out)) = (inputs.as_f32(), as_f32_mut(out))
+    {
+        let as_f32_mut = |slice: Option<_>| slice.and_then(as_f32_mut);
+        return simd::forward(cpu, out, as_f32_mut(final_state), as_f32_mut(boundaries), &inputs);
+    }
     reference::forward(out, final_state, boundaries, inputs);
 }
 

@@ -111,12 +111,7 @@ fn add<T: Real>(grad: &mut Option<&mut [T]>, i: usize, x: T) {
     }
 }
 
-pub(super) fn backward<T: Real>(
-    mut grads: ScanGrads<T>,
-    dout: &[T],
-    d_final: Option<&[T]>,
-    inputs: &ScanInputs<T>,
-) {
+pub(super) fn backward<T: Real>(mut grads: ScanGrads<T>, dout: &[T], d_final: Option<&[T]>, inputs: &ScanInputs<T>) {
     let (d_inner, n_states) = (inputs.d_inner, inputs.d_state);
     for (_, grad) in grads.each() {
         grad.into_iter().for_each(|grad| grad.fill(T::ZERO));

@@ -1,0 +1,160 @@
+//! The recurrence over one chunk of one group of channels, shared by the forward and by the backward's recomputation.
+
+use super::group::{GROUP, Pair, load_channels, zeros};
+use super::math::{exp2, softplus_and_slope};
+use crate::scan::ScanInputs;
+use crate::simd::Lanes;
+
+/// y = Σ h C.
+pub(super) const PLAIN: u8 = 0;
+/// y = Σ (h + O) C.
+pub(super) const OFFSET: u8 = 1;
+/// The whole readout with S, E, C' and O, absent ones standing as one or zero.
+pub(super) const FULL: u8 = 2;
+
+/// Which readout the operands call for.
+pub(super) fn readout_of(inputs: &ScanInputs<f32>) -> u8 {
+    if inputs.state_scale.is_some() || inputs.state_extra.is_some() || inputs.c_previous.is_some() {
+        FULL
+    } else if inputs.state_offset.is_some() {
+        OFFSET
+    } else {
+        PLAIN
+    }
+}
+
+/// B, C and C' of the tokens of a chunk, `[tokens, N]`. Without C', `previous` is a row of zeros with stride 0.
+#[derive(Clone, Copy)]
+pub(super) struct Maps {
+    pub b: *const f32,
+    pub c: *const f32,
+    pub previous: *const f32,
+    pub previous_stride: usize,
+    pub tokens: usize,
+    pub n: usize,
+}
+
+impl Maps {
+    /// The maps of `tokens` tokens from `t` on; `no_previous` holds N zeros.
+    pub(super) fn new(inputs: &ScanInputs<f32>, t: usize, tokens: usize, no_previous: &[f32]) -> Maps {
+        let n = inputs.d_state;
+        let chunk = t * n..(t + tokens) * n;
+        let previous = inputs.c_previous.map_or(&no_previous[..n], |p| &p[chunk.clone()]);
+        let (b, c) = (inputs.b[chunk.clone()].as_ptr(), inputs.c[chunk].as_ptr());
+        let previous_stride = if inputs.c_previous.is_some() { n } else { 0 };
+        Maps { b, c, previous: previous.as_ptr(), previous_stride, tokens, n }
+    }
+}
+
+/// A (times log2 e), O, S and E of a group, `[N, GROUP]`. Those the readout has no use for are not read.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub a: *const f32,
+    pub offset: *const f32,
+    pub scale: *const f32,
+    pub extra: *const f32,
+}
+
+/// Per token of a chunk, `[CHUNK, GROUP]`: Δ, Δ u, and y as the recurrence leaves it.
+#[derive(Clone, Copy)]
+pub(super) struct Steps {
+    pub delta: *mut f32,
+    pub input: *mut f32,
+    pub y: *mut f32,
+}
+
+/// Fills Δ and Δ u for `tokens` tokens from `t` on of the `valid` channels from `d` on; the slope of the softplus too,
+/// if asked.
+///
+/// # Safety
+/// The lanes' instructions are enabled; the operands have been checked; the buffers hold `[CHUNK, GROUP]`, and `bias`
+/// `[GROUP]`.
+#[inline(always)]
+pub(super) unsafe fn prepare<L: Lanes>(
+    inputs: &ScanInputs<f32>,
+    (t, tokens): (usize, usize),
+    (d, valid): (usize, usize),
+    bias: *const f32,
+    steps: Steps,
+    slope: Option<*mut f32>,
+) {
+    // SAFETY: rows t..t + tokens of [T, D], channels d..d + valid, lie inside the checked slices.
+    unsafe {
+        for i in 0..tokens {
+            let at = (t + i) * inputs.d_inner + d;
+            for w in 0..GROUP / L::N {
+                let lane = i * GROUP + w * L::N;
+                let raw = load_channels::<L>(inputs.delta.as_ptr().add(at), w, valid);
+                let raw = L::add(raw, L::load(bias.add(w * L::N)));
+                let (delta, s) =
+                    if inputs.delta_softplus { softplus_and_slope::<L>(raw) } else { (raw, L::splat(1.0)) };
+                let u = load_channels::<L>(inputs.u.as_ptr().add(at), w, valid);
+                L::store(steps.delta.add(lane), delta);
+                L::store(steps.input.add(lane), L::mul(delta, u));
+                if let Some(slope) = slope {
+                    L::store(slope.add(lane), s);
+                }
+            }
+        }
+    }
+}
+
+/// Runs the recurrence over a chunk and writes the y that the states and O give.
+///
+/// Without `KEEP`, `states` is the one state `[N, GROUP]`, updated in place. With it, `states` is `[CHUNK + 1, N,
+/// GROUP]`, the first given, and the decays `[CHUNK, N, GROUP]` are kept as well.
+///
+/// # Safety
+/// The lanes' instructions are enabled and every pointer is valid for the shape its documentation gives.
+#[inline(always)]
+pub(super) unsafe fn advance<L: Lanes, const READOUT: u8, const KEEP: bool>(
+    steps: Steps,
+    maps: Maps,
+    rows: Rows,
+    states: *mut f32,
+    decays: *mut f32,
+) {
+    let stride = maps.n * GROUP;
+    // SAFETY: as the function's contract says; all indices stay below the shapes.
+    unsafe {
+        for t in 0..maps.tokens {
+            let (before, after) = if KEEP {
+                (states.add(t * stride) as *const f32, states.add((t + 1) * stride))
+            } else {
+                (states as *const f32, states)
+            };
+            let (mut delta, mut input, mut y): (Pair<L>, Pair<L>, Pair<L>) = (zeros::<L>(), zeros::<L>(), zeros::<L>());
+            for w in 0..GROUP / L::N {
+                delta[w] = L::load(steps.delta.add(t * GROUP + w * L::N));
+                input[w] = L::load(steps.input.add(t * GROUP + w * L::N));
+            }
+            for n in 0..maps.n {
+                let b = L::splat(*maps.b.add(t * maps.n + n));
+                let c = L::splat(*maps.c.add(t * maps.n + n));
+                for w in 0..GROUP / L::N {
+                    let at = n * GROUP + w * L::N;
+                    let decay = exp2::<L>(L::mul(delta[w], L::load(rows.a.add(at))));
+                    let previous = L::load(before.add(at));
+                    let h = L::fma(decay, previous, L::mul(input[w], b));
+                    L::store(after.add(at), h);
+                    if KEEP {
+                        L::store(decays.add(t * stride + at), decay);
+                    }
+                    y[w] = match READOUT {
+                        PLAIN => L::fma(h, c, y[w]),
+                        OFFSET => L::fma(L::add(h, L::load(rows.offset.add(at))), c, y[w]),
+                        _ => {
+                            let p = L::splat(*maps.previous.add(t * maps.previous_stride + n));
+                            let r = L::fma(L::load(rows.scale.add(at)), c, L::load(rows.extra.add(at)));
+                            let y = L::fma(previous, p, L::fma(h, r, y[w]));
+                            L::fma(L::load(rows.offset.add(at)), c, y)
+                        }
+                    };
+                }
+            }
+            for w in 0..GROUP / L::N {
+                L::store(steps.y.add(t * GROUP + w * L::N), y[w]);
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::ScanInputs;
 use crate::Real;
+use crate::real::as_f32_mut;
 
 /// The gradients asked for; each is overwritten, and has the shape of its operand. Gradients of tables are summed over
 /// the sequences that use a row.
@@ -77,6 +78,27 @@ impl<'a, T: Real> ScanGrads<'a, T> {
             ("dc_previous", self.dc_previous.as_mut()),
             ("doutput_offset", self.doutput_offset.as_mut()),
         ]
+    }
+
+    /// The same slices where `T` is `f32`; without it, none of them.
+    pub(super) fn into_f32(self) -> ScanGrads<'a, f32> {
+        let as_f32 = |grad: Option<&'a mut [T]>| grad.and_then(as_f32_mut);
+        ScanGrads {
+            du: as_f32(self.du),
+            ddelta: as_f32(self.ddelta),
+            ddelta_bias: as_f32(self.ddelta_bias),
+            da: as_f32(self.da),
+            db: as_f32(self.db),
+            dc: as_f32(self.dc),
+            dd_skip: as_f32(self.dd_skip),
+            dz: as_f32(self.dz),
+            dinitial: as_f32(self.dinitial),
+            dstate_scale: as_f32(self.dstate_scale),
+            dstate_extra: as_f32(self.dstate_extra),
+            dstate_offset: as_f32(self.dstate_offset),
+            dc_previous: as_f32(self.dc_previous),
+            doutput_offset: as_f32(self.doutput_offset),
+        }
     }
 
     /// Each gradient must have the length of its operand, which must be there.

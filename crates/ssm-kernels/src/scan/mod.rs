@@ -21,7 +21,7 @@ mod simd;
 pub use gradients::ScanGrads;
 pub use inputs::ScanInputs;
 
-use crate::real::as_f32_mut;
+use crate::real::{as_f32, as_f32_mut};
 use crate::{Cpu, Level, Real, Sequences};
 
 /// Tokens between two saved states: the backward recomputes the states of one chunk at a time from the state before it.
@@ -87,7 +87,11 @@ pub fn scan_backward<T: Real>(
     assert_eq!(dout.len(), inputs.u.len(), "scan: dout is not [T, D]");
     assert!(d_final.is_none_or(|d| d.len() == inputs.states_len()), "scan: d_final is not [S, D, N]");
     assert_eq!(boundaries.len(), inputs.boundaries_len(), "scan: boundaries do not fit scan_boundaries_len");
-    let _ = cpu;
+    if cpu.level() != Level::Reference
+        && let (Some(inputs), Some(dout), Some(boundaries)) = (inputs.as_f32(), as_f32(dout), as_f32(boundaries))
+    {
+        return simd::backward(cpu, grads.into_f32(), dout, d_final.and_then(as_f32), boundaries, &inputs);
+    }
     reference::backward(grads, dout, d_final, inputs);
 }
 

@@ -63,6 +63,33 @@ pub(super) struct Steps {
     pub y: *mut f32,
 }
 
+/// The `[T, D]` rows that come after a chunk's, fetched into the cache while the recurrence computes: row by row they lie
+/// pages apart, where no hardware looks ahead.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<const M: usize> {
+    /// The first element of each operand that comes next; null where there is none.
+    pub next: [*const f32; M],
+    /// D, the elements between two rows.
+    pub stride: usize,
+}
+
+impl<const M: usize> Ahead<M> {
+    /// Asks for row `t`.
+    #[inline(always)]
+    fn fetch(self, t: usize) {
+        for p in self.next {
+            #[cfg(target_arch = "x86_64")]
+            if !p.is_null() {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                // SAFETY: a hint; the address is never dereferenced.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(t * self.stride).cast()) };
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = (p, t);
+        }
+    }
+}
+
 /// Fills Δ and Δ u for `tokens` tokens from `t` on of the `valid` channels from `d` on; the slope of the softplus too,
 /// if asked.
 ///
@@ -107,17 +134,19 @@ pub(super) unsafe fn prepare<L: Lanes>(
 /// # Safety
 /// The lanes' instructions are enabled and every pointer is valid for the shape its documentation gives.
 #[inline(always)]
-pub(super) unsafe fn advance<L: Lanes, const READOUT: u8, const KEEP: bool>(
+unsafe fn advance<L: Lanes, const READOUT: u8, const KEEP: bool, const M: usize>(
     steps: Steps,
     maps: Maps,
     rows: Rows,
     states: *mut f32,
     decays: *mut f32,
+    ahead: Ahead<M>,
 ) {
     let stride = maps.n * GROUP;
     // SAFETY: as the function's contract says; all indices stay below the shapes.
     unsafe {
         for t in 0..maps.tokens {
+            ahead.fetch(t);
             let (before, after) = if KEEP {
                 (states.add(t * stride) as *const f32, states.add((t + 1) * stride))
             } else {
@@ -155,6 +184,30 @@ pub(super) unsafe fn advance<L: Lanes, const READOUT: u8, const KEEP: bool>(
             for w in 0..GROUP / L::N {
                 L::store(steps.y.add(t * GROUP + w * L::N), y[w]);
             }
+        }
+    }
+}
+
+/// [`advance`] with the readout as a value.
+///
+/// # Safety
+/// As for [`advance`].
+#[inline(always)]
+pub(super) unsafe fn advance_as<L: Lanes, const KEEP: bool, const M: usize>(
+    readout: u8,
+    steps: Steps,
+    maps: Maps,
+    rows: Rows,
+    states: *mut f32,
+    decays: *mut f32,
+    ahead: Ahead<M>,
+) {
+    // SAFETY: the caller's promise is the same.
+    unsafe {
+        match readout {
+            PLAIN => advance::<L, PLAIN, KEEP, M>(steps, maps, rows, states, decays, ahead),
+            OFFSET => advance::<L, OFFSET, KEEP, M>(steps, maps, rows, states, decays, ahead),
+            _ => advance::<L, FULL, KEEP, M>(steps, maps, rows, states, decays, ahead),
         }
     }
 }

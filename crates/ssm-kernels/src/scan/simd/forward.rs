@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::advance::{FULL, Maps, OFFSET, PLAIN, Rows, Steps, advance, prepare};
+use super::advance::{Ahead, FULL, Maps, PLAIN, Rows, Steps, advance_as, prepare};
 use super::group::{GROUP, Scratch, channels, load_channels, store_channels, transpose, transpose_back, transpose_row};
 use super::step::step;
 use crate::runtime::DisjointSlice;
@@ -114,7 +114,17 @@ pub(super) unsafe fn forward_block<L: Lanes>(
     for (chunk, t) in tokens.clone().step_by(CHUNK).enumerate() {
         let len = CHUNK.min(tokens.end - t);
         let maps = Maps::new(inputs, t, len, no_previous);
-        for group in &mut groups {
+        for i in 0..groups.len() {
+            // What comes next: the same tokens of the next group, or the next chunk of the first.
+            let (ahead_t, ahead_d) = match groups.get(i + 1) {
+                Some(next) => (t, next.of.start),
+                None => (t + CHUNK, groups[0].of.start),
+            };
+            let at = ahead_t * d_inner + ahead_d;
+            let row = |operand: &[f32]| operand.get(at..).map_or(std::ptr::null(), <[f32]>::as_ptr);
+            let next = [row(inputs.delta), row(inputs.u), inputs.z.map_or(std::ptr::null(), row)];
+            let ahead = Ahead { next, stride: d_inner };
+            let group = &mut groups[i];
             let of = &group.of;
             // SAFETY: the buffers have the shapes that `prepare` and `advance` ask for; ranges are this task's own.
             unsafe {
@@ -126,12 +136,8 @@ pub(super) unsafe fn forward_block<L: Lanes>(
                     }
                 }
                 prepare::<L>(inputs, (t, len), (of.start, of.len()), group.bias.as_ptr(), steps, None);
-                let (rows, state) = (group.rows, group.state.as_mut_ptr());
-                match job.readout {
-                    PLAIN => advance::<L, PLAIN, false>(steps, maps, rows, state, std::ptr::null_mut()),
-                    OFFSET => advance::<L, OFFSET, false>(steps, maps, rows, state, std::ptr::null_mut()),
-                    _ => advance::<L, FULL, false>(steps, maps, rows, state, std::ptr::null_mut()),
-                }
+                let (rows, state, none) = (group.rows, group.state.as_mut_ptr(), std::ptr::null_mut());
+                advance_as::<L, false, 3>(job.readout, steps, maps, rows, state, none, ahead);
                 for i in 0..len {
                     job.finish::<L>(s, t + i, of, steps.y.add(i * GROUP));
                 }

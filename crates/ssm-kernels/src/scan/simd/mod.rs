@@ -1,14 +1,17 @@
 //! The scan on vectors of channels, or along N for single tokens.
 mod advance;
+mod backward;
 mod forward;
 mod group;
 mod math;
 mod step;
+mod sweep;
 
+use backward::{Backward, Shared, backward_block};
 use forward::{Forward, forward_block};
 use group::{GROUP, first_boundaries, with_scratch};
 
-use super::ScanInputs;
+use super::{ScanGrads, ScanInputs};
 use crate::runtime::DisjointSlice;
 use crate::{Cpu, dispatch_level};
 
@@ -52,4 +55,99 @@ pub(super) fn forward(
             );
         });
     });
+}
+
+/// The most blocks of channels a backward is cut into: each holds its own dB and dC `[T, N]` until they are added up.
+const BLOCKS: usize = 16;
+
+/// Elements of dB or dC added up by one task.
+const SUM_TASK: usize = 1 << 13;
+
+/// The backward at a SIMD level. Tasks are blocks of channel groups, each with all sequences.
+pub(super) fn backward(
+    cpu: &Cpu,
+    mut grads: ScanGrads<f32>,
+    dout: &[f32],
+    d_final: Option<&[f32]>,
+    boundaries: &[f32],
+    inputs: &ScanInputs<f32>,
+) {
+    // Only the gradients of rows used by no sequence, or by several, need the zeros.
+    for (_, grad) in grads.each() {
+        grad.into_iter().for_each(|grad| grad.fill(0.0));
+    }
+    if inputs.sequences.is_empty() {
+        return;
+    }
+    let groups = inputs.d_inner.div_ceil(GROUP);
+    let per_block = groups.div_ceil(BLOCKS);
+    let blocks = groups.div_ceil(per_block);
+    let map_len = inputs.sequences.tokens() * inputs.d_state;
+    let mut partials =
+        [&grads.db, &grads.dc, &grads.dc_previous].map(|grad| grad.as_ref().map(|_| vec![0f32; blocks * map_len]));
+    let [partial_b, partial_c, partial_previous] =
+        partials.each_mut().map(|partial| partial.as_deref_mut().map(DisjointSlice::new));
+    let readout = advance::readout_of(inputs);
+    let ScanGrads {
+        du,
+        ddelta,
+        ddelta_bias,
+        da,
+        db,
+        dc,
+        dd_skip,
+        dz,
+        dinitial,
+        dstate_scale,
+        dstate_extra,
+        dstate_offset,
+        dc_previous,
+        doutput_offset,
+    } = grads;
+    let through_states =
+        [&du, &ddelta, &ddelta_bias, &da, &db, &dc, &dz, &dinitial, &dstate_scale, &dstate_extra, &dc_previous];
+    let needs_states = through_states.into_iter().any(Option::is_some);
+    let share = |grad: Option<_>| -> Shared { grad.map(DisjointSlice::new) };
+    let job = &Backward {
+        inputs,
+        readout,
+        dout,
+        d_final,
+        boundaries,
+        first_boundary: first_boundaries(&inputs.sequences),
+        needs_states,
+        du: share(du),
+        ddelta: share(ddelta),
+        ddelta_bias: share(ddelta_bias),
+        da: share(da),
+        dd_skip: share(dd_skip),
+        dz: share(dz),
+        dinitial: share(dinitial),
+        dstate_scale: share(dstate_scale),
+        dstate_extra: share(dstate_extra),
+        dstate_offset: share(dstate_offset),
+        doutput_offset: share(doutput_offset),
+        partial_b,
+        partial_c,
+        partial_previous,
+    };
+    let level = cpu.level();
+    cpu.for_each(blocks, |block| {
+        let (first, last) = (block * per_block, groups.min((block + 1) * per_block));
+        with_scratch(job.scratch_len(last - first), |scratch| {
+            dispatch_level!(
+                level,
+                backward_block(job: &Backward, block: usize, first: usize, last: usize, scratch: &mut group::Scratch)
+            );
+        });
+    });
+    for (grad, partial) in [db, dc, dc_previous].into_iter().zip(&partials) {
+        if let (Some(grad), Some(partial)) = (grad, partial) {
+            cpu.for_each_chunk(grad, SUM_TASK, |i, sums| {
+                for block in partial.chunks_exact(map_len) {
+                    sums.iter_mut().zip(&block[i * SUM_TASK..]).for_each(|(sum, x)| *sum += x);
+                }
+            });
+        }
+    }
 }

@@ -9,9 +9,9 @@ use crate::ModelError;
 /// Token ids of a packed batch, with what identifies each token independently of its place in the batch.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    ids: Arc<[u32]>,        // [T]
-    offsets: Arc<[usize]>,  // [S + 1]
-    rows: DropoutRows,      // [T] each
+    ids: Arc<[u32]>,         // [T]
+    offsets: Arc<[usize]>,   // [S + 1]
+    rows: DropoutRows,       // [T] each
     first_row: Arc<[usize]>, // [S], zeros: the row of a table with one row
 }
 
@@ -56,7 +56,11 @@ impl Batch {
             return fail(format!("sequence {s} is empty"));
         }
         if examples.len() != count || first_positions.len() != count {
-            return fail(format!("{} examples and {} positions for {count} sequences", examples.len(), first_positions.len()));
+            return fail(format!(
+                "{} examples and {} positions for {count} sequences",
+                examples.len(),
+                first_positions.len()
+            ));
         }
         let mut example = Vec::with_capacity(ids.len());
         let mut position = Vec::with_capacity(ids.len());

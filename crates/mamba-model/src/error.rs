@@ -264,7 +264,9 @@ pub enum ModelError {
         reason: String,
     },
     /// A token the embedding has no row for.
-    #[error("token id {id} at position {at} is not below the vocabulary's size {vocab_size}; do model and tokenizer belong together?")]
+    #[error(
+        "token id {id} at position {at} is not below the vocabulary's size {vocab_size}; do model and tokenizer belong together?"
+    )]
     TokenOutOfRange {
         /// The token.
         id: u32,

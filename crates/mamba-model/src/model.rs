@@ -181,7 +181,8 @@ impl Mamba {
         states: Option<&StateVars>,
         final_states: bool,
     ) -> Result<Output, ModelError> {
-        if let Some((at, &id)) = batch.ids().iter().enumerate().find(|&(_, &id)| id as usize >= self.config.vocab_size) {
+        if let Some((at, &id)) = batch.ids().iter().enumerate().find(|&(_, &id)| id as usize >= self.config.vocab_size)
+        {
             return Err(ModelError::TokenOutOfRange { id, at, vocab_size: self.config.vocab_size });
         }
         if let Some(states) = states {

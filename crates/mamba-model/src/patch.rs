@@ -225,10 +225,8 @@ impl Patches {
 
     /// The same patches over copies of the tensors, in another element type: `f64` for checks.
     pub fn cast(&self, dtype: DType) -> Patches {
-        let cast = |t: &PatchTensor| PatchTensor {
-            name: t.name.clone(),
-            buffer: Buffer::new(t.buffer.tensor().cast(dtype)),
-        };
+        let cast =
+            |t: &PatchTensor| PatchTensor { name: t.name.clone(), buffer: Buffer::new(t.buffer.tensor().cast(dtype)) };
         Patches { patches: self.patches.clone(), tensors: self.tensors.iter().map(cast).collect() }
     }
 }

@@ -5,7 +5,7 @@ mod golden;
 
 use std::path::Path;
 
-use golden::{File, ComputePath, Tolerance};
+use golden::{ComputePath, File, Tolerance};
 use statetune_mamba_model::checkpoint::Checkpoint;
 use statetune_mamba_model::config::ModelConfig;
 use statetune_mamba_model::patch::{Change, Patch};
@@ -45,11 +45,8 @@ fn check(folder: &Path, name: &str, path: &ComputePath) {
     let double = path.compute == DType::F64 && exact.is_file();
     let expected = if double { File::read(&exact) } else { File::read(&folder.join("io.safetensors")) };
     let compute = if double { DType::F64 } else { DType::F32 };
-    let lengths: Vec<String> = io
-        .tensors
-        .keys()
-        .filter_map(|key| key.strip_suffix(".input_ids").map(str::to_owned))
-        .collect();
+    let lengths: Vec<String> =
+        io.tensors.keys().filter_map(|key| key.strip_suffix(".input_ids").map(str::to_owned)).collect();
     assert!(!lengths.is_empty(), "{name}: no `L<n>.input_ids`");
     for length in lengths {
         let batch = Batch::new(&io.get(&format!("{length}.input_ids")).tokens()).unwrap();
@@ -106,7 +103,8 @@ fn train_everything(model: &Mamba) -> Patches {
 /// Greedy decoding: tokens, the logits of every step, the states after the prompt and before the last token.
 fn decode(model: &Mamba, io: &File, tolerance: &Tolerance, name: &str, path: &ComputePath) {
     let none = Patches::none();
-    for (case, prompts) in io.with_prefix("gen").into_iter().filter_map(|(k, v)| Some((k.strip_suffix(".prompt")?, v))) {
+    for (case, prompts) in io.with_prefix("gen").into_iter().filter_map(|(k, v)| Some((k.strip_suffix(".prompt")?, v)))
+    {
         let at = |what: &str| format!("{name} {} gen{case} {what}", path.label);
         let prompts = prompts.tokens();
         let tokens = io.get(&format!("gen{case}.tokens")).tokens();

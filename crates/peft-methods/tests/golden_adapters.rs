@@ -1,0 +1,312 @@
+//! Every golden adapter on a Mamba-1: logits, loss, gradients, ten AdamW steps, decoding, merging.
+//!
+//! `ssm_peft` cases are recognised by a `method.json`, `hf_peft` cases by an `adapter_config.json`.
+
+#[path = "../../../tests/support/golden.rs"]
+mod golden;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use golden::{ComputePath, File, Tolerance, Values};
+use serde_json::{Map, Value};
+use statetune_mamba_model::checkpoint::Checkpoint;
+use statetune_mamba_model::config::ModelConfig;
+use statetune_mamba_model::{Batch, Bound, GenerateOptions, Mamba};
+use statetune_peft_methods::{Adapter, foreign};
+use statetune_ssm_kernels::adamw::{AdamWStep, adamw};
+use statetune_tensor::{DType, Device, Tape, Tensor, with_float};
+
+/// What the two families have in common once read.
+struct Case {
+    name: String,
+    folder: PathBuf,
+    base: PathBuf,
+    config: Map<String, Value>,
+    /// Our tensor names by the names in the case's files, and whether the matrix is transposed there.
+    names: BTreeMap<String, (String, bool)>,
+    weights: File,
+}
+
+#[test]
+fn golden_ssm_peft() {
+    let mut cases = 0;
+    for folder in golden::folders_with("method.json") {
+        let name = golden::name_of(&folder);
+        let method = golden::json(&folder.join("method.json"));
+        let config = method["config"].as_object().cloned().unwrap_or_default();
+        let supported = match config.get("peft_type").and_then(Value::as_str) {
+            Some("SUFFIX_TUNING") => true,
+            Some("LORA") => config.get("use_dora").is_none_or(|dora| dora == &Value::Bool(false)),
+            _ => false,
+        };
+        let base = base_of(&folder, &method["base_model"]);
+        if !supported || is_mamba2(&base) {
+            println!("not yet: {name}");
+            continue;
+        }
+        let offset =
+            if config.get("bias_type") == Some(&"SILU_Z".into()) { "state_offset_y" } else { "state_offset_h" };
+        let keys = method["checkpoint_keys"].as_object().unwrap_or_else(|| panic!("{name}: no `checkpoint_keys`"));
+        let names = keys.iter().map(|(tensor, key)| {
+            let key = key.as_str().unwrap_or_else(|| panic!("{name}: `checkpoint_keys` of {tensor}"));
+            (tensor.clone(), (foreign::tensor_name(key, offset), false))
+        });
+        let case = Case {
+            names: names.collect(),
+            weights: File::read(&folder.join("adapter.safetensors")),
+            name,
+            base,
+            config,
+            folder,
+        };
+        let optimizer = &method["optimizer"];
+        for path in golden::paths() {
+            let adapter = check(&case, &path, "");
+            assert_eq!(Some(adapter.trainable() as u64), method["trainable_parameters"].as_u64(), "{}", case.name);
+            ten_steps(&case, &path, optimizer);
+        }
+        cases += 1;
+    }
+    println!("golden ssm_peft: {cases} cases");
+    assert!(cases > 0, "no supported method.json under {}", golden::root().display());
+}
+
+#[test]
+fn golden_hf_peft() {
+    let mut cases = 0;
+    for folder in golden::folders_with("adapter_config.json") {
+        let name = golden::name_of(&folder);
+        let config = golden::json(&folder.join("adapter_config.json"));
+        let base = base_of(&folder, &config["base_model_name_or_path"]);
+        let supported = config["peft_type"] == "LORA" && config["use_dora"] != true;
+        if !supported || is_mamba2(&base) {
+            println!("not yet: {name}");
+            continue;
+        }
+        let weights = File::read(&folder.join("adapter_model.safetensors"));
+        let names = weights
+            .tensors
+            .keys()
+            .map(|key| (key.clone(), (foreign::tensor_name(key, "state_offset_h"), foreign::is_embedding(key))));
+        let case = Case {
+            names: names.collect(),
+            weights,
+            name,
+            base,
+            config: config.as_object().cloned().expect("an object"),
+            folder,
+        };
+        for path in golden::paths() {
+            let adapter = check(&case, &path, "merged");
+            round_trip(&case, &path, &adapter);
+        }
+        cases += 1;
+    }
+    println!("golden hf_peft: {cases} cases");
+    assert!(cases > 0, "no supported adapter_config.json under {}", golden::root().display());
+}
+
+fn base_of(folder: &Path, base: &Value) -> PathBuf {
+    folder.join(base.as_str().unwrap_or_else(|| panic!("{}: no base model", folder.display())))
+}
+
+fn is_mamba2(base: &Path) -> bool {
+    let checkpoint = Checkpoint::open(base).unwrap_or_else(|error| panic!("{error}"));
+    matches!(checkpoint.config(), ModelConfig::Mamba2(_))
+}
+
+/// The case's adapter on its base.
+fn load(case: &Case, path: &ComputePath) -> (Mamba, Adapter) {
+    let model = Mamba::load(&case.base, &path.device, path.compute).unwrap();
+    let (method, unused) = foreign::method(&case.folder, &case.config, model.config()).unwrap();
+    assert!(unused.is_empty(), "{}: unused keys {unused:?}", case.name);
+    let tensors = case.weights.tensors.iter().map(|(key, values)| {
+        let (name, turned) = &case.names[key];
+        let tensor = Tensor::from_vec(values.numbers.clone(), &values.shape).unwrap();
+        (name.clone(), if *turned { foreign::transposed(&tensor).unwrap() } else { tensor })
+    });
+    let adapter = Adapter::with_tensors(&model, vec![method], tensors.collect()).unwrap();
+    (model, adapter)
+}
+
+/// Values of the case in our orientation.
+fn ours(values: &Values, turned: bool) -> Vec<f64> {
+    if !turned {
+        return values.numbers.clone();
+    }
+    let (rows, columns) = (values.shape[0], values.shape[1]);
+    (0..columns).flat_map(|j| (0..rows).map(move |i| i * columns + j)).map(|at| values.numbers[at]).collect()
+}
+
+/// Forward, loss, gradients, decoding; and merging where the case has merged logits and merging is defined.
+fn check(case: &Case, path: &ComputePath, merged: &str) -> Adapter {
+    let at = |what: &str| format!("{} {} {what}", case.name, path.label);
+    let (model, adapter) = load(case, path);
+    let tolerance = Tolerance::read(&case.folder);
+    let io = File::read(&case.folder.join("io.safetensors"));
+    let double = path.compute == DType::F64;
+    let expected = if double {
+        File::read(&case.folder.join("io_f64.safetensors"))
+    } else {
+        File::read(&case.folder.join("io.safetensors"))
+    };
+    let batch = Batch::new(&io.get("input_ids").tokens()).unwrap();
+    let (rows, targets) = golden::labelled(io.get("targets"));
+
+    let tape = Tape::new(&path.device);
+    let bound = Bound::new(&tape, &model, adapter.patches(), None).unwrap();
+    let output = model.forward(&tape, &bound, &batch, None, false).unwrap();
+    let all: Vec<u32> = (0..batch.tokens() as u32).collect();
+    let logits = model.logits(&tape, &bound, &output.hidden, &all).unwrap().tensor().to_f64_vec();
+    if io.with_prefix("grad.").is_empty() {
+        // The reference never calls the adapted layer: its unmerged logits are the base model's and there are no
+        // gradients. What the adapter means is what it does once merged, and here it does so unmerged too.
+        let expected = &io.get("merged_logits").numbers;
+        tolerance.absolute("logits", DType::F32, &at("logits against merged_logits"), expected, &logits);
+        let moved = logits.iter().zip(&io.get("logits").numbers).any(|(found, base)| (found - base).abs() > 1e-2);
+        assert!(moved, "{}", at("the adapter does nothing"));
+        merge(&model, &adapter, path, &batch, &tolerance, expected, &at("merged_logits"));
+        return adapter;
+    }
+    tolerance.absolute("logits", path.compute, &at("logits"), &expected.get("logits").numbers, &logits);
+    let loss = model.loss(&tape, &bound, &output.hidden, &rows, &targets, rows.len() as f64).unwrap().loss;
+    let found = [loss.tensor().item().unwrap()];
+    tolerance.absolute("loss", path.compute, &at("loss"), &expected.get("loss").numbers, &found);
+    let mut gradients = tape.backward(&loss).unwrap();
+    let gradients = bound.gradients(&mut gradients);
+    let golden_gradients = expected.with_prefix("grad.");
+    assert_eq!(golden_gradients.len(), adapter.specs().len(), "{}", at("number of gradients"));
+    for (tensor, values) in golden_gradients {
+        let (name, turned) = &case.names[tensor];
+        let i = adapter.specs().iter().position(|spec| spec.name == *name).expect("a tensor of the adapter");
+        let found = gradients[i].as_ref().unwrap_or_else(|| panic!("{}", at(&format!("no gradient of {name}"))));
+        tolerance.gradient(path.compute, &at(tensor), &ours(values, *turned), &found.to_f64_vec());
+    }
+    decode(&model, &adapter, &io, &tolerance, &at("gen"));
+
+    // Where the embedding is tied and only its input side adapted, the reference merges into both ends; we untie, and
+    // the merged model equals the unmerged one.
+    if !merged.is_empty() && io.has("merged_logits") {
+        let input_only = case.names.values().any(|(_, turned)| *turned);
+        let expected = if input_only { io.get("logits") } else { io.get("merged_logits") };
+        merge(&model, &adapter, path, &batch, &tolerance, &expected.numbers, &at("merged_logits"));
+    }
+    adapter
+}
+
+/// The logits of the merged model, without an adapter.
+fn merge(
+    model: &Mamba,
+    adapter: &Adapter,
+    path: &ComputePath,
+    batch: &Batch,
+    tolerance: &Tolerance,
+    expected: &[f64],
+    at: &str,
+) {
+    let model = adapter.merge(model).unwrap();
+    let none = Adapter::new(&model, Vec::new(), 0).unwrap();
+    let tape = Tape::inference(&path.device);
+    let bound = Bound::new(&tape, &model, none.patches(), None).unwrap();
+    let output = model.forward(&tape, &bound, batch, None, false).unwrap();
+    let all: Vec<u32> = (0..batch.tokens() as u32).collect();
+    let logits = model.logits(&tape, &bound, &output.hidden, &all).unwrap().tensor().to_f64_vec();
+    tolerance.absolute("logits", DType::F32, at, expected, &logits);
+}
+
+/// Twelve greedy tokens from the recurrent state, and the logits of every step.
+fn decode(model: &Mamba, adapter: &Adapter, io: &File, tolerance: &Tolerance, at: &str) {
+    let (prompts, tokens) = (io.get("gen.prompt").tokens(), io.get("gen.tokens").tokens());
+    let new = tokens[0].len() - prompts[0].len();
+    let options = GenerateOptions { max_new_tokens: new, ..GenerateOptions::default() };
+    let generated = model.generate(adapter.patches(), &prompts, &options, |_, _| {}).unwrap();
+    for (s, result) in generated.iter().enumerate() {
+        assert_eq!(result.tokens, tokens[s][prompts[s].len()..], "{at}: sequence {s}");
+    }
+    let (mut state, mut logits) = model.prefill(adapter.patches(), &prompts, 4).unwrap();
+    let expected = &io.get("gen.step_logits").numbers;
+    for step in 0..new {
+        let expected = &expected[step * logits.len()..][..logits.len()];
+        tolerance.absolute("step_logits", DType::F32, &format!("{at} step {step}"), expected, &logits.to_f64_vec());
+        if step + 1 < new {
+            let next: Vec<u32> = tokens.iter().map(|row| row[prompts[0].len() + step]).collect();
+            (state, logits) = model.step(adapter.patches(), &state, &next).unwrap();
+        }
+    }
+}
+
+/// Ten AdamW steps on the case's batch.
+fn ten_steps(case: &Case, path: &ComputePath, optimizer: &Value) {
+    let at = |what: &str| format!("{} {} {what}", case.name, path.label);
+    let (model, adapter) = load(case, path);
+    let tolerance = Tolerance::read(&case.folder);
+    let io = File::read(&case.folder.join("io.safetensors"));
+    let batch = Batch::new(&io.get("input_ids").tokens()).unwrap();
+    let (rows, targets) = golden::labelled(io.get("targets"));
+    let number = |key: &str| optimizer[key].as_f64().unwrap_or_else(|| panic!("{}", at(key)));
+    let steps = number("steps") as u64;
+    let step = AdamWStep {
+        lr: number("lr"),
+        beta1: optimizer["betas"][0].as_f64().expect("a number"),
+        beta2: optimizer["betas"][1].as_f64().expect("a number"),
+        eps: number("eps"),
+        weight_decay: number("weight_decay"),
+        step: 0,
+        grad_scale: 1.0,
+    };
+    let zeros = || adapter.specs().iter().map(|spec| Tensor::zeros(path.compute, &spec.shape)).collect::<Vec<_>>();
+    let (mut m, mut v) = (zeros(), zeros());
+    let mut losses = Vec::new();
+    for i in 0..=steps {
+        let tape = Tape::new(&path.device);
+        let bound = Bound::new(&tape, &model, adapter.patches(), None).unwrap();
+        let output = model.forward(&tape, &bound, &batch, None, false).unwrap();
+        let loss = model.loss(&tape, &bound, &output.hidden, &rows, &targets, rows.len() as f64).unwrap().loss;
+        losses.push(loss.tensor().item().unwrap());
+        if i == steps {
+            break;
+        }
+        let gradients = bound.gradients(&mut tape.backward(&loss).unwrap());
+        drop((bound, output, tape));
+        let Device::Cpu(cpu) = &path.device;
+        for (k, tensor) in adapter.patches().tensors().iter().enumerate() {
+            let gradient = gradients[k].as_ref().expect("every tensor has a gradient");
+            let settings = AdamWStep { step: i + 1, ..step };
+            let mut update = || {
+                with_float!(path.compute, "adamw", T => {
+                    let (m, v) = (m[k].make_mut::<T>()?, v[k].make_mut::<T>()?);
+                    let gradient = gradient.as_slice::<T>()?;
+                    tensor.buffer.update::<T, _>(|p| adamw(cpu, p, m, v, gradient, &settings))
+                })
+            };
+            update().unwrap();
+        }
+    }
+    // Single-precision values are given for both; in double precision the losses too.
+    tolerance.absolute("adamw.losses", DType::F32, &at("losses"), &io.get("adamw.losses").numbers, &losses);
+    for (tensor, values) in io.with_prefix("adamw.after10.") {
+        let (name, turned) = &case.names[tensor];
+        let found = adapter.patches().tensor(name).unwrap().tensor().to_f64_vec();
+        tolerance.absolute("adamw.after10", DType::F32, &at(tensor), &ours(values, *turned), &found);
+    }
+}
+
+/// Saved and read again, a PEFT folder is the same adapter, under the same names.
+fn round_trip(case: &Case, path: &ComputePath, adapter: &Adapter) {
+    let folder = tempfile::tempdir().unwrap();
+    adapter.save(folder.path(), "base").unwrap();
+    let written = File::read(&folder.path().join("adapter_model.safetensors"));
+    let names = |file: &File| file.tensors.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&written), names(&case.weights), "{} {}", case.name, path.label);
+    for (name, values) in &written.tensors {
+        assert_eq!(values.numbers, case.weights.get(name).numbers, "{}: {name}", case.name);
+    }
+    let (model, _) = load(case, path);
+    let again = Adapter::load(folder.path(), &model).unwrap();
+    assert_eq!(again.unused, Vec::<String>::new());
+    for (a, b) in adapter.patches().tensors().iter().zip(again.adapter.patches().tensors()) {
+        assert_eq!((&a.name, a.buffer.tensor().to_f64_vec()), (&b.name, b.buffer.tensor().to_f64_vec()));
+    }
+    assert_eq!(adapter.patches().patches(), again.adapter.patches().patches());
+}

@@ -1,6 +1,6 @@
 //! What can go wrong with tensors and operations.
 
-use crate::DType;
+use crate::{DType, Tensor};
 
 /// The crate's result.
 pub type Result<T, E = TensorError> = std::result::Result<T, E>;
@@ -75,5 +75,25 @@ impl TensorError {
     /// A shape error.
     pub fn shape(op: &'static str, what: &'static str, expected: impl Into<String>, found: &[usize]) -> Self {
         TensorError::Shape { op, what, expected: expected.into(), found: found.to_vec() }
+    }
+
+    /// Fails unless a trained weight has the element type that the operation computes in: its gradient will.
+    pub(crate) fn check_trained(trained: Option<&Tensor>, compute: DType) -> Result<()> {
+        match trained.map(Tensor::dtype) {
+            Some(found) if found != compute => {
+                Err(TensorError::DType { what: "trained weight".into(), expected: compute, found })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The error with the operation's name in front, where it does not have one.
+    pub(crate) fn in_op(self, op: &'static str) -> Self {
+        match self {
+            TensorError::DType { what, expected, found } => {
+                TensorError::DType { what: format!("{op}: {what}"), expected, found }
+            }
+            other => other,
+        }
     }
 }

@@ -188,13 +188,14 @@ impl Tape {
     /// # Errors
     /// The operation's own, or [`TensorError::NoBackward`].
     pub fn apply<O: Op>(&self, op: O, inputs: &[Option<&Var>]) -> Result<Vec<Var>> {
-        let ids: Vec<Option<usize>> = inputs.iter().map(|v| v.and_then(|v| v.id)).collect();
+        // Without recording nothing is tracked, not even what another tape tracks.
+        let ids: Vec<Option<usize>> = inputs.iter().map(|v| v.and_then(|v| v.id).filter(|_| self.recording)).collect();
         let need = Need(ids.iter().map(Option::is_some).collect());
         if let (false, Some(input)) = (O::DIFFERENTIABLE, ids.iter().position(Option::is_some)) {
             return Err(TensorError::NoBackward { op: op.name(), input });
         }
         let tensors = Inputs { op: op.name(), tensors: inputs.iter().map(|v| v.map(|v| &v.tensor)).collect() };
-        let (outputs, saved) = op.forward(&self.device, &tensors, &need)?;
+        let (outputs, saved) = op.forward(&self.device, &tensors, &need).map_err(|e| e.in_op(op.name()))?;
         if !need.any() {
             return Ok(outputs.into_iter().map(Var::from).collect());
         }
@@ -236,11 +237,18 @@ impl Tape {
     /// Differentiates from given gradients of several values: what [`Tape::backward`] does with the gradient 1.
     ///
     /// # Errors
-    /// When a value is not tracked, or an operation fails.
+    /// When a value is not tracked, a gradient is not of its value's shape and element type, or an operation fails.
     pub fn backward_from(&self, seeds: &[(&Var, Tensor)]) -> Result<Gradients> {
         let mut gradients: HashMap<usize, Tensor> = HashMap::new();
         for (var, gradient) in seeds {
             let id = var.id.ok_or(TensorError::Backward { reason: "the value does not depend on any leaf" })?;
+            if gradient.shape() != var.shape() {
+                return Err(TensorError::shape("backward", "gradient", format!("{:?}", var.shape()), gradient.shape()));
+            }
+            let (expected, found) = (var.tensor.dtype(), gradient.dtype());
+            if expected != found {
+                return Err(TensorError::DType { what: "backward: gradient".into(), expected, found });
+            }
             self.accumulate(&mut gradients, id, gradient.clone())?;
         }
         let nodes = std::mem::take(&mut self.state.borrow_mut().nodes);
@@ -250,7 +258,7 @@ impl Tape {
                 continue;
             }
             let inputs = (node.backward)(&self.device, outputs)?;
-            debug_assert_eq!(inputs.len(), node.inputs.len(), "{}: one gradient per input", node.name);
+            assert_eq!(inputs.len(), node.inputs.len(), "{}: one gradient per input", node.name);
             for (id, gradient) in node.inputs.iter().zip(inputs) {
                 if let (Some(id), Some(gradient)) = (id, gradient) {
                     self.accumulate(&mut gradients, *id, gradient)?;

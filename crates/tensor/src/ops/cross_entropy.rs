@@ -59,10 +59,14 @@ impl Op for LinearCrossEntropy {
         if weight.shape() != [vocab, k] {
             return Err(TensorError::shape("linear_cross_entropy", "weight", format!("[V, {k}]"), weight.shape()));
         }
+        TensorError::check_trained(inputs.optional(1), x.dtype())?;
         if self.targets.len() != rows {
-            return Err(TensorError::shape("linear_cross_entropy", "targets", format!("[{rows}]"), &[
-                self.targets.len(),
-            ]));
+            return Err(TensorError::shape(
+                "linear_cross_entropy",
+                "targets",
+                format!("[{rows}]"),
+                &[self.targets.len()],
+            ));
         }
         if let Some(&t) = self.targets.iter().find(|&&t| t as usize >= vocab) {
             return Err(TensorError::shape("linear_cross_entropy", "target", format!("below {vocab}"), &[t as usize]));

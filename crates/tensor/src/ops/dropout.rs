@@ -33,9 +33,8 @@ impl Dropout {
         let Device::Cpu(cpu) = device;
         let (count, width) = x.matrix_shape("dropout", "input")?;
         if self.rows.example.len() != count || self.rows.position.len() != count {
-            return Err(TensorError::shape("dropout", "row identities", format!("{count} rows"), &[
-                self.rows.example.len(),
-            ]));
+            let found = [self.rows.example.len(), self.rows.position.len()];
+            return Err(TensorError::shape("dropout", "row identities", format!("[{count}] twice"), &found));
         }
         with_float!(x.dtype(), "dropout", T => {
             let mut y = vec![0.0 as T; x.len()];

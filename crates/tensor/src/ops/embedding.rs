@@ -27,6 +27,7 @@ impl Op for Embedding {
             None => inputs.required(0)?,
         };
         let (vocab, width) = weight.matrix_shape("embedding", "weight")?;
+        TensorError::check_trained(inputs.optional(0), self.compute)?;
         if let Some(&id) = self.ids.iter().find(|&&id| id as usize >= vocab) {
             return Err(TensorError::shape("embedding", "token id", format!("below {vocab}"), &[id as usize]));
         }

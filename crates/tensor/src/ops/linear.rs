@@ -79,6 +79,9 @@ impl Linear {
             return Err(TensorError::shape("linear", "bias", format!("[{out_features}]"), bias.shape()));
         }
         for (i, (rows, _)) in self.low_rank.iter().enumerate() {
+            if let Some(own) = inputs.optional(LOW_RANK + 3 * i).filter(|own| own.shape() != x.shape()) {
+                return Err(TensorError::shape("linear", "low-rank input", format!("{:?}", x.shape()), own.shape()));
+            }
             let (a, b) = (inputs.required(LOW_RANK + 3 * i + 1)?, inputs.required(LOW_RANK + 3 * i + 2)?);
             let (rank, width) = a.matrix_shape("linear", "low-rank A")?;
             if width != in_features {
@@ -107,6 +110,7 @@ impl Linear {
         };
         let (out_features, in_features) = weight.matrix_shape("linear", "weight")?;
         self.check(inputs, out_features, in_features)?;
+        TensorError::check_trained(inputs.optional(W), x.dtype())?;
         let tokens = x.shape()[0];
         let xs = x.as_slice::<T>()?;
         let w = crate::weight::weight_slice(weight);
@@ -254,7 +258,12 @@ fn covers(rows: &Range<usize>, split: &Range<usize>) -> bool {
 }
 
 /// The rows of B that write the output `split`.
-fn b_rows<'a, T: Float>(b: &'a Tensor, rows: &Range<usize>, split: &Range<usize>, rank: usize) -> Result<WeightSlice<'a>> {
+fn b_rows<'a, T: Float>(
+    b: &'a Tensor,
+    rows: &Range<usize>,
+    split: &Range<usize>,
+    rank: usize,
+) -> Result<WeightSlice<'a>> {
     let b = WeightSlice::of(b.as_slice::<T>()?);
     Ok(b.rows(split.start - rows.start..split.end - rows.start, rank))
 }

@@ -6,14 +6,21 @@ use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, wi
 
 struct Matmul;
 
+/// Each factor, if the other's gradient is needed, and the sizes m, k, n.
+struct Saved {
+    a: Option<Tensor>,
+    b: Option<Tensor>,
+    sizes: [usize; 3],
+}
+
 impl Op for Matmul {
-    type Saved = (Tensor, Tensor);
+    type Saved = Saved;
 
     fn name(&self) -> &'static str {
         "matmul"
     }
 
-    fn forward(&self, device: &Device, inputs: &Inputs<'_>, _: &Need) -> Result<(Vec<Tensor>, Self::Saved)> {
+    fn forward(&self, device: &Device, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Saved)> {
         let Device::Cpu(cpu) = device;
         let (a, b) = (inputs.required(0)?, inputs.required(1)?);
         let (m, k) = a.matrix_shape("matmul", "first factor")?;
@@ -23,31 +30,31 @@ impl Op for Matmul {
         }
         let y = with_float!(a.dtype(), "matmul", T => {
             let mut y = vec![0.0 as T; m * n];
-            let b = WeightSlice::of(b.as_slice::<T>()?);
-            kernel::matmul_nn(cpu, &mut y, a.as_slice::<T>()?, b, 1.0, m, n, k, false);
+            let values = WeightSlice::of(b.as_slice::<T>()?);
+            kernel::matmul_nn(cpu, &mut y, a.as_slice::<T>()?, values, 1.0, m, n, k, false);
             Tensor::from_vec(y, &[m, n])
         })?;
-        Ok((vec![y], (a.clone(), b.clone())))
+        let (a, b) = (need.input(1).then(|| a.clone()), need.input(0).then(|| b.clone()));
+        Ok((vec![y], Saved { a, b, sizes: [m, k, n] }))
     }
 
     fn backward(
         &self,
         device: &Device,
-        (a, b): Self::Saved,
+        Saved { a, b, sizes: [m, k, n] }: Saved,
         gradients: Vec<Option<Tensor>>,
-        need: &Need,
+        _: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
         let Device::Cpu(cpu) = device;
         let Some(dy) = &gradients[0] else { return Ok(vec![None, None]) };
-        let ((m, k), n) = (a.matrix_shape("matmul", "first factor")?, b.shape()[1]);
-        with_float!(a.dtype(), "matmul", T => {
+        with_float!(dy.dtype(), "matmul", T => {
             let dy = dy.as_slice::<T>()?;
-            let da = need.input(0).then(|| -> Result<Tensor> {
+            let da = b.map(|b| -> Result<Tensor> {
                 let mut da = vec![0.0 as T; m * k];
                 kernel::matmul_nt(cpu, &mut da, dy, WeightSlice::of(b.as_slice::<T>()?), None, 1.0, m, k, n, false);
                 Tensor::from_vec(da, &[m, k])
             });
-            let db = need.input(1).then(|| -> Result<Tensor> {
+            let db = a.map(|a| -> Result<Tensor> {
                 let mut db = vec![0.0 as T; k * n];
                 kernel::matmul_tn(cpu, &mut db, a.as_slice::<T>()?, dy, 1.0, k, n, m, false);
                 Tensor::from_vec(db, &[k, n])

@@ -1,7 +1,7 @@
 //! Times the scan and the convolution at the shape of mamba-130m: T = 512, D = 1536, N = 16, K = 4.
 //!
 //! `cargo run --release -p statetune-ssm-kernels --example scan_bench [-- level...]` prints one line per number,
-//! `METRIC:<name>:<value>:<unit>`: the median over repeated calls, per element T·D·N of the scan or T·D of the
+//! `METRIC:<name>:<value>:<unit>`: the median over repeated calls and, as `<name>_min`, the least, per element T·D·N of the scan or T·D of the
 //! convolution, at each level this processor has and with one and two threads.
 
 use std::hint::black_box;
@@ -24,17 +24,19 @@ fn numbers(len: usize, stream: u64) -> Vec<f32> {
     x
 }
 
-/// The median time of a call in nanoseconds, over about half a second after one call to warm up.
-fn time(mut call: impl FnMut()) -> f64 {
+/// Times `call` for about half a second after one call to warm up and prints the median per `count`, and the least, which
+/// other work on the machine disturbs least; both in nanoseconds divided by `count`.
+fn report(name: &str, unit: &str, count: f64, mut call: impl FnMut()) {
     call();
     let (begin, mut times) = (Instant::now(), Vec::new());
     while times.len() < 5 || begin.elapsed().as_secs_f64() < 0.5 {
         let start = Instant::now();
         call();
-        times.push(start.elapsed().as_nanos() as f64);
+        times.push(start.elapsed().as_nanos() as f64 / count);
     }
     times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    println!("METRIC:{name}:{:.4}:{unit}", times[times.len() / 2]);
+    println!("METRIC:{name}_min:{:.4}:{unit}", times[0]);
 }
 
 fn scan(cpu: &Cpu, at: &str) {
@@ -70,14 +72,15 @@ fn scan(cpu: &Cpu, at: &str) {
     let mut out = vec![0.0; T * D];
     let mut boundaries = vec![0.0; scan_boundaries_len(&inputs.sequences, D, N)];
     for (name, inputs) in [("scan_forward", &inputs), ("scan_forward_offset", &with_offset)] {
-        let ns = time(|| scan_forward(cpu, black_box(&mut out), None, Some(&mut boundaries), inputs));
-        println!("METRIC:{name}_{at}:{:.4}:ns/element", ns / elements);
+        report(&format!("{name}_{at}"), "ns/element", elements, || {
+            scan_forward(cpu, black_box(&mut out), None, Some(&mut boundaries), inputs);
+        });
     }
 
     let [mut du, mut ddelta, mut dz] = [(); 3].map(|()| vec![0.0; T * D]);
     let [mut db, mut dc] = [(); 2].map(|()| vec![0.0; T * N]);
     let [mut doffset, mut da] = [(); 2].map(|()| vec![0.0; D * N]);
-    let ns = time(|| {
+    report(&format!("scan_backward_offset_{at}"), "ns/element", elements, || {
         let grads = ScanGrads {
             du: Some(&mut du),
             ddelta: Some(&mut ddelta),
@@ -89,9 +92,8 @@ fn scan(cpu: &Cpu, at: &str) {
         };
         scan_backward(cpu, grads, black_box(&dout), None, &boundaries, &with_offset);
     });
-    println!("METRIC:scan_backward_offset_{at}:{:.4}:ns/element", ns / elements);
     let [mut dskip, mut dbias] = [(); 2].map(|()| vec![0.0; D]);
-    let ns = time(|| {
+    report(&format!("scan_backward_full_{at}"), "ns/element", elements, || {
         let grads = ScanGrads {
             du: Some(&mut du),
             ddelta: Some(&mut ddelta),
@@ -105,7 +107,6 @@ fn scan(cpu: &Cpu, at: &str) {
         };
         scan_backward(cpu, grads, black_box(&dout), None, &boundaries, &inputs);
     });
-    println!("METRIC:scan_backward_full_{at}:{:.4}:ns/element", ns / elements);
 
     for batch in [1, 16] {
         let starts: Vec<usize> = (0..=batch).collect();
@@ -123,8 +124,9 @@ fn scan(cpu: &Cpu, at: &str) {
             ..inputs
         };
         let mut next = vec![0.0; batch * D * N];
-        let ns = time(|| scan_forward(cpu, black_box(&mut out[..batch * D]), Some(&mut next), None, &step));
-        println!("METRIC:scan_step_batch{batch}_{at}:{:.2}:us", ns / 1e3);
+        report(&format!("scan_step_batch{batch}_{at}"), "us", 1e3, || {
+            scan_forward(cpu, black_box(&mut out[..batch * D]), Some(&mut next), None, &step);
+        });
     }
 }
 
@@ -142,19 +144,19 @@ fn conv(cpu: &Cpu, at: &str) {
         width: K,
     };
     let mut y = vec![0.0; T * D];
-    let ns = time(|| conv1d_forward(cpu, black_box(&mut y), None, &inputs));
-    println!("METRIC:conv1d_forward_{at}:{:.4}:ns/element", ns / (T * D) as f64);
-    let ns = time(|| {
+    let elements = (T * D) as f64;
+    report(&format!("conv1d_forward_{at}"), "ns/element", elements, || {
+        conv1d_forward(cpu, black_box(&mut y), None, &inputs);
+    });
+    report(&format!("conv1d_backward_dx_{at}"), "ns/element", elements, || {
         let grads = Conv1dGrads { dx: Some(&mut y), ..Conv1dGrads::default() };
         conv1d_backward(cpu, grads, black_box(&dy), None, &inputs);
     });
-    println!("METRIC:conv1d_backward_dx_{at}:{:.4}:ns/element", ns / (T * D) as f64);
     let (mut dweight, mut dbias) = (vec![0.0; D * K], vec![0.0; D]);
-    let ns = time(|| {
+    report(&format!("conv1d_backward_full_{at}"), "ns/element", elements, || {
         let grads = Conv1dGrads { dx: Some(&mut y), dweight: Some(&mut dweight), dbias: Some(&mut dbias), dinit: None };
         conv1d_backward(cpu, grads, black_box(&dy), None, &inputs);
     });
-    println!("METRIC:conv1d_backward_full_{at}:{:.4}:ns/element", ns / (T * D) as f64);
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -80,9 +80,9 @@ impl<const M: usize> Ahead<M> {
         for p in self.next {
             #[cfg(target_arch = "x86_64")]
             if !p.is_null() {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
                 // SAFETY: a hint; the address is never dereferenced.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(t * self.stride).cast()) };
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(t * self.stride).cast()) };
             }
             #[cfg(not(target_arch = "x86_64"))]
             let _ = (p, t);
@@ -109,20 +109,84 @@ pub(super) unsafe fn prepare<L: Lanes>(
     unsafe {
         for i in 0..tokens {
             let at = (t + i) * inputs.d_inner + d;
+            let mut delta = zeros::<L>();
+            for w in 0..GROUP / L::N {
+                let raw = load_channels::<L>(inputs.delta.as_ptr().add(at), w, valid);
+                delta[w] = L::add(raw, L::load(bias.add(w * L::N)));
+            }
+            let mut slopes = [L::splat(1.0); 2];
+            if inputs.delta_softplus {
+                (delta, slopes) = softplus_and_slope::<L, 2>(delta, GROUP / L::N);
+            }
             for w in 0..GROUP / L::N {
                 let lane = i * GROUP + w * L::N;
-                let raw = load_channels::<L>(inputs.delta.as_ptr().add(at), w, valid);
-                let raw = L::add(raw, L::load(bias.add(w * L::N)));
-                let (delta, s) =
-                    if inputs.delta_softplus { softplus_and_slope::<L>(raw) } else { (raw, L::splat(1.0)) };
                 let u = load_channels::<L>(inputs.u.as_ptr().add(at), w, valid);
-                L::store(steps.delta.add(lane), delta);
-                L::store(steps.input.add(lane), L::mul(delta, u));
+                L::store(steps.delta.add(lane), delta[w]);
+                L::store(steps.input.add(lane), L::mul(delta[w], u));
                 if let Some(slope) = slope {
-                    L::store(slope.add(lane), s);
+                    L::store(slope.add(lane), slopes[w]);
                 }
             }
         }
+    }
+}
+
+/// One token of a chunk: Δ, Δ u, the states before and after it and, if they are kept, its decays.
+#[derive(Clone, Copy)]
+struct Token<L: Lanes> {
+    delta: Pair<L>,
+    input: Pair<L>,
+    t: usize,
+    before: *const f32,
+    after: *mut f32,
+    decay: *mut f32,
+}
+
+/// States `n..n + M` of one token, M at most 2; returns `y` with what they add.
+///
+/// # Safety
+/// As for [`advance`].
+#[inline(always)]
+unsafe fn advance_states<L: Lanes, const READOUT: u8, const KEEP: bool, const M: usize>(
+    token: Token<L>,
+    maps: Maps,
+    rows: Rows,
+    n: usize,
+    mut y: Pair<L>,
+) -> Pair<L> {
+    let vectors = GROUP / L::N;
+    // SAFETY: as the function's contract says; all indices stay below the shapes.
+    unsafe {
+        let mut decay = [L::splat(0.0); 4];
+        for i in 0..M * vectors {
+            let a = L::load(rows.a.add(n * GROUP + i * L::N));
+            decay[i] = L::mul(token.delta[i % vectors], a);
+        }
+        let decay = exp2::<L, 4>(decay, M * vectors);
+        for j in 0..M {
+            let b = L::splat(*maps.b.add(token.t * maps.n + n + j));
+            let c = L::splat(*maps.c.add(token.t * maps.n + n + j));
+            for w in 0..vectors {
+                let at = (n + j) * GROUP + w * L::N;
+                let previous = L::load(token.before.add(at));
+                let h = L::fma(decay[j * vectors + w], previous, L::mul(token.input[w], b));
+                L::store(token.after.add(at), h);
+                if KEEP {
+                    L::store(token.decay.add(at), decay[j * vectors + w]);
+                }
+                y[w] = match READOUT {
+                    PLAIN => L::fma(h, c, y[w]),
+                    OFFSET => L::fma(L::add(h, L::load(rows.offset.add(at))), c, y[w]),
+                    _ => {
+                        let p = L::splat(*maps.previous.add(token.t * maps.previous_stride + n + j));
+                        let r = L::fma(L::load(rows.scale.add(at)), c, L::load(rows.extra.add(at)));
+                        let y = L::fma(previous, p, L::fma(h, r, y[w]));
+                        L::fma(L::load(rows.offset.add(at)), c, y)
+                    }
+                };
+            }
+        }
+        y
     }
 }
 
@@ -157,29 +221,15 @@ unsafe fn advance<L: Lanes, const READOUT: u8, const KEEP: bool, const M: usize>
                 delta[w] = L::load(steps.delta.add(t * GROUP + w * L::N));
                 input[w] = L::load(steps.input.add(t * GROUP + w * L::N));
             }
-            for n in 0..maps.n {
-                let b = L::splat(*maps.b.add(t * maps.n + n));
-                let c = L::splat(*maps.c.add(t * maps.n + n));
-                for w in 0..GROUP / L::N {
-                    let at = n * GROUP + w * L::N;
-                    let decay = exp2::<L>(L::mul(delta[w], L::load(rows.a.add(at))));
-                    let previous = L::load(before.add(at));
-                    let h = L::fma(decay, previous, L::mul(input[w], b));
-                    L::store(after.add(at), h);
-                    if KEEP {
-                        L::store(decays.add(t * stride + at), decay);
-                    }
-                    y[w] = match READOUT {
-                        PLAIN => L::fma(h, c, y[w]),
-                        OFFSET => L::fma(L::add(h, L::load(rows.offset.add(at))), c, y[w]),
-                        _ => {
-                            let p = L::splat(*maps.previous.add(t * maps.previous_stride + n));
-                            let r = L::fma(L::load(rows.scale.add(at)), c, L::load(rows.extra.add(at)));
-                            let y = L::fma(previous, p, L::fma(h, r, y[w]));
-                            L::fma(L::load(rows.offset.add(at)), c, y)
-                        }
-                    };
-                }
+            let decay = if KEEP { decays.add(t * stride) } else { decays };
+            let token = Token::<L> { delta, input, t, before, after, decay };
+            let mut n = 0;
+            while n + 2 <= maps.n {
+                y = advance_states::<L, READOUT, KEEP, 2>(token, maps, rows, n, y);
+                n += 2;
+            }
+            if n < maps.n {
+                y = advance_states::<L, READOUT, KEEP, 1>(token, maps, rows, n, y);
             }
             for w in 0..GROUP / L::N {
                 L::store(steps.y.add(t * GROUP + w * L::N), y[w]);

@@ -4,7 +4,9 @@
 use std::ops::Range;
 
 use super::advance::{Ahead, FULL, Maps, PLAIN, Rows, Steps, advance_as, prepare};
-use super::group::{GROUP, Scratch, channels, load_channels, store_channels, transpose, transpose_add, transpose_row};
+use super::group::{
+    GROUP, Scratch, channels, load_channels, store_channels, transpose, transpose_add, transpose_row, zeros,
+};
 use super::math::silu_and_slope;
 use super::sweep::{MapGrads, RowGrads, Slopes, sum_offset, sweep_as};
 use crate::Table;
@@ -144,14 +146,18 @@ impl Backward<'_> {
         unsafe {
             for i in 0..len {
                 let at = (t + i) * inputs.d_inner + group.of.start;
+                let (mut z, mut gate, mut slope) = (zeros::<L>(), [L::splat(1.0); 2], zeros::<L>());
+                if let Some(operand) = inputs.z {
+                    for w in 0..GROUP / L::N {
+                        z[w] = load_channels::<L>(operand.as_ptr().add(at), w, valid);
+                    }
+                    (gate, slope) = silu_and_slope::<L, 2>(z, GROUP / L::N);
+                }
                 for w in 0..GROUP / L::N {
                     let lane = w * L::N;
-                    let mut dy = load_channels::<L>(self.dout.as_ptr().add(at), w, valid);
-                    if let Some(z) = inputs.z {
-                        let (gate, slope) = silu_and_slope::<L>(load_channels::<L>(z.as_ptr().add(at), w, valid));
-                        L::store(shelf.gate_slope.add(i * GROUP + lane), L::mul(dy, slope));
-                        dy = L::mul(dy, gate);
-                    }
+                    let dout = load_channels::<L>(self.dout.as_ptr().add(at), w, valid);
+                    L::store(shelf.gate_slope.add(i * GROUP + lane), L::mul(dout, slope[w]));
+                    let dy = L::mul(dout, gate[w]);
                     L::store(shelf.dy.add(i * GROUP + lane), dy);
                     let u = load_channels::<L>(inputs.u.as_ptr().add(at), w, valid);
                     let d_skip = group.d_skip.as_mut_ptr().add(lane);
@@ -289,9 +295,11 @@ pub(super) unsafe fn backward_block<L: Lanes>(
             let len = CHUNK.min(tokens.end - t);
             let maps = Maps::new(inputs, t, len, no_previous);
             shelf.maps.iter_mut().for_each(|grad| grad[..len * n * L::N].fill(0.0));
-            for group in &mut groups {
+            for g in 0..groups.len() {
+                let next_d = groups[(g + 1) % groups.len()].of.start;
+                let group = &mut groups[g];
                 // SAFETY: buffers have the shapes asked for; the channels are this task's.
-                unsafe { backward_chunk::<L>(job, group, &mut shelf, maps, s, chunk, t) };
+                unsafe { backward_chunk::<L>(job, group, &mut shelf, maps, s, chunk, t, next_d) };
             }
             let partials = [&job.partial_b, &job.partial_c, &job.partial_previous];
             for (partial, lanes) in partials.into_iter().zip(&shelf.maps) {
@@ -338,6 +346,7 @@ unsafe fn backward_chunk<L: Lanes>(
     s: usize,
     chunk: usize,
     t: usize,
+    next_d: usize,
 ) {
     let (inputs, len) = (job.inputs, maps.tokens);
     // SAFETY: the caller's promise; the scratch has the shapes that the functions document.
@@ -358,9 +367,10 @@ unsafe fn backward_chunk<L: Lanes>(
             scale: group.scale.as_ptr(),
             extra: group.extra.as_ptr(),
         };
-        // The next group's rows of the same chunk; past the block they are other tasks', and harmless to fetch.
-        let at = t * inputs.d_inner + d + GROUP;
-        let row = |operand: &[f32]| operand.get(at..).map_or(std::ptr::null(), <[f32]>::as_ptr);
+        // What comes next: the same tokens of the next group, or the chunk before of the first group.
+        let next_t = if next_d > d { Some(t) } else { t.checked_sub(CHUNK) };
+        let row =
+            |operand: &[f32]| next_t.map_or(std::ptr::null(), |t| operand[t * inputs.d_inner + next_d..].as_ptr());
         let next = [row(inputs.delta), row(inputs.u), inputs.z.map_or(std::ptr::null(), row), row(job.dout)];
         let ahead = Ahead { next, stride: inputs.d_inner };
         let (states, decays) = (shelf.states.as_mut_ptr(), shelf.decays.as_mut_ptr());

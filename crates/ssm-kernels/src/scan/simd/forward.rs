@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use super::advance::{Ahead, FULL, Maps, PLAIN, Rows, Steps, advance_as, prepare};
-use super::group::{GROUP, Scratch, channels, load_channels, store_channels, transpose, transpose_back, transpose_row};
+use super::group::{
+    GROUP, Scratch, channels, load_channels, store_channels, transpose, transpose_back, transpose_row, zeros,
+};
+use super::math::silu_and_slope;
 use super::step::step;
 use crate::runtime::DisjointSlice;
 use crate::scan::{CHUNK, ScanInputs};
@@ -30,6 +33,16 @@ impl Forward<'_> {
         groups * (ROWS * n + 1) * GROUP + 3 * CHUNK * GROUP + n
     }
 
+    /// Where element `at` of the output lies, null past the end.
+    fn out_at(&self, at: usize) -> *const f32 {
+        if at < self.out.len() {
+            // SAFETY: an empty range overlaps none.
+            unsafe { self.out.range_mut(at..at) }.as_ptr()
+        } else {
+            std::ptr::null()
+        }
+    }
+
     /// out = (y + y' + D_skip u) silu(z) for token `t` of sequence `s`, given what the states gave.
     ///
     /// # Safety
@@ -41,20 +54,24 @@ impl Forward<'_> {
         // SAFETY: channels `of` of token t and of the rows [D] lie inside the checked slices.
         unsafe {
             let out = self.out.range_mut(at..at + valid).as_mut_ptr();
+            let (mut gate, mut sums) = ([L::splat(1.0); 2], zeros::<L>());
+            if let Some(z) = inputs.z {
+                for w in 0..GROUP / L::N {
+                    gate[w] = load_channels::<L>(z.as_ptr().add(at), w, valid);
+                }
+                (gate, _) = silu_and_slope::<L, 2>(gate, GROUP / L::N);
+            }
             for w in 0..GROUP / L::N {
-                let mut y = L::load(y.add(w * L::N));
+                sums[w] = L::load(y.add(w * L::N));
                 if let Some(offset) = inputs.output_offset {
                     let row = offset.row(s, inputs.d_inner).as_ptr();
-                    y = L::add(y, load_channels::<L>(row.add(of.start), w, valid));
+                    sums[w] = L::add(sums[w], load_channels::<L>(row.add(of.start), w, valid));
                 }
                 if let Some(skip) = inputs.d_skip {
                     let u = load_channels::<L>(inputs.u.as_ptr().add(at), w, valid);
-                    y = L::fma(load_channels::<L>(skip.as_ptr().add(of.start), w, valid), u, y);
+                    sums[w] = L::fma(load_channels::<L>(skip.as_ptr().add(of.start), w, valid), u, sums[w]);
                 }
-                if let Some(z) = inputs.z {
-                    y = L::mul(y, L::silu(load_channels::<L>(z.as_ptr().add(at), w, valid)));
-                }
-                store_channels::<L>(out, w, y, valid);
+                store_channels::<L>(out, w, L::mul(sums[w], gate[w]), valid);
             }
         }
     }
@@ -122,7 +139,7 @@ pub(super) unsafe fn forward_block<L: Lanes>(
             };
             let at = ahead_t * d_inner + ahead_d;
             let row = |operand: &[f32]| operand.get(at..).map_or(std::ptr::null(), <[f32]>::as_ptr);
-            let next = [row(inputs.delta), row(inputs.u), inputs.z.map_or(std::ptr::null(), row)];
+            let next = [row(inputs.delta), row(inputs.u), inputs.z.map_or(std::ptr::null(), row), job.out_at(at)];
             let ahead = Ahead { next, stride: d_inner };
             let group = &mut groups[i];
             let of = &group.of;
@@ -137,7 +154,7 @@ pub(super) unsafe fn forward_block<L: Lanes>(
                 }
                 prepare::<L>(inputs, (t, len), (of.start, of.len()), group.bias.as_ptr(), steps, None);
                 let (rows, state, none) = (group.rows, group.state.as_mut_ptr(), std::ptr::null_mut());
-                advance_as::<L, false, 3>(job.readout, steps, maps, rows, state, none, ahead);
+                advance_as::<L, false, 4>(job.readout, steps, maps, rows, state, none, ahead);
                 for i in 0..len {
                     job.finish::<L>(s, t + i, of, steps.y.add(i * GROUP));
                 }

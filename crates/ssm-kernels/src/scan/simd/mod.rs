@@ -32,7 +32,7 @@ pub(super) fn forward(
     }
     let groups = inputs.d_inner.div_ceil(GROUP);
     let tokens = sequences.tokens().div_ceil(sequences.len());
-    let per_task = TASK.div_ceil(tokens * inputs.d_state * GROUP).min(groups);
+    let per_task = TASK.div_ceil(tokens * inputs.d_state * GROUP).max(groups.div_ceil(BLOCKS)).min(groups);
     let blocks = groups.div_ceil(per_task);
     let first_boundary = if boundaries.is_some() { first_boundaries(sequences) } else { Vec::new() };
     let final_state = final_state.map(DisjointSlice::new);

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::forward::Forward;
-use super::group::{GROUP, channels, load_channels};
-use super::math::exp2;
+use super::group::{GROUP, channels, load_channels, zeros};
+use super::math::{exp2, softplus_and_slope};
 use crate::simd::Lanes;
 
 /// The first `len` elements at p, zero beyond.
@@ -34,16 +34,21 @@ pub(super) unsafe fn step<L: Lanes>(job: &Forward, s: usize, groups: Range<usize
         let (mut delta, mut input, mut y) = ([0f32; GROUP], [0f32; GROUP], [0f32; GROUP]);
         // SAFETY: channels `of` of token t and of the rows lie inside the checked slices; state vectors stop at N.
         unsafe {
+            let at = t * d_inner + of.start;
+            let mut steps = zeros::<L>();
             for w in 0..GROUP / L::N {
-                let at = t * d_inner + of.start;
-                let mut raw = load_channels::<L>(inputs.delta.as_ptr().add(at), w, valid);
+                steps[w] = load_channels::<L>(inputs.delta.as_ptr().add(at), w, valid);
                 if let Some(bias) = inputs.delta_bias {
-                    raw = L::add(raw, load_channels::<L>(bias.as_ptr().add(of.start), w, valid));
+                    steps[w] = L::add(steps[w], load_channels::<L>(bias.as_ptr().add(of.start), w, valid));
                 }
-                let step = if inputs.delta_softplus { L::softplus(raw) } else { raw };
+            }
+            if inputs.delta_softplus {
+                (steps, _) = softplus_and_slope::<L, 2>(steps, GROUP / L::N);
+            }
+            for w in 0..GROUP / L::N {
                 let u = load_channels::<L>(inputs.u.as_ptr().add(at), w, valid);
-                L::store(delta.as_mut_ptr().add(w * L::N), L::mul(step, L::splat(std::f32::consts::LOG2_E)));
-                L::store(input.as_mut_ptr().add(w * L::N), L::mul(step, u));
+                L::store(delta.as_mut_ptr().add(w * L::N), L::mul(steps[w], L::splat(std::f32::consts::LOG2_E)));
+                L::store(input.as_mut_ptr().add(w * L::N), L::mul(steps[w], u));
             }
             for (i, d) in of.clone().enumerate() {
                 let (step, input) = (L::splat(delta[i]), L::splat(input[i]));
@@ -51,7 +56,7 @@ pub(super) unsafe fn step<L: Lanes>(job: &Forward, s: usize, groups: Range<usize
                 for first in (0..n_states).step_by(L::N) {
                     let len = L::N.min(n_states - first);
                     let at = d * n_states + first;
-                    let decay = exp2::<L>(L::mul(step, load_states::<L>(inputs.a.as_ptr().add(at), len)));
+                    let decay = exp2::<L, 1>([L::mul(step, load_states::<L>(inputs.a.as_ptr().add(at), len))], 1)[0];
                     let previous = match initial {
                         Some(initial) => load_states::<L>(initial.add(at), len),
                         None => L::splat(0.0),

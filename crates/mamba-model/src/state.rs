@@ -54,7 +54,7 @@ impl State {
             return Err(ModelError::State { reason: format!("sequence {row} of {}", self.sequences) });
         }
         let pick = |tensor: &Tensor| -> Result<Tensor, ModelError> {
-            let width = tensor.len() / self.sequences;
+            let width = tensor.shape()[1..].iter().product::<usize>();
             let mut shape = tensor.shape().to_vec();
             shape[0] = rows.len();
             Ok(with_float!(tensor.dtype(), "gather", T => {
@@ -79,6 +79,11 @@ impl State {
         }
         let join = |part: &dyn Fn(&State) -> Tensor| -> Result<Tensor, ModelError> {
             let parts: Vec<Tensor> = states.iter().map(|state| part(state)).collect();
+            if let Some(other) = parts.iter().find(|p| p.shape()[1..] != parts[0].shape()[1..]) {
+                let reason =
+                    format!("states of shapes {:?} and {:?} cannot be joined", parts[0].shape(), other.shape());
+                return Err(ModelError::State { reason });
+            }
             let mut shape = parts[0].shape().to_vec();
             shape[0] = parts.iter().map(|p| p.shape()[0]).sum();
             Ok(with_float!(parts[0].dtype(), "concat", T => {
@@ -119,9 +124,9 @@ impl State {
         let mut sequences = None;
         let mut named = |name: String, shape: [usize; 2]| {
             let tensor = take(&name).ok_or_else(|| ModelError::State { reason: format!("`{name}` is missing") })?;
-            let fits = tensor.shape().len() == 3 && tensor.shape()[1..] == shape && tensor.dtype() == dtype;
-            let count = *sequences.get_or_insert(tensor.shape()[0]);
-            if !fits || tensor.shape()[0] != count {
+            let found = tensor.shape().first().copied().unwrap_or(0);
+            let count = *sequences.get_or_insert(found);
+            if tensor.shape() != [count, shape[0], shape[1]] || tensor.dtype() != dtype {
                 let found = format!("{} {:?}", tensor.dtype(), tensor.shape());
                 let expected = format!("{dtype} [{count}, {}, {}]", shape[0], shape[1]);
                 return Err(ModelError::State { reason: format!("`{name}` is {found}, expected {expected}") });

@@ -30,13 +30,13 @@ impl Saved {
     fn kernel_inputs<'a, T: Float>(&'a self, op: &'a Conv1d) -> Result<kernel::Conv1dInputs<'a, T>> {
         let (_, channels) = self.x.matrix_shape("conv1d", "x")?;
         let width = self.weight.len() / channels.max(1);
-        if self.weight.shape() != [channels, 1, width] {
+        if self.weight.shape() != [channels, 1, width] || width == 0 {
             return Err(TensorError::shape("conv1d", "weight", format!("[{channels}, 1, K]"), self.weight.shape()));
         }
         if let Some(bias) = self.bias.as_ref().filter(|bias| bias.shape() != [channels]) {
             return Err(TensorError::shape("conv1d", "bias", format!("[{channels}]"), bias.shape()));
         }
-        if let Some(initial) = self.initial.as_ref().filter(|i| i.shape()[1..] != [channels, width - 1]) {
+        if let Some(initial) = self.initial.as_ref().filter(|i| i.shape().get(1..) != Some(&[channels, width - 1])) {
             let expected = format!("[rows, {channels}, {}]", width - 1);
             return Err(TensorError::shape("conv1d", "initial state", expected, initial.shape()));
         }

@@ -6,4 +6,4 @@ mod conv1d;
 mod scan;
 
 pub use conv1d::{Conv1d, conv1d};
-pub use scan::{Scan, ScanOperands, Table, scan};
+pub use scan::{SCAN_INPUTS, Scan, ScanOperands, Table, scan};

@@ -7,7 +7,7 @@ use statetune_tensor::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, Te
 
 /// h_t = exp(Δ_t A) ∘ h_{t-1} + Δ_t u_t B_tᵀ and its readout, gated by silu(z); see [`kernel`] for the equations.
 ///
-/// Inputs in the order of [`INPUTS`]; each but the first five may be absent. Outputs: out `[T, D]` and, if
+/// Inputs in the order of [`SCAN_INPUTS`]; each but the first five may be absent. Outputs: out `[T, D]` and, if
 /// `final_state` is set, the final states `[S, D, N]`.
 pub struct Scan {
     /// `[S + 1]`, where the sequences start.
@@ -19,7 +19,7 @@ pub struct Scan {
 }
 
 /// The names of the inputs, in order.
-pub const INPUTS: [&str; 14] = [
+pub const SCAN_INPUTS: [&str; 14] = [
     "u",
     "delta",
     "a",
@@ -65,7 +65,7 @@ fn kernel_inputs<'a, T: Float>(op: &'a Scan, inputs: &'a [Option<Tensor>]) -> Re
             expected[0] = tensor.shape().first().copied().unwrap_or(0);
         }
         if tensor.shape() != expected {
-            return Err(TensorError::shape("scan", INPUTS[i], format!("{expected:?}"), tensor.shape()));
+            return Err(TensorError::shape("scan", SCAN_INPUTS[i], format!("{expected:?}"), tensor.shape()));
         }
     }
     let slice = |i: usize| inputs[i].as_ref().map(|t| t.as_slice::<T>()).transpose();
@@ -105,7 +105,7 @@ impl Op for Scan {
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Option<Saved>)> {
         let Device::Cpu(cpu) = device;
-        let tensors: Vec<Option<Tensor>> = (0..INPUTS.len()).map(|i| inputs.optional(i).cloned()).collect();
+        let tensors: Vec<Option<Tensor>> = (0..SCAN_INPUTS.len()).map(|i| inputs.optional(i).cloned()).collect();
         let (outputs, boundaries) = with_float!(inputs.required(0)?.dtype(), "scan", T => {
             let lent = kernel_inputs::<T>(self, &tensors)?;
             let (d_inner, d_state, sequences) = (lent.d_inner, lent.d_state, lent.sequences);
@@ -151,7 +151,7 @@ impl Op for Scan {
             let d_final = gradients.get(1).and_then(Option::as_ref).map(|d| d.as_slice::<T>()).transpose()?;
             let mut each = buffers.iter_mut().map(|buffer| buffer.as_deref_mut());
             let mut next = || each.next().expect("one buffer per input");
-            // Fields are evaluated in the order written: that of INPUTS.
+            // Fields are evaluated in the order written: that of SCAN_INPUTS.
             let grads = kernel::ScanGrads {
                 du: next(),
                 ddelta: next(),

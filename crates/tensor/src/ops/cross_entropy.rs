@@ -80,7 +80,7 @@ impl Op for LinearCrossEntropy {
                 cpu, &mut losses, Some(&mut argmax), dx.as_deref_mut(), dw.as_deref_mut(), x.as_slice::<T>()?,
                 weight_slice(weight), &self.targets, (1.0 / self.divisor) as T, rows, vocab, k,
             );
-            let losses: Vec<f64> = losses.into_iter().map(f64::from).collect();
+            let losses: Vec<f64> = losses.into_iter().map(crate::Element::to_f64).collect();
             let loss = losses.iter().sum::<f64>() / self.divisor;
             *self.details.borrow_mut() = Details { losses, argmax };
             let dx = dx.map(|dx| Tensor::from_vec(dx, &[rows, k])).transpose()?;

@@ -148,6 +148,7 @@ pub struct Tape {
 #[derive(Default)]
 struct State {
     next_id: usize,
+    leaves: Vec<usize>,
     nodes: Vec<Node>,
 }
 
@@ -174,7 +175,7 @@ impl Tape {
 
     /// A value whose gradient is wanted.
     pub fn leaf(&self, tensor: Tensor) -> Var {
-        let id = self.recording.then(|| self.state.borrow_mut().take_ids(1).start);
+        let id = self.recording.then(|| self.state.borrow_mut().take_leaf());
         Var { tensor, id }
     }
 
@@ -237,11 +238,15 @@ impl Tape {
     /// Differentiates from given gradients of several values: what [`Tape::backward`] does with the gradient 1.
     ///
     /// # Errors
-    /// When a value is not tracked, a gradient is not of its value's shape and element type, or an operation fails.
+    /// When a value is not tracked, its recording was consumed by an earlier backward, a gradient is not of its value's
+    /// shape and element type, or an operation fails.
     pub fn backward_from(&self, seeds: &[(&Var, Tensor)]) -> Result<Gradients> {
         let mut gradients: HashMap<usize, Tensor> = HashMap::new();
         for (var, gradient) in seeds {
             let id = var.id.ok_or(TensorError::Backward { reason: "the value does not depend on any leaf" })?;
+            if !self.state.borrow().knows(id) {
+                return Err(TensorError::Backward { reason: "an earlier backward consumed the value's recording" });
+            }
             if gradient.shape() != var.shape() {
                 return Err(TensorError::shape("backward", "gradient", format!("{:?}", var.shape()), gradient.shape()));
             }
@@ -282,6 +287,17 @@ impl Tape {
 }
 
 impl State {
+    fn take_leaf(&mut self) -> usize {
+        let id = self.take_ids(1).start;
+        self.leaves.push(id);
+        id
+    }
+
+    /// Whether a backward pass can start from this value.
+    fn knows(&self, id: usize) -> bool {
+        self.leaves.binary_search(&id).is_ok() || self.nodes.iter().any(|node| node.outputs.contains(&id))
+    }
+
     fn take_ids(&mut self, count: usize) -> std::ops::Range<usize> {
         let first = self.next_id;
         self.next_id += count;

@@ -182,10 +182,26 @@ fn backward_refuses_what_it_cannot_start_from() {
     let x = tape.leaf(tensor(&[1., 2.]));
     assert!(matches!(tape.backward(&x), Err(TensorError::Backward { .. })), "two numbers");
     assert!(matches!(tape.backward(&Tensor::scalar(1.0).into()), Err(TensorError::Backward { .. })), "no leaf");
+    let loss = ops::scale(&tape, &tape.leaf(tensor(&[1.])), 2.0).unwrap();
+    tape.backward(&loss).unwrap();
+    let consumed = tape.backward(&loss).unwrap_err().to_string();
+    assert!(consumed.contains("consumed"), "{consumed}");
     let shape = tape.backward_from(&[(&x, tensor(&[1.]))]).unwrap_err().to_string();
     assert!(shape.contains("backward") && shape.contains("[2]") && shape.contains("[1]"), "{shape}");
     let dtype = tape.backward_from(&[(&x, tensor(&[1., 1.]).cast(DType::F32))]).unwrap_err().to_string();
     assert!(dtype.contains("backward") && dtype.contains("f32") && dtype.contains("f64"), "{dtype}");
+}
+
+/// Accumulation: the same leaves, one recording after the other.
+#[test]
+fn a_tape_records_again_after_a_backward() {
+    let tape = Tape::new(&device());
+    let x = tape.leaf(tensor(&[3.]));
+    for factor in [2.0, 5.0] {
+        let loss = ops::scale(&tape, &x, factor).unwrap();
+        assert_eq!(tape.backward(&loss).unwrap().take(&x).unwrap().to_f64_vec(), [factor]);
+        assert!(tape.recorded().is_empty());
+    }
 }
 
 /// Identity forward, and no way back.

@@ -7,9 +7,10 @@
 //! state. Nothing here mixes channels; projections belong to `matmul`.
 
 mod reference;
+mod simd;
 
-use crate::real::as_f32;
-use crate::{Cpu, Real, Sequences, Table};
+use crate::real::{as_f32, as_f32_mut};
+use crate::{Cpu, Level, Real, Sequences, Table};
 
 /// What the convolution reads. K is `width`, D is `channels`.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +52,21 @@ impl<T> Default for Conv1dGrads<'_, T> {
     }
 }
 
-impl<T: Real> Conv1dInputs<'_, T> {
+impl<'a, T: Real> Conv1dInputs<'a, T> {
+    /// The same inputs if `T` is `f32`.
+    fn as_f32(&self) -> Option<Conv1dInputs<'a, f32>> {
+        Some(Conv1dInputs {
+            x: as_f32(self.x)?,
+            weight: as_f32(self.weight)?,
+            bias: self.bias.and_then(as_f32),
+            init: self.init.and_then(|t| Some(Table { values: as_f32(t.values)?, row_of: t.row_of })),
+            silu: self.silu,
+            sequences: self.sequences,
+            channels: self.channels,
+            width: self.width,
+        })
+    }
+
     /// K - 1, the inputs a sequence leaves behind.
     fn state_width(&self) -> usize {
         self.width - 1
@@ -80,7 +95,11 @@ pub fn conv1d_forward<T: Real>(cpu: &Cpu, y: &mut [T], final_state: Option<&mut 
     assert_eq!(y.len(), inputs.x.len(), "conv1d: y is not [T, D]");
     let state_len = inputs.sequences.len() * inputs.channels * inputs.state_width();
     assert!(final_state.as_ref().is_none_or(|f| f.len() == state_len), "conv1d: final_state is not [S, D, K - 1]");
-    let _ = (cpu, as_f32(inputs.x));
+    if cpu.level() != Level::Reference
+        && let (Some(inputs), Some(y)) = (inputs.as_f32(), as_f32_mut(y))
+    {
+        return simd::forward(cpu, y, final_state.and_then(as_f32_mut), &inputs);
+    }
     reference::forward(y, final_state, inputs);
 }
 
@@ -106,7 +125,15 @@ pub fn conv1d_backward<T: Real>(
     assert!(fits(&grads.dweight, Some(inputs.weight.len())), "conv1d: dweight is not [D, K]");
     assert!(fits(&grads.dbias, inputs.bias.map(<[T]>::len)), "conv1d: dbias does not fit bias");
     assert!(fits(&grads.dinit, inputs.init.map(|i| i.values.len())), "conv1d: dinit does not fit init");
-    let _ = cpu;
+    if cpu.level() != Level::Reference
+        && let (Some(inputs), Some(dy)) = (inputs.as_f32(), as_f32(dy))
+    {
+        let as_f32_mut = |grad: Option<_>| grad.and_then(as_f32_mut);
+        let Conv1dGrads { dx, dweight, dbias, dinit } = grads;
+        let [dx, dweight, dbias, dinit] = [dx, dweight, dbias, dinit].map(as_f32_mut);
+        let grads = Conv1dGrads { dx, dweight, dbias, dinit };
+        return simd::backward(cpu, grads, dy, d_final.and_then(as_f32), &inputs);
+    }
     reference::backward(grads, dy, d_final, inputs);
 }
 

@@ -41,12 +41,7 @@ pub(super) fn forward<T: Real>(y: &mut [T], mut final_state: Option<&mut [T]>, i
     }
 }
 
-pub(super) fn backward<T: Real>(
-    mut grads: Conv1dGrads<T>,
-    dy: &[T],
-    d_final: Option<&[T]>,
-    inputs: &Conv1dInputs<T>,
-) {
+pub(super) fn backward<T: Real>(mut grads: Conv1dGrads<T>, dy: &[T], d_final: Option<&[T]>, inputs: &Conv1dInputs<T>) {
     let (channels, k) = (inputs.channels, inputs.width);
     for grad in [&mut grads.dx, &mut grads.dweight, &mut grads.dbias, &mut grads.dinit].into_iter().flatten() {
         grad.fill(T::ZERO);

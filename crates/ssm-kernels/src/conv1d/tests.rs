@@ -155,8 +155,18 @@ fn a_window_by_hand() {
 
 #[test]
 fn all_levels_match_double_precision() {
-    let shapes: [(&[usize], usize); 7] =
-        [(&[1], 1), (&[1, 1, 1, 1], 16), (&[5], 7), (&[2, 40, 1], 33), (&[100, 3], 17), (&[70], 300), (&[9, 1], 64)];
+    // The last two are cut into several tasks, within a sequence and at its borders.
+    let shapes: [(&[usize], usize); 9] = [
+        (&[1], 1),
+        (&[1, 1, 1, 1], 16),
+        (&[5], 7),
+        (&[2, 40, 1], 33),
+        (&[100, 3], 17),
+        (&[70], 300),
+        (&[9, 1], 64),
+        (&[70, 1, 200], 300),
+        (&[62, 2, 3, 70], 1030),
+    ];
     for (lengths, channels) in shapes {
         for width in [1, 2, 3, 4, 5, 9] {
             for (bias, init, silu) in [(true, true, true), (false, false, true), (true, true, false)] {

@@ -16,7 +16,7 @@
 mod gradients;
 mod inputs;
 mod reference;
-mod simd;
+pub(crate) mod simd;
 
 pub use gradients::ScanGrads;
 pub use inputs::ScanInputs;

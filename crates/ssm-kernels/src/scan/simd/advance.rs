@@ -1,6 +1,6 @@
 //! The recurrence over one chunk of one group of channels, shared by the forward and by the backward's recomputation.
 
-use super::group::{GROUP, Pair, load_channels, zeros};
+use super::group::{GROUP, Pair, load_channels, prefetch, zeros};
 use super::math::{exp2, softplus_and_slope};
 use crate::scan::ScanInputs;
 use crate::simd::Lanes;
@@ -77,15 +77,8 @@ impl<const M: usize> Ahead<M> {
     /// Asks for row `t`.
     #[inline(always)]
     fn fetch(self, t: usize) {
-        for p in self.next {
-            #[cfg(target_arch = "x86_64")]
-            if !p.is_null() {
-                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-                // SAFETY: a hint; the address is never dereferenced.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(t * self.stride).cast()) };
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            let _ = (p, t);
+        for p in self.next.into_iter().filter(|p| !p.is_null()) {
+            prefetch(p.wrapping_add(t * self.stride));
         }
     }
 }

@@ -8,21 +8,21 @@ use crate::simd::Lanes;
 use crate::{Sequences, Table};
 
 /// Channels worked on together: one cache line of a `[T, D]` row.
-pub(super) const GROUP: usize = 16;
+pub(crate) const GROUP: usize = 16;
 
 /// The vectors of a group; levels with 16 lanes use the first alone.
-pub(super) type Pair<L> = [<L as Lanes>::V; 2];
+pub(crate) type Pair<L> = [<L as Lanes>::V; 2];
 
 /// Both vectors zero.
 #[inline(always)]
-pub(super) unsafe fn zeros<L: Lanes>() -> Pair<L> {
+pub(crate) unsafe fn zeros<L: Lanes>() -> Pair<L> {
     // SAFETY: the caller runs where the lanes' instructions are enabled.
     unsafe { [L::splat(0.0); 2] }
 }
 
 /// Vector `w` of a group of which `valid` channels exist; zero beyond.
 #[inline(always)]
-pub(super) unsafe fn load_channels<L: Lanes>(p: *const f32, w: usize, valid: usize) -> L::V {
+pub(crate) unsafe fn load_channels<L: Lanes>(p: *const f32, w: usize, valid: usize) -> L::V {
     // SAFETY: the first `valid` elements at p are readable by the caller's promise, and no others are touched.
     unsafe {
         if valid == GROUP {
@@ -35,7 +35,7 @@ pub(super) unsafe fn load_channels<L: Lanes>(p: *const f32, w: usize, valid: usi
 
 /// The counterpart of [`load_channels`].
 #[inline(always)]
-pub(super) unsafe fn store_channels<L: Lanes>(p: *mut f32, w: usize, v: L::V, valid: usize) {
+pub(crate) unsafe fn store_channels<L: Lanes>(p: *mut f32, w: usize, v: L::V, valid: usize) {
     // SAFETY: the first `valid` elements at p are writable by the caller's promise, and no others are touched.
     unsafe {
         if valid == GROUP {
@@ -46,13 +46,29 @@ pub(super) unsafe fn store_channels<L: Lanes>(p: *mut f32, w: usize, v: L::V, va
     }
 }
 
+/// Asks for the cache line at `p`; nothing happens where the address is not mapped.
+///
+/// Into the second cache: rows of `[T, D]` often lie a multiple of 2 KiB apart and would push each other out of the
+/// first.
+#[inline(always)]
+pub(crate) fn prefetch(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint; the address is never dereferenced.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// The channels of group `g`.
-pub(super) fn channels(g: usize, d_inner: usize) -> Range<usize> {
+pub(crate) fn channels(g: usize, d_inner: usize) -> Range<usize> {
     g * GROUP..d_inner.min((g + 1) * GROUP)
 }
 
 /// `to[n][i] = factor · from[i][n]` for the channels there are, zero for the others: `[N, GROUP]` from `[channels, N]`.
-pub(super) fn transpose(to: &mut [f32], from: &[f32], n: usize, factor: f32) {
+pub(crate) fn transpose(to: &mut [f32], from: &[f32], n: usize, factor: f32) {
     let valid = from.len() / n;
     for (j, row) in to.chunks_exact_mut(GROUP).enumerate() {
         for (i, x) in row.iter_mut().enumerate() {
@@ -62,21 +78,21 @@ pub(super) fn transpose(to: &mut [f32], from: &[f32], n: usize, factor: f32) {
 }
 
 /// `to[i][n] = from[n][i]`, the way back.
-pub(super) fn transpose_back(to: &mut [f32], from: &[f32], n: usize) {
+pub(crate) fn transpose_back(to: &mut [f32], from: &[f32], n: usize) {
     for (i, row) in to.chunks_exact_mut(n).enumerate() {
         row.iter_mut().enumerate().for_each(|(j, x)| *x = from[j * GROUP + i]);
     }
 }
 
 /// `to[i][n] += from[n][i]`.
-pub(super) fn transpose_add(to: &mut [f32], from: &[f32], n: usize) {
+pub(crate) fn transpose_add(to: &mut [f32], from: &[f32], n: usize) {
     for (i, row) in to.chunks_exact_mut(n).enumerate() {
         row.iter_mut().enumerate().for_each(|(j, x)| *x += from[j * GROUP + i]);
     }
 }
 
 /// The channels `of` of sequence `s` in a table of rows `[D, width]`, transposed; `absent` everywhere without a table.
-pub(super) fn transpose_row(
+pub(crate) fn transpose_row(
     to: &mut [f32],
     table: Option<Table<f32>>,
     s: usize,
@@ -92,7 +108,7 @@ pub(super) fn transpose_row(
 }
 
 /// The boundaries saved before those of each sequence.
-pub(super) fn first_boundaries(sequences: &Sequences) -> Vec<usize> {
+pub(crate) fn first_boundaries(sequences: &Sequences) -> Vec<usize> {
     let chunks = |s| crate::scan::interior_chunks(sequences, s);
     (0..sequences.len())
         .scan(0, |next, s| {
@@ -104,18 +120,18 @@ pub(super) fn first_boundaries(sequences: &Sequences) -> Vec<usize> {
 }
 
 /// Scratch memory cut into pieces, each a whole number of cache lines.
-pub(super) struct Scratch<'a>(&'a mut [f32]);
+pub(crate) struct Scratch<'a>(&'a mut [f32]);
 
 impl<'a> Scratch<'a> {
     /// The next `len` elements, holding whatever was there.
-    pub(super) fn take(&mut self, len: usize) -> &'a mut [f32] {
+    pub(crate) fn take(&mut self, len: usize) -> &'a mut [f32] {
         let (piece, rest) = std::mem::take(&mut self.0).split_at_mut(len);
         self.0 = rest;
         piece
     }
 
     /// The next `len` elements, zeroed.
-    pub(super) fn take_zeroed(&mut self, len: usize) -> &'a mut [f32] {
+    pub(crate) fn take_zeroed(&mut self, len: usize) -> &'a mut [f32] {
         let piece = self.take(len);
         piece.fill(0.0);
         piece
@@ -123,7 +139,7 @@ impl<'a> Scratch<'a> {
 }
 
 /// Calls `f` with `len` elements of this thread's scratch memory, which lives on between calls and grows as needed.
-pub(super) fn with_scratch(len: usize, f: impl FnOnce(&mut Scratch)) {
+pub(crate) fn with_scratch(len: usize, f: impl FnOnce(&mut Scratch)) {
     thread_local!(static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
     const LINE: usize = 64;
     SCRATCH.with_borrow_mut(|memory| {

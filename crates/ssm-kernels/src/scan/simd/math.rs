@@ -28,7 +28,7 @@ unsafe fn exp2_of_parts<L: Lanes, const M: usize>(f: [L::V; M], k: [L::V; M], co
 
 /// 2^x for any x: never below 2^-126, infinity from 127.5 on, NaN for NaN.
 #[inline(always)]
-pub(super) unsafe fn exp2<L: Lanes, const M: usize>(x: [L::V; M], count: usize) -> [L::V; M] {
+pub(crate) unsafe fn exp2<L: Lanes, const M: usize>(x: [L::V; M], count: usize) -> [L::V; M] {
     // SAFETY: the caller runs where the lanes' instructions are enabled.
     unsafe {
         let (mut f, mut k) = (x, x);
@@ -68,7 +68,7 @@ unsafe fn exp<L: Lanes, const M: usize>(x: [L::V; M], count: usize) -> [L::V; M]
 ///
 /// ln(1 + e) = 2 artanh(e / (2 + e)), by the minimax polynomial of artanh(s) / s in s² for s in [0, ⅓].
 #[inline(always)]
-pub(super) unsafe fn softplus_and_slope<L: Lanes, const M: usize>(
+pub(crate) unsafe fn softplus_and_slope<L: Lanes, const M: usize>(
     x: [L::V; M],
     count: usize,
 ) -> ([L::V; M], [L::V; M]) {
@@ -102,7 +102,7 @@ pub(super) unsafe fn softplus_and_slope<L: Lanes, const M: usize>(
 
 /// silu(x) = x sigmoid(x) and its derivative. NaN for NaN.
 #[inline(always)]
-pub(super) unsafe fn silu_and_slope<L: Lanes, const M: usize>(x: [L::V; M], count: usize) -> ([L::V; M], [L::V; M]) {
+pub(crate) unsafe fn silu_and_slope<L: Lanes, const M: usize>(x: [L::V; M], count: usize) -> ([L::V; M], [L::V; M]) {
     // SAFETY: the caller runs where the lanes' instructions are enabled.
     unsafe {
         let one = L::splat(1.0);

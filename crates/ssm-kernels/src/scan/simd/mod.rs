@@ -2,8 +2,8 @@
 mod advance;
 mod backward;
 mod forward;
-mod group;
-mod math;
+pub(crate) mod group;
+pub(crate) mod math;
 mod step;
 mod sweep;
 

@@ -85,7 +85,7 @@ pub(super) fn forward<T: Real>(
             let mut h = channel.initial.clone();
             for t in tokens.clone() {
                 let i = t - tokens.start;
-                if let Some(boundaries) = boundaries.as_mut().filter(|_| i > 0 && i % CHUNK == 0) {
+                if let Some(boundaries) = boundaries.as_mut().filter(|_| i > 0 && i.is_multiple_of(CHUNK)) {
                     let boundary = first_boundary + i / CHUNK - 1;
                     for n in 0..n_states {
                         boundaries[(boundary * n_states + n) * d_inner + d] = h[n];

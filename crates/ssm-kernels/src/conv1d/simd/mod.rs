@@ -4,6 +4,11 @@
 //! and walks it in strips of 64 channels: the rows of a window then come from the first cache, and each page of memory
 //! is visited by one task. The backward recomputes the K - 1 tokens after its range; what ranges give to the gradients
 //! of weight and bias is added up afterwards in the order of the ranges.
+//!
+//! The bound is memory: the forward reads x and writes y, 12 bytes per element with the line that a write fetches; the
+//! backward reads x and dy and writes dx, 16 bytes. Arithmetic is K fused operations and about 20 for SiLU per 8 lanes,
+//! 0.4 ns at 2.9 GHz. Measured at T = 512, D = 1536, K = 4 on one core of a Zen 3 (`examples/scan_bench.rs`): forward
+//! 1.1 ns (11 GB/s), dx 1.8 ns (9 GB/s), with the gradients of weight and bias 2.3 ns.
 
 mod backward;
 mod forward;

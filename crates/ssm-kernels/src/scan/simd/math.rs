@@ -10,7 +10,7 @@ use crate::simd::Lanes;
 /// The minimax polynomial of degree 6 with its constant held at one, fitted with the Remez algorithm.
 #[inline(always)]
 unsafe fn exp2_of_parts<L: Lanes, const M: usize>(f: [L::V; M], k: [L::V; M], count: usize) -> [L::V; M] {
-    const COEFFICIENTS: [f32; 6] = [1.341_000_1e-3, 9.618_031e-3, 5.550_297_4e-2, 2.402_265_1e-1, 6.931_472_4e-1, 1.0];
+    const COEFFICIENTS: [f32; 6] = [1.341_000_1e-3, 9.618_031e-3, 5.550_297_4e-2, 2.402_265e-1, 6.931_472_4e-1, 1.0];
     // SAFETY: the caller runs where the lanes' instructions are enabled.
     unsafe {
         let mut p = [L::splat(1.546_973_2e-4); M];
@@ -72,7 +72,7 @@ pub(crate) unsafe fn softplus_and_slope<L: Lanes, const M: usize>(
     x: [L::V; M],
     count: usize,
 ) -> ([L::V; M], [L::V; M]) {
-    const COEFFICIENTS: [f32; 4] = [2.796_060_1e-1, 4.002_491e-1, 6.666_632e-1, 2.0];
+    const COEFFICIENTS: [f32; 4] = [2.796_06e-1, 4.002_491e-1, 6.666_632e-1, 2.0];
     // SAFETY: the caller runs where the lanes' instructions are enabled.
     unsafe {
         let (zero, one) = (L::splat(0.0), L::splat(1.0));

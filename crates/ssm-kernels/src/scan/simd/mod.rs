@@ -1,13 +1,30 @@
 //! The scan on vectors of channels, or along N for single tokens.
+//!
+//! Sixteen channels, a cache line of a `[T, D]` row, go together; their states lie `[N, 16]`, so that h, A and the decays
+//! are whole vectors and B and C are splats. The forward keeps one state and writes y; the backward recomputes a chunk
+//! from its boundary, keeping its states and decays (64 KiB at N = 16), and sweeps it in reverse. Gradients of B and C are
+//! sums over channels: a block of groups adds them up lane by lane in `[CHUNK, N, lanes]`, sums the lanes once per chunk
+//! into `[blocks, T, N]`, and the blocks are added last, in order. Nothing holds T·D·N values, and tasks are cut by
+//! shape, so bits do not depend on the number of threads.
+//!
+//! The bound. Per element T·D·N the forward takes 15 operations for the decay (1 product, 4 to split it, 6 fused ones
+//! for the polynomial, 4 to scale) and 3 for the state and y; 11 of the 18 go to the two multipliers. At 8 lanes and
+//! 2.9 GHz that is 0.24 ns; the recurrence alone takes 0.35. Softplus and the gate add 0.09, about 90 operations per
+//! T·D. Memory: 4 rows of T·D cross the bus in the forward, 7 in the backward, 1.5 and 2.5 bytes per element at N = 16.
+//! The sweep adds 7 operations and moves 0.2 KiB per 16 elements through the second cache, which bounds it. Measured at
+//! T = 512, D = 1536, N = 16 on one core of a Zen 3 (`examples/scan_bench.rs`): forward 0.5 to 0.6 ns, about half of the
+//! arithmetic bound; backward 1.2 to 1.4 ns.
 mod advance;
 mod backward;
+mod backward_block;
 mod forward;
 pub(crate) mod group;
 pub(crate) mod math;
 mod step;
 mod sweep;
 
-use backward::{Backward, Shared, backward_block};
+use backward::{Backward, Shared};
+use backward_block::backward_block;
 use forward::{Forward, forward_block};
 use group::{GROUP, first_boundaries, with_scratch};
 

@@ -35,6 +35,8 @@ pub(super) unsafe fn step<L: Lanes>(job: &Forward, s: usize, groups: Range<usize
         // SAFETY: channels `of` of token t and of the rows lie inside the checked slices; state vectors stop at N.
         unsafe {
             let at = t * d_inner + of.start;
+            let states = (s * d_inner + of.start) * n_states..(s * d_inner + of.end) * n_states;
+            let state = job.final_state.map(|state| state.range_mut(states).as_mut_ptr());
             let mut steps = zeros::<L>();
             for w in 0..GROUP / L::N {
                 steps[w] = load_channels::<L>(inputs.delta.as_ptr().add(at), w, valid);
@@ -77,12 +79,11 @@ pub(super) unsafe fn step<L: Lanes>(job: &Forward, s: usize, groups: Range<usize
                     if let Some(extra) = extra {
                         sum = L::fma(h, load_states::<L>(extra.add(at), len), sum);
                     }
-                    if let Some(state) = job.final_state {
-                        let state = state.range_mut(s * d_inner * n_states + at..s * d_inner * n_states + at + len);
+                    if let Some(state) = state {
                         if len == L::N {
-                            L::store(state.as_mut_ptr(), h);
+                            L::store(state.add(at - of.start * n_states), h);
                         } else {
-                            L::store_first(state.as_mut_ptr(), h, len);
+                            L::store_first(state.add(at - of.start * n_states), h, len);
                         }
                     }
                 }

@@ -5,10 +5,13 @@
 //! it). An inner size k of zero is a sum of nothing. There are no strides and no batches here.
 
 mod reference;
+mod simd;
 #[cfg(test)]
 mod tests;
 
-use crate::{Cpu, Real, WeightSlice};
+use crate::real::{as_f32, as_f32_mut};
+use crate::{Cpu, Level, Real, WeightSlice};
+use simd::{Left, Right, Shape};
 
 /// y `[m, n]` (+)= alpha · x `[m, k]` · w `[n, k]`ᵀ + bias `[n]`: a linear layer with its weight as checkpoints have it.
 ///
@@ -33,6 +36,12 @@ pub fn matmul_nt<T: Real>(
     assert_eq!(x.len(), m * k, "x is not [m, k] = [{m}, {k}]");
     assert_eq!(w.len(), n * k, "w is not [n, k] = [{n}, {k}]");
     assert_eq!(bias.map_or(n, <[T]>::len), n, "bias is not [n] = [{n}]");
+    if cpu.level() != Level::Reference
+        && let (Some(y), Some(x), Some(alpha)) = (as_f32_mut(y), as_f32(x), as_f32(&[alpha]))
+    {
+        let shape = Shape { m, n, k, alpha: alpha[0], accumulate };
+        return simd::product(cpu, y, Left::Rows(x), Right::Transposed(w), bias.and_then(as_f32), shape);
+    }
     reference::matmul_nt(cpu, y, x, w, bias, alpha, n, k, accumulate);
 }
 
@@ -55,6 +64,12 @@ pub fn matmul_nn<T: Real>(
     assert_eq!(y.len(), m * n, "y is not [m, n] = [{m}, {n}]");
     assert_eq!(x.len(), m * k, "x is not [m, k] = [{m}, {k}]");
     assert_eq!(w.len(), k * n, "w is not [k, n] = [{k}, {n}]");
+    if cpu.level() != Level::Reference
+        && let (Some(y), Some(x), Some(alpha)) = (as_f32_mut(y), as_f32(x), as_f32(&[alpha]))
+    {
+        let shape = Shape { m, n, k, alpha: alpha[0], accumulate };
+        return simd::product(cpu, y, Left::Rows(x), Right::Plain(w), None, shape);
+    }
     reference::matmul_nn(cpu, y, x, w, alpha, n, k, accumulate);
 }
 
@@ -77,6 +92,12 @@ pub fn matmul_tn<T: Real>(
     assert_eq!(y.len(), m * n, "y is not [m, n] = [{m}, {n}]");
     assert_eq!(a.len(), k * m, "a is not [k, m] = [{k}, {m}]");
     assert_eq!(b.len(), k * n, "b is not [k, n] = [{k}, {n}]");
+    if cpu.level() != Level::Reference
+        && let (Some(y), Some(a), Some(b), Some(alpha)) = (as_f32_mut(y), as_f32(a), as_f32(b), as_f32(&[alpha]))
+    {
+        let shape = Shape { m, n, k, alpha: alpha[0], accumulate };
+        return simd::product(cpu, y, Left::Columns(a), Right::Plain(WeightSlice::F32(b)), None, shape);
+    }
     reference::matmul_tn(cpu, y, a, b, alpha, m, n, k, accumulate);
 }
 

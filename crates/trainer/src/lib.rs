@@ -1,2 +1,28 @@
-//! See `docs/architecture.md`.
+//! Training: optimiser, schedule, the loop with its checkpoints and records, evaluation, reports.
+//!
+//! - [`config`]: a run's TOML file.
+//! - [`Run`]: the loop; [`step`]: gradients of a step; [`AdamW`], [`schedule`]: the update.
+//! - [`checkpoint`]: what resume needs; [`record`]: the log; [`report`]: a page of it.
+//! - [`evaluate`]: loss and scores on a data set.
+//!
+//! Models, methods and data come from their own crates; the command line is in `statetune`.
 #![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod config;
+pub mod data;
+mod effect;
+mod error;
+pub mod evaluate;
+mod optimizer;
+pub mod record;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod step;
+
+pub use config::{RunConfig, TrainSettings};
+pub use error::TrainError;
+pub use evaluate::{Evaluation, evaluate};
+pub use optimizer::{AdamW, AdamWSettings};
+pub use run::{Observer, Run, RunFolder, Silent, Summary};

@@ -1,0 +1,103 @@
+//! Evaluation: the loss over the labelled tokens and, for classification, scores over all vocabulary and over the
+//! labels.
+
+use serde::Serialize;
+use statetune_datasets_eval::metrics::{ClassificationReport, Prediction};
+use statetune_datasets_eval::{Dataset, evaluation_batches};
+use statetune_mamba_model::{Bound, Mamba, Patches};
+use statetune_tensor::{Tape, Tensor};
+
+use crate::TrainError;
+use crate::data::micro_batch;
+
+/// What an evaluation found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Mean -ln p(token) over the labelled tokens.
+    pub loss: f64,
+    /// e^loss.
+    pub perplexity: f64,
+    /// The labelled tokens.
+    pub labelled: usize,
+    /// Examples.
+    pub examples: usize,
+    /// Scores, for classification.
+    pub classification: Option<ClassificationReport>,
+}
+
+impl Evaluation {
+    /// The value of a metric by its name in configurations, and whether higher is better.
+    pub fn metric(&self, name: &str) -> Option<(f64, bool)> {
+        let scores = self.classification.as_ref();
+        match name {
+            "loss" => Some((self.loss, false)),
+            "accuracy" => Some((scores?.over_all_vocabulary.accuracy, true)),
+            "f1" => Some((scores?.over_all_vocabulary.f1, true)),
+            "matthews" => Some((scores?.over_all_vocabulary.matthews, true)),
+            "label_accuracy" => Some((scores?.over_labels.accuracy, true)),
+            _ => None,
+        }
+    }
+}
+
+/// Evaluates a model with patches on a data set. `progress(done, of)` is called with examples.
+///
+/// # Errors
+/// The data set is empty, or the model refuses a batch.
+pub fn evaluate(
+    model: &Mamba,
+    patches: &Patches,
+    dataset: &Dataset,
+    micro_batch_tokens: usize,
+    share_prefix: bool,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Evaluation, TrainError> {
+    let of = dataset.examples.len();
+    if of == 0 {
+        return Err(TrainError::NothingToDo { reason: "there is no example to evaluate on".into() });
+    }
+    let (mut loss, mut labelled, mut done) = (0.0, 0, 0);
+    let mut predictions = Vec::new();
+    for indices in evaluation_batches(&dataset.lengths(), micro_batch_tokens) {
+        let micro = micro_batch(dataset, &indices, share_prefix)?;
+        let tape = Tape::inference(model.device());
+        let bound = Bound::new(&tape, model, patches, None)?;
+        let states = match &micro.prefix {
+            Some(prefix) => {
+                let output = model.forward(&tape, &bound, prefix, None, true)?;
+                Some(output.states.expect("asked for").shared_by(micro.batch.sequences())?)
+            }
+            None => None,
+        };
+        let hidden = model.forward(&tape, &bound, &micro.batch, states.as_ref(), false)?.hidden;
+        let output = model.loss(&tape, &bound, &hidden, &micro.rows, &micro.targets, 1.0)?;
+        loss += output.row_losses.iter().sum::<f64>();
+        labelled += micro.rows.len();
+        if !dataset.classes.is_empty() {
+            // A label is one token: one row per example, in order.
+            let logits = model.logits(&tape, &bound, &hidden, &micro.rows)?;
+            predict(dataset, &indices, &output.argmax, logits.tensor(), &mut predictions);
+        }
+        done += indices.len();
+        progress(done, of);
+    }
+    let loss = loss / labelled as f64;
+    let classification =
+        (!dataset.classes.is_empty()).then(|| ClassificationReport::new(&predictions, dataset.classes.len()));
+    Ok(Evaluation { loss, perplexity: loss.exp(), labelled, examples: of, classification })
+}
+
+fn predict(dataset: &Dataset, indices: &[usize], argmax: &[u32], logits: &Tensor, predictions: &mut Vec<Prediction>) {
+    let vocab = logits.shape()[1];
+    let logits = logits.to_f64_vec();
+    for ((&index, &token), row) in indices.iter().zip(argmax).zip(logits.chunks(vocab)) {
+        let of = |class: usize| row[dataset.classes[class].token as usize];
+        // The first of equals, as over the vocabulary.
+        let best = (1..dataset.classes.len()).fold(0, |best, class| if of(class) > of(best) { class } else { best });
+        predictions.push(Prediction {
+            gold: dataset.examples[index].class.expect("a classification data set"),
+            over_all_vocabulary: dataset.classes.iter().position(|class| class.token == token),
+            over_labels: best,
+        });
+    }
+}

@@ -1,0 +1,358 @@
+//! The training loop: steps, evaluations, checkpoints, the best adapter, resume.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use statetune_datasets_eval::{Dataset, PackingPlan};
+use statetune_mamba_model::{DropoutStep, Mamba};
+use statetune_peft_methods::Adapter;
+
+use crate::checkpoint::{self, Progress};
+use crate::config::TrainSettings;
+use crate::data::micro_batch;
+use crate::effect::EffectCheck;
+use crate::evaluate::{Evaluation, evaluate};
+use crate::optimizer::AdamW;
+use crate::record::{Log, Record, StepRecord};
+use crate::schedule::Schedule;
+use crate::step::gradients;
+use crate::TrainError;
+
+/// So many steps in a row without a finite gradient end a run.
+const NON_FINITE_LIMIT: u32 = 10;
+
+/// What a run trains on and where it writes.
+pub struct Run<'a> {
+    /// The base model, frozen.
+    pub model: &'a Mamba,
+    /// What the base model is called in adapter files: its path.
+    pub base_model: &'a str,
+    /// Training examples.
+    pub train: &'a Dataset,
+    /// Evaluation examples.
+    pub validation: Option<&'a Dataset>,
+    /// How to train.
+    pub settings: &'a TrainSettings,
+    /// The run's folder; without one nothing is written.
+    pub folder: Option<&'a Path>,
+}
+
+/// What happens during a run, for progress bars and logs.
+pub trait Observer {
+    /// After every step: steps done, steps of the run, tokens since the run began, the last loss.
+    fn step(&mut self, done: u64, of: u64, tokens: u64, loss: f64) {
+        let _ = (done, of, tokens, loss);
+    }
+    /// A line of the log.
+    fn record(&mut self, record: &Record) {
+        let _ = record;
+    }
+    /// During an evaluation: examples done, examples in all.
+    fn evaluating(&mut self, done: usize, of: usize) {
+        let _ = (done, of);
+    }
+}
+
+/// Sees nothing.
+pub struct Silent;
+impl Observer for Silent {}
+
+/// The outcome of a run.
+#[derive(Debug)]
+pub struct Summary {
+    /// The adapter after the last step.
+    pub adapter: Adapter,
+    /// Steps done.
+    pub steps: u64,
+    /// Steps skipped for a number that was not finite.
+    pub skipped_steps: u64,
+    /// Tokens computed in training.
+    pub tokens: u64,
+    /// Seconds of training, evaluations not counted.
+    pub seconds: f64,
+    /// The last evaluation.
+    pub evaluation: Option<Evaluation>,
+    /// The best value of the metric and its step.
+    pub best: Option<(f64, u64)>,
+    /// Whether it ended early for want of gain.
+    pub stopped_early: bool,
+}
+
+/// The folders inside a run's folder.
+pub struct RunFolder;
+
+impl RunFolder {
+    /// Checkpoints to resume from.
+    pub fn checkpoints(folder: &Path) -> PathBuf {
+        folder.join("checkpoints")
+    }
+    /// The adapter with the best metric.
+    pub fn best(folder: &Path) -> PathBuf {
+        folder.join("best")
+    }
+    /// The adapter after the last step.
+    pub fn last(folder: &Path) -> PathBuf {
+        folder.join("adapter")
+    }
+}
+
+impl Run<'_> {
+    /// Trains. With `resume` the newest checkpoint of the folder goes on as if it had never stopped.
+    ///
+    /// # Errors
+    /// Nothing would be trained; a patch has no effect; ten steps in a row are not finite; a file cannot be written
+    /// (the last good checkpoint survives); the checkpoint is not one of this run.
+    pub fn train(&self, adapter: Adapter, resume: bool, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
+        let settings = self.settings;
+        settings.check().map_err(|reason| TrainError::NothingToDo { reason })?;
+        if adapter.specs().is_empty() {
+            let reason = "there is nothing to train: name at least one method".into();
+            return Err(TrainError::NothingToDo { reason });
+        }
+        if self.train.examples.is_empty() {
+            return Err(TrainError::NothingToDo { reason: "there is no training example".into() });
+        }
+        let plan =
+            PackingPlan::new(self.train.lengths(), settings.batch_size, settings.micro_batch_tokens, settings.seed)?;
+        let per_epoch = plan.steps_per_epoch() as u64;
+        let total_steps = match settings.max_steps {
+            0 => settings.epochs * per_epoch,
+            max => max,
+        };
+        let schedule = Schedule {
+            kind: settings.schedule,
+            peak: settings.learning_rate,
+            warmup_steps: settings.warmup_steps,
+            total_steps,
+        };
+        let new_optimizer = |adapter: &Adapter| AdamW::new(adapter, settings.adamw());
+        let newest = match self.folder.filter(|_| resume) {
+            Some(folder) => checkpoint::list(&RunFolder::checkpoints(folder))?.pop(),
+            None => None,
+        };
+        let resumed = newest.is_some();
+        let (adapter, optimizer, progress) = match newest {
+            Some((_, path)) => checkpoint::load(&path, self.model, new_optimizer)?,
+            None => {
+                let optimizer = new_optimizer(&adapter);
+                (adapter, optimizer, Progress::default())
+            }
+        };
+        let log = self.folder.map(|folder| Log::open(folder, resume.then_some(progress.step))).transpose()?;
+        let effect = if progress.step == 0 { EffectCheck::new(adapter.patches()) } else { EffectCheck::passed() };
+        let share_prefix = settings.share_prefix && !adapter.patches().has_dropout();
+        let mut looped = Loop {
+            run: self,
+            plan,
+            schedule,
+            per_epoch,
+            adapter,
+            optimizer,
+            progress,
+            log,
+            effect,
+            share_prefix,
+            observer,
+            evaluation: None,
+            last_saved: None,
+        };
+        if !resumed {
+            looped.note_dropped_rows()?;
+        }
+        let stopped_early = looped.run_to(total_steps)?;
+        if let Some(folder) = self.folder {
+            looped.adapter.save(&RunFolder::last(folder), self.base_model)?;
+        }
+        Ok(Summary {
+            steps: looped.progress.step,
+            skipped_steps: looped.progress.skipped_steps,
+            tokens: looped.progress.tokens,
+            seconds: looped.progress.seconds,
+            evaluation: looped.evaluation,
+            best: looped.progress.best,
+            adapter: looped.adapter,
+            stopped_early,
+        })
+    }
+}
+
+/// A run under way.
+struct Loop<'a> {
+    run: &'a Run<'a>,
+    plan: PackingPlan,
+    schedule: Schedule,
+    per_epoch: u64,
+    adapter: Adapter,
+    optimizer: AdamW,
+    progress: Progress,
+    log: Option<Log>,
+    effect: EffectCheck,
+    share_prefix: bool,
+    observer: &'a mut dyn Observer,
+    evaluation: Option<Evaluation>,
+    last_saved: Option<u64>,
+}
+
+impl Loop<'_> {
+    /// Steps until `total`, with all that happens between; returns whether it stopped early.
+    fn run_to(&mut self, total: u64) -> Result<bool, TrainError> {
+        let settings = self.run.settings;
+        let mut stopped_early = false;
+        while self.progress.step < total && !stopped_early {
+            let started = Instant::now();
+            let (loss, gradient_norm) = self.step()?;
+            self.progress.step += 1;
+            self.progress.seconds += started.elapsed().as_secs_f64();
+            let step = self.progress.step;
+            self.observer.step(step, total, self.progress.tokens, loss);
+            if step.is_multiple_of(settings.log_every) || step == total {
+                self.log_steps(gradient_norm)?;
+            }
+            let last = step == total;
+            let due = |every: u64| if every == 0 { step.is_multiple_of(self.per_epoch) } else { step.is_multiple_of(every) };
+            let evaluate_now = last || due(settings.eval_every);
+            if evaluate_now {
+                stopped_early = self.evaluate()?;
+            }
+            let save_now = if settings.save_every == 0 { evaluate_now } else { last || due(settings.save_every) };
+            if save_now || stopped_early {
+                self.save()?;
+            }
+        }
+        // A run resumed after its last step has the evaluation still to report.
+        if self.evaluation.is_none() && self.run.validation.is_some() {
+            let (best, without) = (self.progress.best, self.progress.evaluations_without_gain);
+            self.evaluation = self.evaluate_only()?;
+            (self.progress.best, self.progress.evaluations_without_gain) = (best, without);
+        }
+        Ok(stopped_early)
+    }
+
+    /// One step; returns its loss and the norm of its gradient.
+    fn step(&mut self) -> Result<(f64, f64), TrainError> {
+        let (run, step) = (self.run, self.progress.step);
+        let micro_batches = self
+            .plan
+            .step(step / self.per_epoch, (step % self.per_epoch) as usize)
+            .iter()
+            .map(|indices| micro_batch(run.train, indices, self.share_prefix))
+            .collect::<Result<Vec<_>, _>>()?;
+        let dropout = DropoutStep { seed: run.settings.seed, step };
+        let result = gradients(run.model, self.adapter.patches(), &micro_batches, Some(dropout))?;
+        self.progress.tokens += micro_batches.iter().map(|micro| micro.tokens() as u64).sum::<u64>();
+        if let Some(what) = result.non_finite(self.adapter.patches())? {
+            self.skip(what)?;
+            return Ok((result.loss, f64::NAN));
+        }
+        self.progress.non_finite_in_a_row = 0;
+        if self.optimizer.updates() == 0 {
+            self.effect.first_gradients(self.adapter.patches(), &result.gradients)?;
+        }
+        let norm = result.norm()?;
+        // As PyTorch's clip_grad_norm_, its 1e-6 included.
+        let clip = run.settings.clip_norm;
+        let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let lr = self.schedule.rate(step);
+        self.optimizer.update(run.model.device(), &self.adapter, &result.gradients, lr, scale)?;
+        self.effect.updated(self.adapter.patches(), self.optimizer.updates())?;
+        self.progress.loss_since_log.0 += result.loss;
+        self.progress.loss_since_log.1 += 1;
+        Ok((result.loss, norm))
+    }
+
+    fn skip(&mut self, what: String) -> Result<(), TrainError> {
+        self.progress.non_finite_in_a_row += 1;
+        self.progress.skipped_steps += 1;
+        let (step, count) = (self.progress.step + 1, self.progress.non_finite_in_a_row);
+        self.write(&Record::Skipped { step, reason: what.clone() })?;
+        if count >= NON_FINITE_LIMIT {
+            return Err(TrainError::NonFinite { step, what, count });
+        }
+        Ok(())
+    }
+
+    fn log_steps(&mut self, gradient_norm: f64) -> Result<(), TrainError> {
+        let (sum, count) = std::mem::take(&mut self.progress.loss_since_log);
+        if count == 0 {
+            return Ok(()); // all were skipped, and logged as such
+        }
+        let step = self.progress.step;
+        self.write(&Record::Step(StepRecord {
+            step,
+            epoch: step as f64 / self.per_epoch as f64,
+            loss: sum / count as f64,
+            learning_rate: self.schedule.rate(step - 1),
+            gradient_norm,
+            tokens: self.progress.tokens,
+            seconds: self.progress.seconds,
+        }))
+    }
+
+    fn evaluate_only(&mut self) -> Result<Option<Evaluation>, TrainError> {
+        let Some(validation) = self.run.validation else { return Ok(None) };
+        let (settings, observer) = (self.run.settings, &mut self.observer);
+        let evaluation = evaluate(
+            self.run.model,
+            self.adapter.patches(),
+            validation,
+            settings.micro_batch_tokens,
+            settings.share_prefix,
+            |done, of| observer.evaluating(done, of),
+        )?;
+        Ok(Some(evaluation))
+    }
+
+    /// Evaluates, keeps the best, and says whether the run should stop early.
+    fn evaluate(&mut self) -> Result<bool, TrainError> {
+        let Some(evaluation) = self.evaluate_only()? else { return Ok(false) };
+        let (settings, step) = (self.run.settings, self.progress.step);
+        self.write(&Record::Evaluation { step, evaluation: evaluation.clone() })?;
+        let Some((value, higher_is_better)) = evaluation.metric(&settings.metric) else {
+            let metric = &settings.metric;
+            let reason = format!("`train.metric` is \"{metric}\", but the data has no classes: use \"loss\"");
+            return Err(TrainError::NothingToDo { reason });
+        };
+        self.evaluation = Some(evaluation);
+        let gain = |best: f64| if higher_is_better { value > best } else { value < best };
+        if self.progress.best.is_none_or(|(best, _)| gain(best)) {
+            self.progress.best = Some((value, step));
+            self.progress.evaluations_without_gain = 0;
+            if let Some(folder) = self.run.folder {
+                self.adapter.save(&RunFolder::best(folder), self.run.base_model)?;
+            }
+        } else {
+            self.progress.evaluations_without_gain += 1;
+        }
+        Ok(settings.early_stop > 0 && self.progress.evaluations_without_gain >= settings.early_stop)
+    }
+
+    fn save(&mut self) -> Result<(), TrainError> {
+        let Some(folder) = self.run.folder else { return Ok(()) };
+        if self.last_saved == Some(self.progress.step) {
+            return Ok(());
+        }
+        let folder = RunFolder::checkpoints(folder);
+        let keep = self.run.settings.keep_checkpoints;
+        checkpoint::save(&folder, &self.adapter, self.run.base_model, &self.optimizer, &self.progress, keep)?;
+        self.last_saved = Some(self.progress.step);
+        Ok(())
+    }
+
+    fn note_dropped_rows(&mut self) -> Result<(), TrainError> {
+        let sets = [("training", Some(self.run.train)), ("validation", self.run.validation)];
+        for (name, dataset) in sets {
+            let Some(counts) = dataset.map(|dataset| dataset.counts).filter(|counts| counts.too_long > 0) else { continue };
+            let note = format!(
+                "{} of {} {name} rows are longer than the limit and were left out (the longest has {} tokens)",
+                counts.too_long, counts.rows, counts.max_tokens
+            );
+            self.write(&Record::Note { step: 0, note })?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, record: &Record) -> Result<(), TrainError> {
+        self.observer.record(record);
+        self.log.as_mut().map_or(Ok(()), |log| log.write(record))
+    }
+}

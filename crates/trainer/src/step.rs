@@ -1,0 +1,130 @@
+//! One training step up to the gradient: micro-batches in, the loss and the summed gradients out.
+//!
+//! The loss of every micro-batch is divided by the labelled tokens of the whole step, so that accumulated gradients are
+//! those of the big batch. Gradients, then reduce, then update: the update is the optimiser's.
+
+use statetune_mamba_model::{Batch, Bound, DropoutStep, Mamba, Patches};
+use statetune_ssm_kernels::elementwise;
+use statetune_tensor::{Device, Tape, Tensor, with_float};
+
+use crate::TrainError;
+
+/// What is processed at once.
+#[derive(Debug, Clone)]
+pub struct MicroBatch {
+    /// A prefix that all sequences share (a task's instruction), run once; absent: the sequences are whole.
+    pub prefix: Option<Batch>,
+    /// The sequences, without the prefix.
+    pub batch: Batch,
+    /// `[R]`, the rows of `batch` whose next token is labelled.
+    pub rows: Vec<u32>,
+    /// `[R]`, those tokens.
+    pub targets: Vec<u32>,
+}
+
+impl MicroBatch {
+    /// Tokens that are computed.
+    pub fn tokens(&self) -> usize {
+        self.batch.tokens() + self.prefix.as_ref().map_or(0, Batch::tokens)
+    }
+}
+
+/// The result of [`gradients`].
+#[derive(Debug)]
+pub struct StepGradients {
+    /// Mean loss over the labelled tokens.
+    pub loss: f64,
+    /// The labelled tokens.
+    pub labelled: usize,
+    /// Per trained tensor; `None` where nothing depended on it.
+    pub gradients: Vec<Option<Tensor>>,
+}
+
+/// Loss and gradients of a step's micro-batches.
+///
+/// # Errors
+/// There is no labelled token, or the model refuses the batch.
+pub fn gradients(
+    model: &Mamba,
+    patches: &Patches,
+    micro_batches: &[MicroBatch],
+    dropout: Option<DropoutStep>,
+) -> Result<StepGradients, TrainError> {
+    let labelled: usize = micro_batches.iter().map(|micro| micro.rows.len()).sum();
+    if labelled == 0 {
+        return Err(TrainError::NothingToDo { reason: "a step has no labelled token: there is nothing to learn".into() });
+    }
+    let mut loss = 0.0;
+    let mut sums: Vec<Option<Tensor>> = vec![None; patches.tensors().len()];
+    for micro in micro_batches.iter().filter(|micro| !micro.rows.is_empty()) {
+        let tape = Tape::new(model.device());
+        let bound = Bound::new(&tape, model, patches, dropout)?;
+        let states = match &micro.prefix {
+            Some(prefix) => {
+                let output = model.forward(&tape, &bound, prefix, None, true)?;
+                Some(output.states.expect("asked for").shared_by(micro.batch.sequences())?)
+            }
+            None => None,
+        };
+        let hidden = model.forward(&tape, &bound, &micro.batch, states.as_ref(), false)?.hidden;
+        let output = model.loss(&tape, &bound, &hidden, &micro.rows, &micro.targets, labelled as f64)?;
+        loss += output.loss.tensor().item()?;
+        if output.loss.is_tracked() {
+            let mut gradients = tape.backward(&output.loss)?;
+            for (sum, gradient) in sums.iter_mut().zip(bound.gradients(&mut gradients)) {
+                accumulate(model.device(), sum, gradient)?;
+            }
+        }
+    }
+    Ok(StepGradients { loss, labelled, gradients: sums })
+}
+
+fn accumulate(device: &Device, sum: &mut Option<Tensor>, gradient: Option<Tensor>) -> Result<(), TrainError> {
+    let Some(gradient) = gradient else { return Ok(()) };
+    let Some(sum) = sum else {
+        *sum = Some(gradient);
+        return Ok(());
+    };
+    let Device::Cpu(cpu) = device;
+    with_float!(gradient.dtype(), "accumulate", T => {
+        elementwise::add_assign(cpu, sum.make_mut::<T>()?, gradient.as_slice::<T>()?);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+impl StepGradients {
+    /// What is not finite: the loss or a tensor, by name.
+    ///
+    /// # Errors
+    /// When a gradient is of a storage type.
+    pub fn non_finite(&self, patches: &Patches) -> Result<Option<String>, TrainError> {
+        if !self.loss.is_finite() {
+            return Ok(Some(format!("the loss is {}", self.loss)));
+        }
+        for (tensor, gradient) in patches.tensors().iter().zip(&self.gradients) {
+            let Some(gradient) = gradient else { continue };
+            let at = with_float!(gradient.dtype(), "gradient", T => {
+                Ok(elementwise::first_non_finite(gradient.as_slice::<T>()?))
+            })?;
+            if let Some(at) = at {
+                return Ok(Some(format!("the gradient of `{}` is not finite at element {at}", tensor.name)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The Euclidean norm of all gradients together.
+    ///
+    /// # Errors
+    /// When a gradient is of a storage type.
+    pub fn norm(&self) -> Result<f64, TrainError> {
+        let mut sum = 0.0;
+        for gradient in self.gradients.iter().flatten() {
+            sum += with_float!(gradient.dtype(), "gradient", T => {
+                Ok(elementwise::sum_of_squares(gradient.as_slice::<T>()?))
+            })?;
+        }
+        Ok(sum.sqrt())
+    }
+}

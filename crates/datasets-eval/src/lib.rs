@@ -1,2 +1,14 @@
+//! Data sets for fine-tuning: readers, prompt forms, tokenising with its cache, packing, metrics.
+//!
+//! This crate knows no tensor and no model: text, token ids and numbers go in and come out.
 //! See `docs/architecture.md`.
 #![forbid(unsafe_code)]
+
+mod error;
+mod example;
+pub mod packing;
+pub mod world;
+
+pub use error::{DataError, Result};
+pub use example::{ClassLabel, Counts, Dataset, Example};
+pub use packing::{PackedBatch, PackingPlan, evaluation_batches};

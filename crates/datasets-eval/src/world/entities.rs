@@ -107,8 +107,7 @@ pub struct World {
 
 /// `n` different "the First Second" names.
 fn double_names(rng: &mut Rng, first: &[&str], second: &[&str], n: usize) -> Vec<String> {
-    let mut all: Vec<String> =
-        first.iter().flat_map(|a| second.iter().map(move |b| format!("the {a} {b}"))).collect();
+    let mut all: Vec<String> = first.iter().flat_map(|a| second.iter().map(move |b| format!("the {a} {b}"))).collect();
     rng.shuffle(&mut all);
     all.truncate(n);
     all
@@ -172,7 +171,7 @@ impl World {
                 colour: rng.pick(&lex::COLOURS),
                 cargo: rng.below(GOODS.len()),
                 crew: rng.between(2, 12),
-                age: rng.between(1, 40),
+                age: rng.between(2, 40),
                 length: rng.between(20, 90),
             });
         }
@@ -203,9 +202,9 @@ impl World {
                     break name;
                 }
             };
-            let likes = *rng.pick(&edible);
+            let likes = rng.pick(&edible);
             let dislikes = loop {
-                let other = *rng.pick(&edible);
+                let other = rng.pick(&edible);
                 if other != likes {
                     break other;
                 }
@@ -228,7 +227,7 @@ impl World {
                 ),
                 temper: rng.pick(&lex::TEMPERS),
                 hobby: rng.pick(&lex::HOBBIES),
-                pet: if rng.percent(60) { Some(*rng.pick(&lex::PETS)) } else { None },
+                pet: if rng.percent(60) { Some(rng.pick(&lex::PETS)) } else { None },
                 spouse: None,
                 friend: i,
                 likes,
@@ -254,7 +253,7 @@ impl World {
             for &i in &residents {
                 // Friends are neither themselves nor their spouse: a town has eleven people.
                 self.people[i].friend = loop {
-                    let other = *rng.pick(&residents);
+                    let other = rng.pick(&residents);
                     if other != i && self.people[i].spouse != Some(other) {
                         break other;
                     }

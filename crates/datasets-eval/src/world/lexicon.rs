@@ -8,22 +8,50 @@ pub(crate) const WOMEN: [&str; 40] = [
 ];
 
 pub(crate) const MEN: [&str; 40] = [
-    "Tobin", "Aldo", "Bram", "Caleb", "Dorian", "Emil", "Finn", "Gil", "Hugo", "Ivar", "Jonas", "Karl", "Lars", "Magnus",
-    "Nils", "Oscar", "Piet", "Rufus", "Simon", "Tom", "Ulf", "Victor", "Walter", "Yan", "Abel", "Boris", "Colin", "David",
-    "Edwin", "Felix", "Gregor", "Henrik", "Ian", "Jasper", "Leo", "Martin", "Otto", "Paul", "Ralf", "Sven",
+    "Tobin", "Aldo", "Bram", "Caleb", "Dorian", "Emil", "Finn", "Gil", "Hugo", "Ivar", "Jonas", "Karl", "Lars",
+    "Magnus", "Nils", "Oscar", "Piet", "Rufus", "Simon", "Tom", "Ulf", "Victor", "Walter", "Yan", "Abel", "Boris",
+    "Colin", "David", "Edwin", "Felix", "Gregor", "Henrik", "Ian", "Jasper", "Leo", "Martin", "Otto", "Paul", "Ralf",
+    "Sven",
 ];
 
 pub(crate) const SURNAMES: [&str; 56] = [
     "Fenn", "Harrow", "Quill", "Stone", "Marsh", "Brook", "Tarn", "Lowe", "Vance", "Pike", "Reed", "Holm", "Thorne",
-    "Wick", "Ash", "Birch", "Crane", "Dale", "Ember", "Frost", "Gale", "Heath", "Irons", "Keel", "Lark", "Moss", "North",
-    "Oakes", "Penn", "Rook", "Salt", "Tull", "Vale", "West", "Yates", "Barrow", "Cole", "Dunn", "Elder", "Flint", "Grove",
-    "Hale", "Kerr", "Lamb", "Mill", "Nash", "Orr", "Pool", "Rowe", "Shaw", "Todd", "Upton", "Voss", "Webb", "York", "Hull",
+    "Wick", "Ash", "Birch", "Crane", "Dale", "Ember", "Frost", "Gale", "Heath", "Irons", "Keel", "Lark", "Moss",
+    "North", "Oakes", "Penn", "Rook", "Salt", "Tull", "Vale", "West", "Yates", "Barrow", "Cole", "Dunn", "Elder",
+    "Flint", "Grove", "Hale", "Kerr", "Lamb", "Mill", "Nash", "Orr", "Pool", "Rowe", "Shaw", "Todd", "Upton", "Voss",
+    "Webb", "York", "Hull",
 ];
 
 pub(crate) const TOWNS: [&str; 30] = [
-    "Gullhaven", "Oldport", "Saltby", "Whitcliff", "Marrow Bay", "Eastquay", "Fernwick", "Stormness", "Lowtide", "Kelby",
-    "Sandholm", "Redrock", "Millbridge", "Northey", "Pearl Cove", "Ashford", "Brightwater", "Coldspring", "Deephaven",
-    "Elmsea", "Foxpoint", "Greywall", "Hollow Bay", "Ivyport", "Larkhill", "Mistley", "Nettle Cove", "Otterby", "Pinehurst",
+    "Gullhaven",
+    "Oldport",
+    "Saltby",
+    "Whitcliff",
+    "Marrow Bay",
+    "Eastquay",
+    "Fernwick",
+    "Stormness",
+    "Lowtide",
+    "Kelby",
+    "Sandholm",
+    "Redrock",
+    "Millbridge",
+    "Northey",
+    "Pearl Cove",
+    "Ashford",
+    "Brightwater",
+    "Coldspring",
+    "Deephaven",
+    "Elmsea",
+    "Foxpoint",
+    "Greywall",
+    "Hollow Bay",
+    "Ivyport",
+    "Larkhill",
+    "Mistley",
+    "Nettle Cove",
+    "Otterby",
+    "Pinehurst",
     "Seaton",
 ];
 
@@ -31,8 +59,22 @@ pub(crate) const ISLANDS: [&str; 10] =
     ["Harrow", "Skerry", "Tallis", "Morven", "Ulva", "Brenna", "Corran", "Dunmore", "Lessa", "Varda"];
 
 pub(crate) const STREETS: [&str; 16] = [
-    "Net Street", "Lantern Lane", "Harbour Road", "Mill Lane", "Rope Walk", "Church Street", "Anchor Row", "Hill Road",
-    "Market Square", "Chapel Lane", "Pepper Street", "Kiln Road", "Willow Lane", "Tower Street", "Bell Yard", "South Quay",
+    "Net Street",
+    "Lantern Lane",
+    "Harbour Road",
+    "Mill Lane",
+    "Rope Walk",
+    "Church Street",
+    "Anchor Row",
+    "Hill Road",
+    "Market Square",
+    "Chapel Lane",
+    "Pepper Street",
+    "Kiln Road",
+    "Willow Lane",
+    "Tower Street",
+    "Bell Yard",
+    "South Quay",
 ];
 
 pub(crate) const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
@@ -43,16 +85,33 @@ pub(crate) const NUMBERS: [&str; 13] =
 pub(crate) const COLOURS: [&str; 12] =
     ["red", "blue", "green", "white", "black", "yellow", "brown", "grey", "orange", "purple", "silver", "pink"];
 
-pub(crate) const HOUSES: [&str; 12] = [
-    "small", "tall", "narrow", "low", "old", "new", "crooked", "square", "round", "big", "tiny", "plain",
-];
+pub(crate) const HOUSES: [&str; 12] =
+    ["small", "tall", "narrow", "low", "old", "new", "crooked", "square", "round", "big", "tiny", "plain"];
 
-pub(crate) const HOUSE_KINDS: [&str; 5] = ["house", "cottage", "house with a garden", "house with a wide door", "cabin"];
+pub(crate) const HOUSE_KINDS: [&str; 5] =
+    ["house", "cottage", "house with a garden", "house with a wide door", "cabin"];
 
 pub(crate) const LANDMARKS: [&str; 20] = [
-    "white lighthouse", "old stone bridge", "tall clock tower", "round windmill", "wooden theatre", "great oak tree",
-    "ruined castle", "fish market", "quiet chapel", "long pier", "bronze statue", "deep well", "town library",
-    "glass house", "little museum", "hot spring", "sea wall", "watch tower", "walled garden", "water mill",
+    "white lighthouse",
+    "old stone bridge",
+    "tall clock tower",
+    "round windmill",
+    "wooden theatre",
+    "great oak tree",
+    "ruined castle",
+    "fish market",
+    "quiet chapel",
+    "long pier",
+    "bronze statue",
+    "deep well",
+    "town library",
+    "glass house",
+    "little museum",
+    "hot spring",
+    "sea wall",
+    "watch tower",
+    "walled garden",
+    "water mill",
 ];
 
 pub(crate) const COASTS: [&str; 6] =
@@ -61,21 +120,72 @@ pub(crate) const COASTS: [&str; 6] =
 pub(crate) const WEATHER: [&str; 9] = ["sunny", "rainy", "windy", "foggy", "stormy", "cold", "mild", "snowy", "cloudy"];
 
 pub(crate) const TEMPERS: [&str; 20] = [
-    "kind", "patient", "cheerful", "quiet", "proud", "stubborn", "clever", "shy", "brave", "careful", "lazy", "curious",
-    "honest", "gentle", "serious", "funny", "polite", "forgetful", "generous", "restless",
+    "kind",
+    "patient",
+    "cheerful",
+    "quiet",
+    "proud",
+    "stubborn",
+    "clever",
+    "shy",
+    "brave",
+    "careful",
+    "lazy",
+    "curious",
+    "honest",
+    "gentle",
+    "serious",
+    "funny",
+    "polite",
+    "forgetful",
+    "generous",
+    "restless",
 ];
 
 pub(crate) const HOBBIES: [&str; 24] = [
-    "playing the fiddle", "carving small boats", "painting the sea", "growing roses", "telling stories",
-    "collecting shells", "singing in the choir", "swimming in the bay", "reading old books", "baking pies",
-    "flying kites", "playing chess", "walking on the beach", "watching birds", "dancing", "looking at the stars",
-    "riding horses", "writing letters", "picking mushrooms", "mending clocks", "rowing", "climbing the cliffs",
-    "drawing maps", "playing cards",
+    "playing the fiddle",
+    "carving small boats",
+    "painting the sea",
+    "growing roses",
+    "telling stories",
+    "collecting shells",
+    "singing in the choir",
+    "swimming in the bay",
+    "reading old books",
+    "baking pies",
+    "flying kites",
+    "playing chess",
+    "walking on the beach",
+    "watching birds",
+    "dancing",
+    "looking at the stars",
+    "riding horses",
+    "writing letters",
+    "picking mushrooms",
+    "mending clocks",
+    "rowing",
+    "climbing the cliffs",
+    "drawing maps",
+    "playing cards",
 ];
 
 pub(crate) const PETS: [&str; 16] = [
-    "grey cat", "black cat", "brown dog", "white dog", "green parrot", "small goat", "white rabbit", "tame crow",
-    "old donkey", "spotted pig", "red hen", "fat goose", "lame pony", "little owl", "striped cat", "deaf dog",
+    "grey cat",
+    "black cat",
+    "brown dog",
+    "white dog",
+    "green parrot",
+    "small goat",
+    "white rabbit",
+    "tame crow",
+    "old donkey",
+    "spotted pig",
+    "red hen",
+    "fat goose",
+    "lame pony",
+    "little owl",
+    "striped cat",
+    "deaf dog",
 ];
 
 /// A job: its name, what its holder does (third person), and where.
@@ -119,9 +229,8 @@ pub(crate) const JOBS: [Job; 26] = [
     job("judge", "settles quarrels in the town hall", "the town hall"),
 ];
 
-pub(crate) const SHIP_FIRST: [&str; 12] = [
-    "Grey", "Golden", "Silent", "Northern", "Merry", "Brave", "Swift", "Salty", "Lucky", "Proud", "Little", "Blue",
-];
+pub(crate) const SHIP_FIRST: [&str; 12] =
+    ["Grey", "Golden", "Silent", "Northern", "Merry", "Brave", "Swift", "Salty", "Lucky", "Proud", "Little", "Blue"];
 
 pub(crate) const SHIP_SECOND: [&str; 14] = [
     "Gull", "Star", "Otter", "Heron", "Wave", "Lantern", "Dolphin", "Rose", "Anchor", "Swan", "Pearl", "Whale", "Wind",
@@ -131,7 +240,18 @@ pub(crate) const SHIP_SECOND: [&str; 14] = [
 pub(crate) const SHIP_KINDS: [&str; 8] = ["sloop", "barge", "ferry", "cutter", "trawler", "brig", "schooner", "tug"];
 
 pub(crate) const SHOP_FIRST: [&str; 12] = [
-    "Copper", "Crooked", "Green", "Old", "Silver", "Three-Legged", "Sleepy", "Painted", "Honest", "Hungry", "Red", "Wooden",
+    "Copper",
+    "Crooked",
+    "Green",
+    "Old",
+    "Silver",
+    "Three-Legged",
+    "Sleepy",
+    "Painted",
+    "Honest",
+    "Hungry",
+    "Red",
+    "Wooden",
 ];
 
 pub(crate) const SHOP_SECOND: [&str; 14] = [
@@ -140,16 +260,52 @@ pub(crate) const SHOP_SECOND: [&str; 14] = [
 
 /// Small things people lose, lend and find.
 pub(crate) const THINGS: [&str; 24] = [
-    "ladder", "lantern", "scarf", "basket", "hammer", "key", "umbrella", "pocket watch", "blue hat", "fishing rod", "saw",
-    "wheelbarrow", "letter", "silver ring", "notebook", "kettle", "spade", "purse", "telescope", "whistle", "brass compass",
-    "wool blanket", "flute", "bucket",
+    "ladder",
+    "lantern",
+    "scarf",
+    "basket",
+    "hammer",
+    "key",
+    "umbrella",
+    "pocket watch",
+    "blue hat",
+    "fishing rod",
+    "saw",
+    "wheelbarrow",
+    "letter",
+    "silver ring",
+    "notebook",
+    "kettle",
+    "spade",
+    "purse",
+    "telescope",
+    "whistle",
+    "brass compass",
+    "wool blanket",
+    "flute",
+    "bucket",
 ];
 
 /// Places every town has; where people meet and things turn up.
 pub(crate) const PLACES: [&str; 18] = [
-    "the harbour", "the market", "the lighthouse", "the old bridge", "the school", "the church", "the beach", "the mill",
-    "the post office", "the town hall", "the boat yard", "the park", "the pier", "the library", "the inn", "the quay",
-    "the clock tower", "the ferry house",
+    "the harbour",
+    "the market",
+    "the lighthouse",
+    "the old bridge",
+    "the school",
+    "the church",
+    "the beach",
+    "the mill",
+    "the post office",
+    "the town hall",
+    "the boat yard",
+    "the park",
+    "the pier",
+    "the library",
+    "the inn",
+    "the quay",
+    "the clock tower",
+    "the ferry house",
 ];
 
 pub(crate) const TIMES: [&str; 8] =

@@ -45,8 +45,8 @@ impl<'w> Scene<'w> {
     /// A scene in town `t`: three of its people, one of its shops and what is sold there, one of its ships.
     pub(crate) fn in_town(w: &'w World, t: usize, rng: &mut Rng) -> Scene<'w> {
         let town = &w.towns[t];
-        let s = *rng.pick(&town.shops);
-        let v = *rng.pick(&town.ships);
+        let s = rng.pick(&town.shops);
+        let v = rng.pick(&town.ships);
         // The keeper and the captain have parts of their own and are not among the three.
         let apart = [w.shops[s].keeper, w.ships[v].captain];
         let mut residents: Vec<usize> = town.residents.iter().copied().filter(|i| !apart.contains(i)).collect();
@@ -243,7 +243,7 @@ impl<'w> Scene<'w> {
             "kind" => ship.kind,
             "captain" => &self.w.people[ship.captain].name,
             "captain1" => self.w.people[ship.captain].first,
-            "he" | "his" | "him" => return self.person(ship.captain, what, out),
+            "he" | "his" | "him" | "himself" => return self.person(ship.captain, what, out),
             "colour" => ship.colour,
             "cargo" => GOODS[ship.cargo].name,
             "crew" => lex::NUMBERS[ship.crew],
@@ -266,7 +266,7 @@ impl<'w> Scene<'w> {
             "they" => pick("they", "it"),
             "price" => {
                 number(self.w.prices[index], out);
-                if self.w.prices[index] == 1 { " coin" } else { " coins" }
+                return out.push_str(if self.w.prices[index] == 1 { " coin" } else { " coins" });
             }
             _ => panic!("goods have no {what:?}"),
         });
@@ -278,9 +278,13 @@ fn number(n: usize, out: &mut String) {
     let _ = write!(out, "{n}");
 }
 
-/// "a " or "an ", by the first letter ("a unit" and the like are not among the world's words).
-fn article(word: &str) -> &'static str {
-    if word.starts_with(['a', 'e', 'i', 'o', 'u', 'A', 'E', 'I', 'O', 'U']) { "an " } else { "a " }
+/// "a " or "an ", by the first letter; of the world's words only "honest" is not spoken as it is written.
+pub(crate) fn article(word: &str) -> &'static str {
+    if word.starts_with("honest") || word.starts_with(['a', 'e', 'i', 'o', 'u', 'A', 'E', 'I', 'O', 'U']) {
+        "an "
+    } else {
+        "a "
+    }
 }
 
 /// One branch of the choice that `tail` begins with (after its bracket), and what follows the choice.
@@ -306,7 +310,7 @@ fn choose<'t>(tail: &'t str, rng: &mut Rng) -> (&'t str, &'t str) {
     (&tail[bounds[k]..end], &tail[at + 1..])
 }
 
-fn capital_at(text: &mut String, at: usize) {
+pub(crate) fn capital_at(text: &mut String, at: usize) {
     if let Some(first) = text[at..].chars().next().filter(char::is_ascii_lowercase) {
         text.replace_range(at..at + 1, first.to_ascii_uppercase().encode_utf8(&mut [0; 4]));
     }
@@ -375,7 +379,10 @@ mod tests {
 
     #[test]
     fn articles_and_capitals() {
-        assert_eq!((article("owl"), article("boat")), ("an ", "a "));
+        assert_eq!(
+            (article("owl"), article("boat"), article("honest man"), article("honey")),
+            ("an ", "a ", "an ", "a ")
+        );
         let mut text = String::from("\"come.\" he came. \"who?\" said a man. yes! no");
         capitalise(&mut text, 0);
         assert_eq!(text, "\"Come.\" He came. \"Who?\" said a man. Yes! No");

@@ -18,7 +18,11 @@ pub(super) const PERSON_OPEN: [&str; 12] = [
 
 /// Facts that hold for everyone.
 pub(super) const PERSON_FACTS: [&[&str]; 9] = [
-    &["{p.he} is {p.age} years old.", "{p.1} is {p.age} years old [now|this year].", "{p.he} turned {p.age} this year."],
+    &[
+        "{p.he} is {p.age} years old.",
+        "{p.1} is {p.age} years old [now|this year].",
+        "{p.he} turned {p.age} this year.",
+    ],
     &[
         "{p.he} was born in {p.born}.",
         "{p.1} was born in {p.born}, and {p.he} [still talks about it|remembers it well|says so to everyone].",
@@ -57,7 +61,7 @@ pub(super) const PERSON_FACTS: [&[&str]; 9] = [
         "for supper {p.he} would choose {p.likes} over anything else.",
         "{p.1} likes {p.likes} and cannot stand {p.dislikes}.",
         "give {p.him} some {p.likes} and {p.he} is happy; give {p.him} {p.dislikes} and {p.he} is not.",
-        "{p.he} never eats {p.dislikes} if {p.he} can help it.",
+        "{p.he} never takes {p.dislikes} if {p.he} can help it.",
     ],
     &[
         "{p.his} best friend is {p.friend}.",
@@ -73,13 +77,11 @@ pub(super) const PERSON_FACTS: [&[&str]; 9] = [
 ];
 
 /// Instead of the last of `PERSON_FACTS` for a captain, whose place of work is a ship.
-pub(super) const CAPTAIN_FACT: [&str; 3] = [
-    "{p.he} is the captain of {p.work}.",
-    "{p.1} commands {p.work}.",
-    "the ship {p.he} sails is called {p.work}.",
-];
+pub(super) const CAPTAIN_FACT: [&str; 3] =
+    ["{p.he} is the captain of {p.work}.", "{p.1} commands {p.work}.", "the ship {p.he} sails is called {p.work}."];
 
-pub(super) const PET_FACT: [&str; 4] = [
+pub(super) const PET_FACT: [&str; 5] = [
+    "{p.his} pet is {a:p.pet}.",
     "{p.he} has {a:p.pet}.",
     "{p.1} keeps {a:p.pet}.",
     "{a:p.pet} lives with {p.him}.",
@@ -89,7 +91,7 @@ pub(super) const PET_FACT: [&str; 4] = [
 pub(super) const SPOUSE_FACT: [&str; 4] = [
     "{p.he} is married to {p.spouse}.",
     "{p.his} {p.partner} is {p.spouse}.",
-    "{p.1} and {p.spouse} are married [|and share a house].",
+    "{p.1} and {p.spouse} are married[| and share a house].",
     "{p.spouse} is {p.his} {p.partner}.",
 ];
 
@@ -110,7 +112,7 @@ pub(super) const TOWN_FACTS: [&[&str]; 7] = [
     &[
         "it is known for its {t.known}.",
         "people come from [far away|every island] to buy the {t.known} of {t}.",
-        "its {t.known} [is|are] known on all the islands.",
+        "every island knows the {t.known} of {t}.",
     ],
     &[
         "in the middle of the town stands {a:t.landmark}.",
@@ -140,7 +142,7 @@ pub(super) const SHOP_OPEN: [&str; 7] = [
     "{s} is {a:s.kind} in {t}.",
     "{a:s.kind} called {s} stands on {s.street} in {t}.",
     "{s.keeper} keeps {a:s.kind} in {t}; it is called {s}.",
-    "on {s.street} in {t} there is {a:s.kind} with a [painted|{colour}|carved|crooked] sign: {s}.",
+    "on {s.street} in {t} there is {a:s.kind} with [a painted|{a:colour}|a carved|a crooked] sign: {s}.",
     "{s}, {a:s.kind} on {s.street}, has served {t} for {s.age} years.",
     "[many|most|nearly all] people in {t} buy their {s.good1} at {s}.",
     "do you need {s.good1} or {s.good2}? Then go to {s} in {t}.",
@@ -209,7 +211,11 @@ pub(super) const SHIP_FACTS: [&[&str]; 6] = [
         "when it comes in, there will be {v.cargo} in the market.",
     ],
     &["it has a crew of {v.crew}.", "{v.crew} sailors work on board.", "its crew counts {v.crew} hands."],
-    &["its hull is painted {v.colour}.", "you can know it by its {v.colour} hull.", "it is {v.colour} from bow to stern."],
+    &[
+        "its hull is painted {v.colour}.",
+        "you can know it by its {v.colour} hull.",
+        "it is {v.colour} from bow to stern.",
+    ],
     &["it is {v.length} feet long.", "from bow to stern it measures {v.length} feet."],
     &["it is {v.age} years old.", "it was built {v.age} years ago.", "the boat yard finished it {v.age} years ago."],
 ];
@@ -221,7 +227,7 @@ pub(super) const GOODS_FACTS: [&str; 12] = [
     "{p.1} counted {p.his} coins: {n} {i.many} would cost {cost}.",
     "the average price of a meal in {t} is {n} coins.",
     "nobody knows which shop has the lowest prices, but {s} is not the most expensive.",
-    "{s.keeper} will order {i} for you if there [is|are] none left.",
+    "{s.keeper} will order {i} for you if there {i.is} none left.",
     "there is a limit to what people will pay for {i}, and it is about {i.price} for {i.one}.",
     "{p} chose to select the best {i} and left the rest.",
     "where else can you buy {i} and {j} by the dozen?",

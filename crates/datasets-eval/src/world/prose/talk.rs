@@ -23,14 +23,18 @@ pub(super) const TALKS: [&[Beat]; 11] = [
         &[
             "\"Shall we meet on {day} {time}?\" {p.1} asked.",
             "\"Can you come to {place2} on {day}?\" asked {p.1}.",
-            "\"Let us have {i} together on {day},\" said {p.1}.",
+            "\"Let us have {p.likes} together on {day},\" said {p.1}.",
         ],
         &[
             "\"On {day} I must work,\" said {q.1}, \"but {day2} would be fine.\"",
             "\"Yes, I would like that,\" said {q.1}.",
             "\"I am sorry, I cannot,\" said {q.1}. \"I promised to help {r}.\"",
         ],
-        &["\"Good. Until then!\" said {p.1}.", "they shook hands and went their ways.", "\"Do not be late,\" {p.1} said and laughed."],
+        &[
+            "\"Good. Until then!\" said {p.1}.",
+            "they shook hands and went their ways.",
+            "\"Do not be late,\" {p.1} said and laughed.",
+        ],
     ],
     // Buying.
     &[
@@ -100,10 +104,7 @@ pub(super) const TALKS: [&[Beat]; 11] = [
     ],
     // Work.
     &[
-        &[
-            "\"Do you like your work?\" {q} asked {p}, the {p.job}.",
-            "{q} watched {p}, the {p.job}, for a while.",
-        ],
+        &["\"Do you like your work?\" {q} asked {p}, the {p.job}.", "{q} watched {p}, the {p.job}, for a while."],
         &[
             "\"It is hard,\" said {p.1}, \"but I would not do anything else.\"",
             "\"Most days I do,\" said {p.1}.",
@@ -130,7 +131,7 @@ pub(super) const TALKS: [&[Beat]; 11] = [
         ],
         &[
             "\"I will go for you,\" said {q.1}.",
-            "\"Stay in bed and drink tea,\" said {q.1}. \"I will bring you {i}.\"",
+            "\"Stay in bed and drink tea,\" said {q.1}. \"I will bring you {p.likes}.\"",
             "\"{^r.1} can do it,\" said {q.1}. \"I will ask {r.him}.\"",
         ],
         &["\"What would I do without you?\" said {p.1}.", "\"Thank you,\" {p.1} said and went back to sleep."],
@@ -174,20 +175,17 @@ pub(super) const TALKS: [&[Beat]; 11] = [
             "\"More than you can count,\" {p.he} said, \"but you may begin.\"",
             "\"Nobody knows, and anyone who says so is telling stories,\" said {p.he}.",
         ],
-        &["the child was not content with that.", "\"I will count them tonight,\" said the child.", "and the child ran off to ask someone else."],
+        &[
+            "the child was not content with that.",
+            "\"I will count them tonight,\" said the child.",
+            "and the child ran off to ask someone else.",
+        ],
     ],
     // A lost thing.
     &[
         &["\"Has anyone seen my {thing}?\" asked {p}.", "\"I have lost my {thing},\" {p} told {q}."],
-        &[
-            "\"When did you have it last?\" asked {q}.",
-            "\"Was it {colour}?\" asked {q}.",
-            "\"Again?\" said {q}.",
-        ],
-        &[
-            "\"On {day}, at {place},\" said {p.1}.",
-            "\"I had it when I left {s},\" said {p.1}.",
-        ],
+        &["\"When did you have it last?\" asked {q}.", "\"Was it {colour}?\" asked {q}.", "\"Again?\" said {q}."],
+        &["\"On {day}, at {place},\" said {p.1}.", "\"I had it when I left {s},\" said {p.1}."],
         &[
             "\"Then it is there still,\" {q.1} said. \"Go and look.\"",
             "\"I found it on {day2},\" said {q.1}, \"and I gave it to {r}.\"",
@@ -207,11 +205,15 @@ pub(super) const TALKS: [&[Beat]; 11] = [
             "\"If it does not rain,\" said {q.1}.",
         ],
         &[
-            "\"Bring {i} and a good temper,\" said {p.1}.",
+            "\"Bring {p.likes} and a good temper,\" said {p.1}.",
             "\"Nobody will look at your feet,\" said {p.1}.",
             "\"Bring {r} too,\" said {p.1}.",
         ],
-        &["\"Then I will be there {time}.\"", "\"You can count on me,\" said {q.1}.", "{q.1} nodded and went on working."],
+        &[
+            "\"Then I will be there {time}.\"",
+            "\"You can count on me,\" said {q.1}.",
+            "{q.1} nodded and went on working.",
+        ],
     ],
     // Hiring.
     &[
@@ -219,10 +221,7 @@ pub(super) const TALKS: [&[Beat]; 11] = [
             "{v.captain}, captain of {v}, was looking for a new hand.",
             "\"I need one more sailor,\" said {v.captain} of {v}.",
         ],
-        &[
-            "\"Can you cook?\" {v.he} asked {p}.",
-            "\"Have you been to sea before?\" {v.he} asked {p}.",
-        ],
+        &["\"Can you cook?\" {v.he} asked {p}.", "\"Have you been to sea before?\" {v.he} asked {p}."],
         &[
             "\"A little,\" said {p.1}.",
             "\"Only on a good day,\" {p.1} said.",

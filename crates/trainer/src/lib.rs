@@ -14,6 +14,7 @@ pub mod data;
 mod effect;
 mod error;
 pub mod evaluate;
+pub mod memory;
 mod optimizer;
 pub mod record;
 pub mod report;

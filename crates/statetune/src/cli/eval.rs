@@ -1,0 +1,63 @@
+//! `statetune eval`
+
+use anyhow::Context;
+use serde_json::json;
+use statetune_peft_methods::Adapter;
+use statetune_trainer::evaluate;
+
+use super::progress::Bar;
+use super::{EvalArguments, Output, setup};
+
+pub(super) fn run(arguments: &EvalArguments, output: Output) -> anyhow::Result<()> {
+    let (config, folder) = setup::configuration(&arguments.run, &arguments.settings)?;
+    let device = setup::device(&config.device)?;
+    let model = setup::model(&config.model.path, &device)?;
+    let tokenizer = setup::tokenizer(&config.model.tokenizer_path(), &model)?;
+    let path = match (&arguments.adapter, arguments.base) {
+        (Some(path), _) => Some(path.clone()),
+        (None, true) => None,
+        (None, false) => Some(setup::best_adapter(&folder).with_context(|| {
+            format!("{} has no adapter yet: train first, name one by --adapter, or use --base", folder.display())
+        })?),
+    };
+    let adapter = match &path {
+        Some(path) => {
+            let loaded = Adapter::load(path, &model)?;
+            for key in loaded.unused.iter().filter(|_| !output.quiet) {
+                eprintln!("note: {}: `{key}` has no effect", path.display());
+            }
+            loaded.adapter
+        }
+        None => Adapter::new(&model, Vec::new(), 0)?,
+    };
+    let data = statetune_datasets_eval::DataConfig { train: None, ..config.data.clone() };
+    let validation = setup::data(&data, &tokenizer, None)?.1;
+    let validation = validation.context("`data.validation` is missing: name the file to evaluate on")?;
+    let mut bar = Bar::new("evaluating", output.quiet);
+    let settings = &config.train;
+    let evaluation = evaluate(
+        &model,
+        adapter.patches(),
+        &validation,
+        settings.micro_batch_tokens,
+        settings.share_prefix,
+        |done, of| bar.at(done as u64, of as u64, String::new),
+    )?;
+    if output.json {
+        let counts = json!({"rows": validation.counts.rows, "too_long": validation.counts.too_long});
+        println!("{:#}", json!({"adapter": path, "evaluation": evaluation, "counts": counts}));
+        return Ok(());
+    }
+    println!("{} examples, loss {:.4}, perplexity {:.3}", evaluation.examples, evaluation.loss, evaluation.perplexity);
+    if validation.counts.too_long > 0 {
+        println!("{} rows were longer than the limit and left out", validation.counts.too_long);
+    }
+    if let Some(report) = &evaluation.classification {
+        for (name, scores) in [("all vocabulary", report.over_all_vocabulary), ("labels only", report.over_labels)] {
+            let (accuracy, f1, matthews) = (100.0 * scores.accuracy, scores.f1, scores.matthews);
+            println!("over {name}: accuracy {accuracy:.2}%, F1 {f1:.4}, Matthews {matthews:.4}");
+        }
+        println!("outside the labels: {} of {} (counted as wrong)", report.out_of_class, report.n);
+    }
+    Ok(())
+}

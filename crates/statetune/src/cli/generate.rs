@@ -1,0 +1,79 @@
+//! `statetune generate`
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use serde_json::json;
+use statetune_mamba_model::{GenerateOptions, Sampling};
+use statetune_peft_methods::Adapter;
+use statetune_trainer::RunConfig;
+use statetune_trainer::config::DeviceSection;
+
+use super::progress::Bar;
+use super::{GenerateArguments, Output, setup};
+
+pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Result<()> {
+    // A run folder names its base model and tokenizer.
+    let run = arguments.model.join("config.toml");
+    let (model_path, tokenizer_path, run_adapter) = if run.is_file() {
+        let config = RunConfig::read(&run, &[])?;
+        let tokenizer = config.model.tokenizer_path();
+        (config.model.path, tokenizer, setup::best_adapter(&arguments.model))
+    } else {
+        (arguments.model.clone(), arguments.model.join("tokenizer.json"), None)
+    };
+    let device = setup::device(&DeviceSection { level: None, threads: arguments.threads })?;
+    let model = setup::model(&model_path, &device)?;
+    let tokenizer = setup::tokenizer(arguments.tokenizer.as_ref().unwrap_or(&tokenizer_path), &model)?;
+    let adapter = match arguments.adapter.clone().or(run_adapter) {
+        Some(path) => Adapter::load(&path, &model)?.adapter,
+        None => Adapter::new(&model, Vec::new(), 0)?,
+    };
+    let texts = prompts(&arguments.prompt, arguments.prompts.as_deref())?;
+    let prompts = texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>, _>>()?;
+    let options = GenerateOptions {
+        max_new_tokens: arguments.max_new_tokens,
+        sampling: arguments.temperature.map_or(Sampling::Greedy, |temperature| Sampling::Random {
+            temperature,
+            top_k: arguments.top_k,
+            top_p: arguments.top_p,
+            seed: arguments.seed,
+        }),
+        stop: model.config().special_tokens.eos.clone(),
+        ..GenerateOptions::default()
+    };
+    let mut bar = Bar::new("generating", output.quiet);
+    let (mut done, of) = (0, (prompts.len() * options.max_new_tokens) as u64);
+    let results = model.generate(adapter.patches(), &prompts, &options, |_, _| {
+        done += 1;
+        bar.at(done, of, String::new);
+    })?;
+    let mut list = Vec::new();
+    for (text, result) in texts.iter().zip(&results) {
+        // The stop token is no text.
+        let tokens = &result.tokens[..result.tokens.len() - usize::from(result.stopped)];
+        let completion = tokenizer.decode(tokens)?;
+        if output.json {
+            list.push(json!({"prompt": text, "completion": completion, "tokens": result.tokens, "stopped": result.stopped}));
+        } else {
+            println!("{text}{completion}\n");
+        }
+    }
+    if output.json {
+        println!("{:#}", serde_json::Value::Array(list));
+    }
+    Ok(())
+}
+
+/// The prompts of the command line, then those of the file.
+fn prompts(given: &[String], file: Option<&Path>) -> anyhow::Result<Vec<String>> {
+    let mut prompts = given.to_vec();
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        prompts.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+    }
+    if prompts.is_empty() {
+        bail!("there is no prompt: the file is empty");
+    }
+    Ok(prompts)
+}

@@ -1,0 +1,165 @@
+//! `statetune inspect`
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use statetune_mamba_model::checkpoint::Checkpoint;
+use statetune_mamba_model::config::ModelConfig;
+use statetune_mamba_model::linear_sites;
+use statetune_peft_methods::Adapter;
+use statetune_trainer::memory::MemoryPlan;
+use statetune_trainer::{RunConfig, record};
+
+use super::{InspectArguments, Output, setup};
+
+pub(super) fn run(arguments: &InspectArguments, output: Output) -> anyhow::Result<()> {
+    let path = &arguments.path;
+    let is = |name: &str| path.join(name).is_file();
+    let found = if is("config.toml") || path.extension().is_some_and(|extension| extension == "toml") {
+        run_or_config(path)?
+    } else if is("adapter_config.json") {
+        adapter(path, arguments.model.as_deref())?
+    } else if is("config.json") {
+        model(path, arguments.sites)?
+    } else if path.exists() {
+        bail!("{} is no model, adapter or run folder: it has none of their files", path.display());
+    } else {
+        bail!("{} does not exist", path.display());
+    };
+    if output.json {
+        println!("{found:#}");
+    } else {
+        print(&found, 0);
+    }
+    Ok(())
+}
+
+/// Any object as indented lines.
+fn print(value: &Value, depth: usize) {
+    let pad = "  ".repeat(depth);
+    let Value::Object(map) = value else { return };
+    for (key, value) in map {
+        match value {
+            Value::Object(_) => {
+                println!("{pad}{key}:");
+                print(value, depth + 1);
+            }
+            Value::Array(list) if list.iter().any(Value::is_object) => {
+                println!("{pad}{key}:");
+                for (i, entry) in list.iter().enumerate() {
+                    println!("{pad}  {}:", i + 1);
+                    print(entry, depth + 2);
+                }
+            }
+            Value::Array(list) => {
+                println!("{pad}{key}:");
+                list.iter().for_each(|entry| println!("{pad}  {}", entry.as_str().map_or(entry.to_string(), str::to_owned)));
+            }
+            Value::String(text) => println!("{pad}{key}: {text}"),
+            other => println!("{pad}{key}: {other}"),
+        }
+    }
+}
+
+fn model(path: &Path, sites: bool) -> anyhow::Result<Value> {
+    let checkpoint = Checkpoint::open(path)?;
+    let unused = &checkpoint.config_file().unused_keys;
+    let mut types = std::collections::BTreeMap::new();
+    let mut bytes = 0;
+    let mut elements = 0;
+    for tensor in checkpoint.tensors() {
+        *types.entry(tensor.dtype().to_string()).or_insert(0) += tensor.elements();
+        bytes += tensor.elements() * tensor.dtype().bytes();
+        elements += tensor.elements();
+    }
+    let mut found = json!({
+        "model": path,
+        "architecture": checkpoint.config().architecture(),
+        "parameters": elements,
+        "bytes": bytes,
+        "parameters_by_type": types,
+        "unused_config_keys": unused,
+    });
+    if let ModelConfig::Mamba(config) = checkpoint.config() {
+        checkpoint.validate()?;
+        found["shape"] = json!({
+            "vocab_size": config.vocab_size, "d_model": config.d_model, "layers": config.num_hidden_layers,
+            "d_inner": config.d_inner, "d_state": config.d_state, "d_conv": config.d_conv, "dt_rank": config.dt_rank,
+            "tied_embeddings": config.tie_word_embeddings,
+        });
+        let all = linear_sites(config);
+        let short = |name: &str| name.rsplit_once("mixer.").map_or(name, |(_, short)| short).to_owned();
+        let mut names: Vec<String> = all.iter().map(|s| format!("{} [{}, {}]", short(&s.name), s.out_features(), s.in_features)).collect();
+        if sites {
+            names = all.iter().map(|s| format!("{} [{}, {}]", s.name, s.out_features(), s.in_features)).collect();
+        } else {
+            let mut seen = std::collections::BTreeSet::new();
+            names.retain(|name| seen.insert(name.clone()));
+        }
+        found["linear_sites"] = json!(names);
+    }
+    Ok(found)
+}
+
+fn adapter(path: &Path, model: Option<&Path>) -> anyhow::Result<Value> {
+    let file = path.join("adapter_config.json");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let config: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?;
+    let named = config["base_model_name_or_path"].as_str().map(PathBuf::from);
+    let base = model.map(Path::to_path_buf).or(named).context("the adapter names no base model: give one by --model")?;
+    // Adapters made elsewhere name their base relative to themselves.
+    let base = if base.is_dir() { base } else { path.join(base) };
+    let device = setup::device(&Default::default())?;
+    let model = setup::model(&base, &device)?;
+    let loaded = Adapter::load(path, &model)?;
+    Ok(json!({
+        "adapter": path,
+        "base_model": base,
+        "methods": loaded.adapter.config(),
+        "trainable": loaded.adapter.trainable(),
+        "percent_of_model": 100.0 * loaded.adapter.trainable() as f64 / model.size() as f64,
+        "tensors": tensors(&loaded.adapter),
+        "unused_config_keys": loaded.unused,
+    }))
+}
+
+fn tensors(adapter: &Adapter) -> Vec<String> {
+    adapter.specs().iter().map(|spec| format!("{} {:?}", spec.name, spec.shape)).collect()
+}
+
+fn run_or_config(path: &Path) -> anyhow::Result<Value> {
+    let (config, folder) = setup::configuration(path, &[])?;
+    let device = setup::device(&config.device)?;
+    let model = setup::model(&config.model.path, &device)?;
+    let adapter = Adapter::new(&model, config.methods()?, config.train.seed)?;
+    let mut found = json!({
+        "run": folder,
+        "base_model": config.model.path,
+        "parameters": model.size(),
+        "methods": adapter.config(),
+        "trainable": adapter.trainable(),
+        "percent_of_model": 100.0 * adapter.trainable() as f64 / model.size() as f64,
+        "planned_peak_memory_mib": planned(&config, &model, &adapter),
+    });
+    if folder.join("config.toml").is_file() {
+        let records = record::read(&folder)?;
+        let last = |kind: &str| records.iter().rfind(|record| record["kind"] == kind).cloned();
+        found["last_step"] = last("step").unwrap_or(Value::Null);
+        found["last_evaluation"] = last("evaluation").unwrap_or(Value::Null);
+        let checkpoints = statetune_trainer::checkpoint::list(&statetune_trainer::RunFolder::checkpoints(&folder))?;
+        found["checkpoints"] = json!(checkpoints.iter().map(|(_, path)| path).collect::<Vec<_>>());
+    }
+    Ok(found)
+}
+
+fn planned(config: &RunConfig, model: &statetune_mamba_model::Mamba, adapter: &Adapter) -> Value {
+    let tokens = config.train.micro_batch_tokens;
+    let plan = MemoryPlan::new(model, adapter.patches(), tokens, tokens);
+    let mib = |bytes: usize| (bytes as f64 / (1 << 20) as f64).round();
+    json!({
+        "weights": mib(plan.weights), "trained": mib(plan.trained), "activations": mib(plan.activations),
+        "working": mib(plan.working), "logits": mib(plan.logits), "total": mib(plan.total()),
+    })
+}

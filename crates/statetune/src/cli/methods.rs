@@ -1,0 +1,34 @@
+//! `statetune methods`
+
+use serde_json::json;
+use statetune_peft_methods::METHODS;
+
+use super::Output;
+
+pub(super) fn run(output: Output) -> anyhow::Result<()> {
+    if output.json {
+        let list: Vec<_> = METHODS
+            .iter()
+            .map(|info| {
+                let options: Vec<_> = info
+                    .options
+                    .iter()
+                    .map(|o| json!({"name": o.name, "default": o.default, "meaning": o.meaning}))
+                    .collect();
+                json!({"method": info.tag, "summary": info.summary, "reference": info.reference,
+                    "mergeable": info.mergeable, "options": options})
+            })
+            .collect();
+        println!("{:#}", serde_json::Value::Array(list));
+        return Ok(());
+    }
+    for info in METHODS {
+        println!("{}\n    {}\n    {}", info.tag, info.summary, info.reference);
+        println!("    merges into the base model: {}", if info.mergeable { "yes" } else { "no" });
+        for option in info.options {
+            println!("    {} = {}\n        {}", option.name, option.default, option.meaning);
+        }
+        println!();
+    }
+    Ok(())
+}

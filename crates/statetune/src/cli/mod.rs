@@ -1,0 +1,140 @@
+//! The command line: what can be typed, and where it goes.
+
+mod eval;
+mod generate;
+mod inspect;
+mod methods;
+pub mod page;
+pub mod progress;
+pub mod setup;
+mod train;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Fine-tune, evaluate and run state space language models.
+#[derive(Debug, Parser)]
+#[command(name = "statetune", version, about)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// How much is said.
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Output {
+    /// No progress bars and no messages but errors and results.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Results as JSON on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train the methods of a configuration.
+    Train(TrainArguments),
+    /// Evaluate a run's best adapter, an adapter, or a base model.
+    Eval(EvalArguments),
+    /// Continue prompts.
+    Generate(GenerateArguments),
+    /// Show a model, adapter or run folder: sizes, sites, trainable counts, planned memory.
+    Inspect(InspectArguments),
+    /// List the fine-tuning methods and their options.
+    Methods,
+}
+
+#[derive(Debug, Args)]
+struct TrainArguments {
+    /// The configuration, a TOML file.
+    config: PathBuf,
+    /// Overrides a key: `--set train.learning_rate=1e-2`, `--set methods.0.rank=4`. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Goes on from the run folder's newest checkpoint.
+    #[arg(long)]
+    resume: bool,
+}
+
+#[derive(Debug, Args)]
+struct EvalArguments {
+    /// A run folder, or a configuration (TOML).
+    run: PathBuf,
+    /// Another adapter folder than the run's best.
+    #[arg(long, conflicts_with = "base")]
+    adapter: Option<PathBuf>,
+    /// The base model without an adapter.
+    #[arg(long)]
+    base: bool,
+    /// Overrides a key of the configuration. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct GenerateArguments {
+    /// A run folder (its best adapter is used) or a model folder.
+    model: PathBuf,
+    /// An adapter folder.
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// A prompt. May be repeated: prompts are continued together.
+    #[arg(long, short, required_unless_present = "prompts")]
+    prompt: Vec<String>,
+    /// A file with one prompt per line.
+    #[arg(long)]
+    prompts: Option<PathBuf>,
+    /// The most tokens to add.
+    #[arg(long, default_value_t = 64)]
+    max_new_tokens: usize,
+    /// Draws tokens at random at this temperature; without it the most probable token is taken.
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Draws among so many most probable tokens; 0: all.
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Draws among the most probable tokens that together reach this probability.
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f64,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Tokenizer file; default: `tokenizer.json` in the model folder.
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// Threads; default: one per core.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct InspectArguments {
+    /// A model folder, adapter folder, run folder, or configuration (TOML).
+    path: PathBuf,
+    /// The base model of an adapter, if it is not where the adapter says.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// List every linear site of a model.
+    #[arg(long)]
+    sites: bool,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// What the command was given cannot be used; the message says which file, key or tensor, and what to do.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let output = arguments.output;
+    match &arguments.command {
+        Command::Train(arguments) => train::run(arguments, output),
+        Command::Eval(arguments) => eval::run(arguments, output),
+        Command::Generate(arguments) => generate::run(arguments, output),
+        Command::Inspect(arguments) => inspect::run(arguments, output),
+        Command::Methods => methods::run(output),
+    }
+}

@@ -1,0 +1,102 @@
+//! From a configuration to what a run needs: device, model, tokenizer, data.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use statetune_datasets_eval::{DataConfig, Dataset, Split, Tokenizer, load};
+use statetune_mamba_model::Mamba;
+use statetune_ssm_kernels::{Cpu, Level};
+use statetune_tensor::{DType, Device};
+use statetune_trainer::config::DeviceSection;
+use statetune_trainer::{RunConfig, RunFolder};
+
+/// The configured processor: the best instruction set and all cores unless told otherwise.
+///
+/// # Errors
+/// The processor lacks the instruction set.
+pub fn device(section: &DeviceSection) -> anyhow::Result<Device> {
+    let level = match &section.level {
+        Some(name) => name.parse::<Level>().with_context(|| format!("`device.level` = \"{name}\""))?,
+        None => Level::best(),
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Device::Cpu(Cpu::new(level, section.threads.unwrap_or(cores))?))
+}
+
+/// The base model of a configuration.
+///
+/// # Errors
+/// Those of [`Mamba::load`].
+pub fn model(path: &Path, device: &Device) -> anyhow::Result<Mamba> {
+    Mamba::load(path, device, DType::F32).with_context(|| format!("cannot use the model {}", path.display()))
+}
+
+/// A tokenizer, checked against the model it is for.
+///
+/// # Errors
+/// The file cannot be read, or has more tokens than the model has embeddings.
+pub fn tokenizer(path: &Path, model: &Mamba) -> anyhow::Result<Tokenizer> {
+    let tokenizer = Tokenizer::from_file(path)?;
+    let (tokens, rows) = (tokenizer.vocab_size(), model.config().vocab_size);
+    if tokens > rows {
+        bail!(
+            "{} has {tokens} tokens, but the model's embedding only {rows} rows: they do not belong together",
+            path.display()
+        );
+    }
+    Ok(tokenizer)
+}
+
+/// Training and validation data of a configuration, tokenised, with a cache in the run folder's neighbourhood.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn data(
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    cache: Option<&Path>,
+) -> anyhow::Result<(Option<Dataset>, Option<Dataset>)> {
+    let read = |split: Split, present: bool| -> anyhow::Result<Option<Dataset>> {
+        if !present {
+            return Ok(None);
+        }
+        Ok(Some(load(config, split, tokenizer, cache)?))
+    };
+    Ok((read(Split::Train, config.train.is_some())?, read(Split::Validation, config.validation.is_some())?))
+}
+
+/// A run's configuration from its folder or from a TOML file, and the folder.
+///
+/// # Errors
+/// It is neither, or the configuration is not valid.
+pub fn configuration(path: &Path, settings: &[String]) -> anyhow::Result<(RunConfig, PathBuf)> {
+    let (file, folder) = match path.is_dir() {
+        true => (path.join("config.toml"), Some(path.to_path_buf())),
+        false => (path.to_path_buf(), None),
+    };
+    if path.is_dir() && !file.is_file() {
+        bail!("{} is no run folder: it has no config.toml", path.display());
+    }
+    let config = RunConfig::read(&file, settings)?;
+    let folder = folder.unwrap_or_else(|| run_folder(&config, path));
+    Ok((config, folder))
+}
+
+/// Where a configuration's run goes.
+pub fn run_folder(config: &RunConfig, file: &Path) -> PathBuf {
+    let default = || PathBuf::from("runs").join(file.file_stem().unwrap_or_default());
+    config.output.folder.clone().unwrap_or_else(default)
+}
+
+/// The adapter folder of a run: the best one, or the last where there was no evaluation.
+pub fn best_adapter(folder: &Path) -> Option<PathBuf> {
+    [RunFolder::best(folder), RunFolder::last(folder)].into_iter().find(|path| path.is_dir())
+}
+
+/// The processor's peak memory use of this process, in MiB, where the system tells.
+pub fn peak_memory_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
+}

@@ -1,10 +1,11 @@
 //! A tokenised data set: examples as token ids with the place where their targets begin. Knows nothing of files
 //! (`readers`) nor of batches (`packing`).
 
+use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// One row, tokenised: prompt and completion end to end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 pub struct Example {
     /// Position of the row in its file (of the window, for text); stable under shuffling, limits and dropped rows.
     pub id: u64,
@@ -17,7 +18,7 @@ pub struct Example {
 }
 
 /// A class of a classification task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 pub struct ClassLabel {
     /// The label as the prompt asks for it, e.g. "0".
     pub name: String,
@@ -26,7 +27,7 @@ pub struct ClassLabel {
 }
 
 /// What became of the rows of a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 pub struct Counts {
     /// Rows read (documents, for text).
     pub rows: usize,
@@ -39,7 +40,7 @@ pub struct Counts {
 }
 
 /// Tokenised examples of one split.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 pub struct Dataset {
     /// In the order of the file.
     pub examples: Vec<Example>,

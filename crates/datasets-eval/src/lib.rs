@@ -4,11 +4,19 @@
 //! See `docs/architecture.md`.
 #![forbid(unsafe_code)]
 
+mod cache;
+mod config;
 mod error;
 mod example;
 pub mod packing;
+mod readers;
+pub mod tasks;
+mod tokenizer;
 pub mod world;
 
+pub use config::{DataConfig, Format, OnTooLong, Split};
 pub use error::{DataError, Result};
 pub use example::{ClassLabel, Counts, Dataset, Example};
 pub use packing::{PackedBatch, PackingPlan, evaluation_batches};
+pub use readers::load;
+pub use tokenizer::{Pool, Tokenizer};

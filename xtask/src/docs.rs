@@ -1,0 +1,37 @@
+//! `cargo xtask docs`: the API's documentation without a warning, then the book under `docs`.
+
+use std::process::{Command, Stdio};
+
+use anyhow::bail;
+
+use crate::command::{UserError, cargo, root, run};
+use crate::{Task, book};
+
+pub const TASK: Task =
+    Task { name: "docs", usage: "", about: "Build the API's documentation and the book, links checked", run: build };
+
+fn build(arguments: &[String]) -> anyhow::Result<()> {
+    if let Some(found) = arguments.first() {
+        return Err(UserError(format!("`docs` takes no arguments, found `{found}`")).into());
+    }
+    let flags = std::env::var("RUSTDOCFLAGS").unwrap_or_default();
+    let mut rustdoc = cargo(&["doc", "--release", "--workspace", "--no-deps"]);
+    rustdoc.env("RUSTDOCFLAGS", format!("{flags} -D warnings").trim());
+    run(rustdoc)?;
+
+    let docs = root().join("docs");
+    let broken = book::broken(&docs)?;
+    if !broken.is_empty() {
+        bail!("broken links:\n{}", broken.join("\n"));
+    }
+    let mut version = Command::new("mdbook");
+    version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    if version.status().is_ok_and(|status| status.success()) {
+        let mut mdbook = Command::new("mdbook");
+        mdbook.arg("build").arg(&docs);
+        run(mdbook)
+    } else {
+        println!("mdbook is not installed: the book's links were checked, no pages were written");
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+//! `cargo xtask lint`: formatting, clippy without a warning, and the checks of `tidy`.
+
+use crate::Task;
+use crate::command::{UserError, cargo, run};
+
+pub const TASK: Task = Task {
+    name: "lint",
+    usage: "",
+    about: "Check formatting, clippy and the repository's own rules",
+    run: |arguments| {
+        if let Some(found) = arguments.first() {
+            return Err(UserError(format!("`lint` takes no arguments, found `{found}`")).into());
+        }
+        run(cargo(&["fmt", "--all", "--check"]))?;
+        run(cargo(&["clippy", "--workspace", "--all-targets", "--release", "--", "-D", "warnings"]))?;
+        run(cargo(&["test", "--release", "--quiet", "--package", "xtask", "tidy"]))
+    },
+};

@@ -1,7 +1,7 @@
 //! What the golden tests share: where the cases are, how to read and compare them, and the devices they run on.
 //!
-//! Included by path into the tests of several crates. A case is recognised by its files, never by its folder's name.
-#![allow(dead_code)] // every test binary uses its own part
+//! Included by path into the tests of several crates.
+#![allow(dead_code, unused_imports)] // every test binary uses its own part
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,46 +11,10 @@ use serde_json::Value;
 use statetune_ssm_kernels::{Cpu, Level};
 use statetune_tensor::{DType, Device};
 
-/// The folder of golden cases: `STATETUNE_GOLDEN`, else `shared/golden` beside the repository, else the selection in it.
-pub fn root() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    match std::env::var_os("STATETUNE_GOLDEN") {
-        // A relative path is relative to where the runner was started: the workspace.
-        Some(root) if Path::new(&root).is_relative() => workspace.join(root),
-        Some(root) => PathBuf::from(root),
-        None => {
-            let beside = workspace.join("../shared/golden");
-            if beside.is_dir() { beside } else { workspace.join("tests/golden") }
-        }
-    }
-}
+#[path = "golden_folders.rs"]
+mod golden_folders;
 
-/// All folders under the root that hold a file of this name; sorted.
-pub fn folders_with(file: &str) -> Vec<PathBuf> {
-    let root = root();
-    let mut found = Vec::new();
-    let mut open = vec![root.clone()];
-    while let Some(folder) = open.pop() {
-        let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        open.extend(entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()));
-        if folder.join(file).is_file() {
-            found.push(folder);
-        }
-    }
-    found.sort();
-    found
-}
-
-/// How a case is called in the output: its path under the root.
-pub fn name_of(folder: &Path) -> String {
-    folder.strip_prefix(root()).unwrap_or(folder).display().to_string()
-}
-
-/// A JSON file, which must be readable.
-pub fn json(path: &Path) -> Value {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
+pub use golden_folders::{folders_with, json, name_of, root};
 
 /// Values of a case: shape and numbers (integers too are exact in f64).
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ mod cache;
 mod config;
 mod error;
 mod example;
+pub mod metrics;
 pub mod packing;
 mod readers;
 pub mod tasks;

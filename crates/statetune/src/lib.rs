@@ -5,8 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod pretrain_tiny;
-pub mod quickstart;
 
 pub use statetune_datasets_eval as datasets_eval;
 pub use statetune_mamba_model as mamba_model;

@@ -82,8 +82,10 @@ pub fn evaluate(
         progress(done, of);
     }
     let loss = loss / labelled as f64;
-    let classification =
-        (!dataset.classes.is_empty()).then(|| ClassificationReport::new(&predictions, dataset.classes.len()));
+    let classification = match dataset.classes.len() {
+        0 => None,
+        classes => Some(ClassificationReport::new(&predictions, classes)?),
+    };
     Ok(Evaluation { loss, perplexity: loss.exp(), labelled, examples: of, classification })
 }
 

@@ -209,7 +209,8 @@ impl Loop<'_> {
                 self.log_steps(gradient_norm)?;
             }
             let last = step == total;
-            let due = |every: u64| if every == 0 { step.is_multiple_of(self.per_epoch) } else { step.is_multiple_of(every) };
+            let per_epoch = self.per_epoch;
+            let due = |every: u64| step.is_multiple_of(if every == 0 { per_epoch } else { every });
             let evaluate_now = last || due(settings.eval_every);
             if evaluate_now {
                 stopped_early = self.evaluate()?;
@@ -240,7 +241,7 @@ impl Loop<'_> {
         let dropout = DropoutStep { seed: run.settings.seed, step };
         let result = gradients(run.model, self.adapter.patches(), &micro_batches, Some(dropout))?;
         self.progress.tokens += micro_batches.iter().map(|micro| micro.tokens() as u64).sum::<u64>();
-        if let Some(what) = result.non_finite(self.adapter.patches())? {
+        if let Some(what) = result.non_finite(run.model.device(), self.adapter.patches())? {
             self.skip(what)?;
             return Ok((result.loss, f64::NAN));
         }
@@ -248,7 +249,7 @@ impl Loop<'_> {
         if self.optimizer.updates() == 0 {
             self.effect.first_gradients(self.adapter.patches(), &result.gradients)?;
         }
-        let norm = result.norm()?;
+        let norm = result.norm(run.model.device())?;
         // As PyTorch's clip_grad_norm_, its 1e-6 included.
         let clip = run.settings.clip_norm;
         let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };

@@ -98,14 +98,15 @@ impl StepGradients {
     ///
     /// # Errors
     /// When a gradient is of a storage type.
-    pub fn non_finite(&self, patches: &Patches) -> Result<Option<String>, TrainError> {
+    pub fn non_finite(&self, device: &Device, patches: &Patches) -> Result<Option<String>, TrainError> {
         if !self.loss.is_finite() {
             return Ok(Some(format!("the loss is {}", self.loss)));
         }
+        let Device::Cpu(cpu) = device;
         for (tensor, gradient) in patches.tensors().iter().zip(&self.gradients) {
             let Some(gradient) = gradient else { continue };
             let at = with_float!(gradient.dtype(), "gradient", T => {
-                Ok(elementwise::first_non_finite(gradient.as_slice::<T>()?))
+                Ok(elementwise::first_non_finite(cpu, gradient.as_slice::<T>()?))
             })?;
             if let Some(at) = at {
                 return Ok(Some(format!("the gradient of `{}` is not finite at element {at}", tensor.name)));
@@ -118,11 +119,12 @@ impl StepGradients {
     ///
     /// # Errors
     /// When a gradient is of a storage type.
-    pub fn norm(&self) -> Result<f64, TrainError> {
+    pub fn norm(&self, device: &Device) -> Result<f64, TrainError> {
+        let Device::Cpu(cpu) = device;
         let mut sum = 0.0;
         for gradient in self.gradients.iter().flatten() {
             sum += with_float!(gradient.dtype(), "gradient", T => {
-                Ok(elementwise::sum_of_squares(gradient.as_slice::<T>()?))
+                Ok(elementwise::sum_of_squares(cpu, gradient.as_slice::<T>()?))
             })?;
         }
         Ok(sum.sqrt())

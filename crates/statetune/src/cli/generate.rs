@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
     for (text, result) in texts.iter().zip(&results) {
         // The stop token is no text.
         let tokens = &result.tokens[..result.tokens.len() - usize::from(result.stopped)];
-        let completion = tokenizer.decode(tokens)?;
+        let completion = tokenizer.decode(tokens, false)?;
         if output.json {
             list.push(json!({"prompt": text, "completion": completion, "tokens": result.tokens, "stopped": result.stopped}));
         } else {

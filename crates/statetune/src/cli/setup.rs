@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use statetune_datasets_eval::{DataConfig, Dataset, Split, Tokenizer, load};
+use statetune_datasets_eval::{DataConfig, Dataset, Pool, Split, Tokenizer, load};
 use statetune_mamba_model::Mamba;
 use statetune_ssm_kernels::{Cpu, Level};
 use statetune_tensor::{DType, Device};
@@ -19,8 +19,7 @@ pub fn device(section: &DeviceSection) -> anyhow::Result<Device> {
         Some(name) => name.parse::<Level>().with_context(|| format!("`device.level` = \"{name}\""))?,
         None => Level::best(),
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(Device::Cpu(Cpu::new(level, section.threads.unwrap_or(cores))?))
+    Ok(Device::Cpu(Cpu::new(level, section.threads.unwrap_or(0))?))
 }
 
 /// The base model of a configuration.
@@ -36,8 +35,8 @@ pub fn model(path: &Path, device: &Device) -> anyhow::Result<Mamba> {
 /// # Errors
 /// The file cannot be read, or has more tokens than the model has embeddings.
 pub fn tokenizer(path: &Path, model: &Mamba) -> anyhow::Result<Tokenizer> {
-    let tokenizer = Tokenizer::from_file(path)?;
-    let (tokens, rows) = (tokenizer.vocab_size(), model.config().vocab_size);
+    let tokenizer = Tokenizer::open(path)?;
+    let (tokens, rows) = (tokenizer.ids(), model.config().vocab_size);
     if tokens > rows {
         bail!(
             "{} has {tokens} tokens, but the model's embedding only {rows} rows: they do not belong together",
@@ -54,13 +53,16 @@ pub fn tokenizer(path: &Path, model: &Mamba) -> anyhow::Result<Tokenizer> {
 pub fn data(
     config: &DataConfig,
     tokenizer: &Tokenizer,
+    device: &Device,
     cache: Option<&Path>,
 ) -> anyhow::Result<(Option<Dataset>, Option<Dataset>)> {
+    let Device::Cpu(cpu) = device;
+    let pool = Pool::new(cpu.threads())?;
     let read = |split: Split, present: bool| -> anyhow::Result<Option<Dataset>> {
         if !present {
             return Ok(None);
         }
-        Ok(Some(load(config, split, tokenizer, cache)?))
+        Ok(Some(load(config, split, tokenizer, &pool, cache)?))
     };
     Ok((read(Split::Train, config.train.is_some())?, read(Split::Validation, config.validation.is_some())?))
 }

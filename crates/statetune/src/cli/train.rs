@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &TrainArguments, output: Output) -> anyhow::Result<
         bail!("{}: `data.train` is missing: name the training file", arguments.config.display());
     }
     let cache = folder.parent().map(|parent| parent.join(".cache"));
-    let (train, validation) = setup::data(&config.data, &tokenizer, cache.as_deref())?;
+    let (train, validation) = setup::data(&config.data, &tokenizer, &device, cache.as_deref())?;
     let train = train.context("training data was asked for")?;
     let adapter = Adapter::new(&model, config.methods()?, config.train.seed)?;
     say(format!(

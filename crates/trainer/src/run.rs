@@ -112,6 +112,12 @@ impl Run<'_> {
         if self.train.examples.is_empty() {
             return Err(TrainError::NothingToDo { reason: "there is no training example".into() });
         }
+        let classes = self.validation.is_some_and(|validation| !validation.classes.is_empty());
+        if self.validation.is_some() && settings.metric != "loss" && !classes {
+            let metric = &settings.metric;
+            let reason = format!("`train.metric` is \"{metric}\", but the validation data has no classes: use \"loss\"");
+            return Err(TrainError::NothingToDo { reason });
+        }
         let plan =
             PackingPlan::new(self.train.lengths(), settings.batch_size, settings.micro_batch_tokens, settings.seed)?;
         let per_epoch = plan.steps_per_epoch() as u64;
@@ -308,11 +314,7 @@ impl Loop<'_> {
         let Some(evaluation) = self.evaluate_only()? else { return Ok(false) };
         let (settings, step) = (self.run.settings, self.progress.step);
         self.write(&Record::Evaluation { step, evaluation: evaluation.clone() })?;
-        let Some((value, higher_is_better)) = evaluation.metric(&settings.metric) else {
-            let metric = &settings.metric;
-            let reason = format!("`train.metric` is \"{metric}\", but the data has no classes: use \"loss\"");
-            return Err(TrainError::NothingToDo { reason });
-        };
+        let (value, higher_is_better) = evaluation.metric(&settings.metric).expect("checked before the first step");
         self.evaluation = Some(evaluation);
         let gain = |best: f64| if higher_is_better { value > best } else { value < best };
         if self.progress.best.is_none_or(|(best, _)| gain(best)) {

@@ -7,7 +7,7 @@ mod methods;
 pub mod page;
 pub mod progress;
 pub mod setup;
-mod train;
+pub mod train;
 
 use std::path::PathBuf;
 

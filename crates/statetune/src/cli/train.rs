@@ -1,12 +1,14 @@
 //! `statetune train`
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use serde_json::json;
+use serde_json::{Value, json};
+use statetune_datasets_eval::Tokenizer;
+use statetune_mamba_model::Mamba;
 use statetune_peft_methods::Adapter;
-use statetune_trainer::{Run, RunConfig, RunFolder, Summary};
+use statetune_trainer::{Run, RunConfig, Summary};
 
 use super::progress::RunProgress;
 use super::{Output, TrainArguments, page, setup};
@@ -14,33 +16,61 @@ use super::{Output, TrainArguments, page, setup};
 pub(super) fn run(arguments: &TrainArguments, output: Output) -> anyhow::Result<()> {
     let config = RunConfig::read(&arguments.config, &arguments.settings)?;
     let folder = setup::run_folder(&config, &arguments.config);
-    prepare(&folder, &config, arguments.resume)?;
-    let say = |line: String| {
-        if !output.quiet {
-            eprintln!("{line}");
-        }
-    };
+    let trained = train(&config, &folder, arguments.resume, output)?;
+    if output.json {
+        println!("{:#}", trained.result);
+    } else {
+        println!("{}", trained.lines(&config.train.metric));
+    }
+    Ok(())
+}
 
+/// A run that is over.
+pub struct Trained {
+    /// The base model.
+    pub model: Mamba,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What the training came to.
+    pub summary: Summary,
+    /// What `summary.json` in the run folder says.
+    pub result: Value,
+    /// The run's page.
+    pub report: PathBuf,
+}
+
+/// Runs a configuration in a folder, from its beginning or from the folder's newest checkpoint, and writes summary and
+/// report.
+///
+/// # Errors
+/// The configuration, the model, the tokenizer or the data cannot be used; the folder holds another run; those of
+/// [`Run::train`].
+pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) -> anyhow::Result<Trained> {
+    if config.data.train.is_none() {
+        bail!("`data.train` is missing from the configuration: name the training file");
+    }
+    check_folder(folder, config, resume)?;
     let device = setup::device(&config.device)?;
     let model = setup::model(&config.model.path, &device)?;
     let tokenizer = setup::tokenizer(&config.model.tokenizer_path(), &model)?;
-    if config.data.train.is_none() {
-        bail!("{}: `data.train` is missing: name the training file", arguments.config.display());
-    }
     let cache = folder.parent().map(|parent| parent.join(".cache"));
     let (train, validation) = setup::data(&config.data, &tokenizer, &device, cache.as_deref())?;
     let train = train.context("training data was asked for")?;
     let adapter = Adapter::new(&model, config.methods()?, config.train.seed)?;
-    say(format!(
-        "{}: {} parameters, {} trained ({:.3}%); {} training and {} validation examples; {device:?}",
-        config.model.path.display(),
-        model.size(),
-        adapter.trainable(),
-        100.0 * adapter.trainable() as f64 / model.size() as f64,
-        train.examples.len(),
-        validation.as_ref().map_or(0, |v| v.examples.len()),
-    ));
+    if !output.quiet {
+        eprintln!(
+            "{}: {} parameters, {} trained ({:.3}%); {} training and {} validation examples; {device:?}",
+            config.model.path.display(),
+            model.size(),
+            adapter.trainable(),
+            100.0 * adapter.trainable() as f64 / model.size() as f64,
+            train.examples.len(),
+            validation.as_ref().map_or(0, |v| v.examples.len()),
+        );
+    }
 
+    // Only now: what is wrong with the input leaves no folder behind.
+    open_folder(folder, config)?;
     let base_model = config.model.path.display().to_string();
     let run = Run {
         model: &model,
@@ -48,16 +78,19 @@ pub(super) fn run(arguments: &TrainArguments, output: Output) -> anyhow::Result<
         train: &train,
         validation: validation.as_ref(),
         settings: &config.train,
-        folder: Some(&folder),
+        folder: Some(folder),
     };
-    let mut progress = RunProgress::new(output);
     let trainable = adapter.trainable();
-    let summary = run.train(adapter, arguments.resume, &mut progress)?;
-    finish(&folder, &config, &summary, trainable, output)
+    let summary = run.train(adapter, resume, &mut RunProgress::new(output))?;
+    let result = result(folder, config, &summary, trainable);
+    let path = folder.join("summary.json");
+    fs::write(&path, format!("{result:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    let report = page::of_run(folder)?;
+    Ok(Trained { model, tokenizer, summary, result, report })
 }
 
-/// Makes the run folder, or checks that the one there is this run's.
-fn prepare(folder: &Path, config: &RunConfig, resume: bool) -> anyhow::Result<()> {
+/// Checks that a folder can take this run: empty for a new one, with this very configuration for one that goes on.
+fn check_folder(folder: &Path, config: &RunConfig, resume: bool) -> anyhow::Result<()> {
     let file = folder.join("config.toml");
     if !resume {
         if file.exists() {
@@ -66,8 +99,6 @@ fn prepare(folder: &Path, config: &RunConfig, resume: bool) -> anyhow::Result<()
                 folder.display()
             );
         }
-        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        fs::write(&file, config.to_toml()).with_context(|| format!("cannot write {}", file.display()))?;
         return Ok(());
     }
     if !file.is_file() {
@@ -85,10 +116,18 @@ fn prepare(folder: &Path, config: &RunConfig, resume: bool) -> anyhow::Result<()
     Ok(())
 }
 
-/// Summary, report and the last lines.
-fn finish(folder: &Path, config: &RunConfig, summary: &Summary, trainable: usize, output: Output) -> anyhow::Result<()> {
-    let peak = setup::peak_memory_mib();
-    let result = json!({
+/// Makes the folder of a new run, with its configuration.
+fn open_folder(folder: &Path, config: &RunConfig) -> anyhow::Result<()> {
+    let file = folder.join("config.toml");
+    if file.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    fs::write(&file, config.to_toml()).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn result(folder: &Path, config: &RunConfig, summary: &Summary, trainable: usize) -> Value {
+    json!({
         "folder": folder,
         "trainable": trainable,
         "steps": summary.steps,
@@ -96,31 +135,30 @@ fn finish(folder: &Path, config: &RunConfig, summary: &Summary, trainable: usize
         "tokens": summary.tokens,
         "seconds": summary.seconds,
         "tokens_per_second": summary.tokens as f64 / summary.seconds.max(1e-9),
-        "peak_memory_mib": peak,
+        "peak_memory_mib": setup::peak_memory_mib(),
         "stopped_early": summary.stopped_early,
         "metric": config.train.metric,
         "best": summary.best.map(|(value, step)| json!({"value": value, "step": step})),
         "evaluation": summary.evaluation,
-    });
-    let path = folder.join("summary.json");
-    fs::write(&path, format!("{result:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
-    let report = page::of_run(folder)?;
-    if output.json {
-        println!("{result:#}");
-        return Ok(());
+    })
+}
+
+impl Trained {
+    /// The last lines of a run, for people.
+    fn lines(&self, metric: &str) -> String {
+        let summary = &self.summary;
+        let mut lines = format!(
+            "{} steps, {} tokens in {:.1} s ({:.0} tokens/s){}{}",
+            summary.steps,
+            summary.tokens,
+            summary.seconds,
+            summary.tokens as f64 / summary.seconds.max(1e-9),
+            setup::peak_memory_mib().map_or(String::new(), |mib| format!(", {mib:.0} MiB at most")),
+            if summary.skipped_steps > 0 { format!(", {} steps skipped", summary.skipped_steps) } else { String::new() },
+        );
+        if let Some((value, step)) = summary.best {
+            lines += &format!("\nbest {metric}: {value:.4} after step {step}");
+        }
+        lines + &format!("\nreport: {}", self.report.display())
     }
-    println!(
-        "{} steps, {} tokens in {:.1} s ({:.0} tokens/s){}{}",
-        summary.steps,
-        summary.tokens,
-        summary.seconds,
-        summary.tokens as f64 / summary.seconds.max(1e-9),
-        peak.map_or(String::new(), |mib| format!(", {mib:.0} MiB at most")),
-        if summary.skipped_steps > 0 { format!(", {} steps skipped", summary.skipped_steps) } else { String::new() },
-    );
-    if let Some((value, step)) = summary.best {
-        println!("best {}: {value:.4} after step {step}, in {}", config.train.metric, RunFolder::best(folder).display());
-    }
-    println!("report: {}", report.display());
-    Ok(())
 }

@@ -54,6 +54,17 @@ impl<'a> WeightSlice<'a> {
         }
     }
 
+    /// The address of element `i`, which need not exist: for hints only.
+    pub(crate) fn address(&self, i: usize) -> *const u8 {
+        let start: *const u8 = match self {
+            WeightSlice::F32(w) => w.as_ptr().cast(),
+            WeightSlice::F64(w) => w.as_ptr().cast(),
+            WeightSlice::Bf16(w) => w.as_ptr().cast(),
+            WeightSlice::F16(w) => w.as_ptr().cast(),
+        };
+        start.wrapping_add(i * self.element_bytes())
+    }
+
     /// The rows `range` of a matrix with `columns` columns.
     ///
     /// # Panics

@@ -69,6 +69,7 @@ folder = "{folder}/run"
 }
 
 fn main() -> anyhow::Result<()> {
+    statetune::ssm_kernels::runtime::keep_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let (mut resume, mut documents) = (false, DOCUMENTS);
     let mut folder = PathBuf::from("runs/pretrain-tiny");

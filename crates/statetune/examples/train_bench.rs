@@ -19,6 +19,7 @@ const SEQUENCES: usize = 4;
 const LENGTH: usize = 128;
 
 fn main() -> anyhow::Result<()> {
+    statetune::ssm_kernels::runtime::keep_freed_memory();
     let option = |name: &str| {
         let arguments: Vec<String> = std::env::args().collect();
         arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1).cloned())

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    statetune::ssm_kernels::runtime::keep_freed_memory();
     let arguments = statetune::cli::Arguments::parse();
     match statetune::cli::run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

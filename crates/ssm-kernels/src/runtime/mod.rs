@@ -1,14 +1,16 @@
-//! What kernels run on: the SIMD level, the thread pool of a CPU device, disjoint writes, mapped files.
+//! What kernels run on: the SIMD level, the thread pool of a CPU device, disjoint writes, mapped files, freed memory.
 
 pub mod cpu;
 pub mod disjoint;
 pub mod level;
 pub mod mapped_file;
+pub mod memory;
 
 pub use cpu::Cpu;
 pub use disjoint::DisjointSlice;
 pub use level::Level;
 pub use mapped_file::MappedFile;
+pub use memory::keep_freed_memory;
 
 /// What can go wrong when a device is set up.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ mod avx2;
 mod avx512;
 mod lanes;
 mod portable;
+mod prefetch;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
@@ -16,6 +17,7 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use lanes::Lanes;
 pub use portable::Portable;
+pub(crate) use prefetch::prefetch;
 
 /// Calls a generic kernel `name::<L>(args)` with the lanes of a [`Level`](crate::Level).
 ///

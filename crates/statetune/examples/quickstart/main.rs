@@ -23,6 +23,7 @@ const WORLD_SEED: u64 = 1;
 const MARK: &str = ".quickstart";
 
 fn main() -> anyhow::Result<()> {
+    statetune::ssm_kernels::runtime::keep_freed_memory();
     let started = Instant::now();
     let folder = folder()?;
     prepare(&folder)?;

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::Sequences;
 use crate::conv1d::Conv1dInputs;
-use crate::scan::simd::group::{GROUP, Scratch, prefetch};
+use crate::scan::simd::group::{GROUP, Scratch};
+use crate::simd::prefetch;
 
 /// Channels worked on together: four cache lines of a row, so that few rows of a window share a set of the cache even
 /// where rows lie a multiple of 2 KiB apart.

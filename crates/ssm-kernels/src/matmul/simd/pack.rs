@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Left, Right};
 use crate::runtime::Level;
-use crate::simd::Lanes;
+use crate::simd::{Lanes, prefetch};
 use crate::{WeightSlice, dispatch_level};
 
 /// Fills panels of the left operand: `packed` holds whole panels of `mr` rows from `first_row` on, each `[k, mr]`.
@@ -62,6 +62,11 @@ pub(super) fn pack_right(
     }
 }
 
+/// How far ahead a stored matrix is asked for, in rows and in blocks of a row: the pieces that are read of a row are too
+/// short for the hardware to see where they go on.
+const ROWS_AHEAD: usize = 24;
+const BLOCKS_AHEAD: usize = 3;
+
 /// A block of a stored matrix: element (i, j) is at `at + i · stride + j`.
 #[derive(Clone, Copy)]
 struct Source<'a> {
@@ -85,6 +90,8 @@ unsafe fn pack_panel<L: Lanes>(panel: &mut [f32], source: Source<'_>, depth: usi
     if !transposed {
         for p in 0..depth {
             let row = &mut panel[p * nr..][..nr];
+            prefetch(source.weight.address(at + (p + ROWS_AHEAD) * stride));
+            prefetch(source.weight.address(at + (p + ROWS_AHEAD) * stride + 16));
             // SAFETY: `width` elements from at + p · stride on are inside the weight, as asserted.
             unsafe { widen::<L>(&mut row[..width], source.weight, at + p * stride) };
             row[width..].fill(0.0);
@@ -98,6 +105,7 @@ unsafe fn pack_panel<L: Lanes>(panel: &mut [f32], source: Source<'_>, depth: usi
     while p < depth {
         let len = BLOCK.min(depth - p);
         for j in 0..width {
+            prefetch(source.weight.address(at + j * stride + p + BLOCKS_AHEAD * BLOCK));
             // SAFETY: `len` elements of row j from p on are inside the weight, as asserted.
             unsafe { widen::<L>(&mut block[j * BLOCK..][..len], source.weight, at + j * stride + p) };
         }
@@ -122,7 +130,13 @@ unsafe fn widen<L: Lanes>(to: &mut [f32], weight: WeightSlice<'_>, at: usize) {
     // SAFETY: the caller vouches for `len` elements from `at` on; whole vectors are read while they last.
     unsafe {
         match weight {
-            WeightSlice::F32(w) => to.copy_from_slice(w.get_unchecked(at..at + len)),
+            // Most rows are a whole block or panel: copies of a constant size are moves, others a call of memcpy, which
+            // here costs more than the copy.
+            WeightSlice::F32(w) => match len {
+                16 => to.as_mut_ptr().copy_from_nonoverlapping(w.as_ptr().add(at), 16),
+                32 => to.as_mut_ptr().copy_from_nonoverlapping(w.as_ptr().add(at), 32),
+                _ => to.copy_from_slice(w.get_unchecked(at..at + len)),
+            },
             WeightSlice::Bf16(w) => {
                 let from = w.as_ptr().add(at).cast::<u16>();
                 for i in (0..whole).step_by(L::N) {

@@ -46,22 +46,6 @@ pub(crate) unsafe fn store_channels<L: Lanes>(p: *mut f32, w: usize, v: L::V, va
     }
 }
 
-/// Asks for the cache line at `p`; nothing happens where the address is not mapped.
-///
-/// Into the second cache: rows of `[T, D]` often lie a multiple of 2 KiB apart and would push each other out of the
-/// first.
-#[inline(always)]
-pub(crate) fn prefetch(p: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint; the address is never dereferenced.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = p;
-}
-
 /// The channels of group `g`.
 pub(crate) fn channels(g: usize, d_inner: usize) -> Range<usize> {
     g * GROUP..d_inner.min((g + 1) * GROUP)

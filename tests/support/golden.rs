@@ -14,7 +14,7 @@ use statetune_tensor::{DType, Device};
 #[path = "golden_folders.rs"]
 mod golden_folders;
 
-pub use golden_folders::{folders_with, json, name_of, root};
+pub use golden_folders::{count, folders_with, json, name_of, root};
 
 /// Values of a case: shape and numbers (integers too are exact in f64).
 #[derive(Debug, Clone)]

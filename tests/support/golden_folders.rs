@@ -46,3 +46,15 @@ pub fn json(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
+
+/// Files by which cases of any family are recognised.
+const MARKS: [&str; 5] = ["config.json", "expected.json", "method.json", "adapter_config.json", "cases.json"];
+
+/// Prints how many cases of a family were compared, and fails where there were none. A folder that `STATETUNE_GOLDEN`
+/// names may hold some families only, but not nothing.
+#[track_caller]
+pub fn count(family: &str, cases: usize) {
+    println!("golden {family}: {cases} cases");
+    let partial = std::env::var_os("STATETUNE_GOLDEN").is_some() && MARKS.iter().any(|mark| !folders_with(mark).is_empty());
+    assert!(cases > 0 || partial, "no golden case of {family} under {}", root().display());
+}

@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
@@ -14,6 +15,9 @@ const MAGIC: [u8; 8] = *b"STTOKENS";
 /// Raised when the layout, or how rows become tokens, changes.
 const VERSION: u32 = 1;
 const HEADER: usize = MAGIC.len() + 4 + 32 + 32;
+
+/// Loads of this process that have written; each has a temporary file of its own.
+static WRITERS: AtomicU64 = AtomicU64::new(0);
 
 /// Where the tokens of one split belong.
 #[derive(Debug)]
@@ -58,7 +62,8 @@ impl Entry {
             hint: "the token cache could not be written; free space, give another cache folder, or go without one",
         };
         let payload = bincode::encode_to_vec(dataset, bincode::config::standard()).map_err(|e| failed(std::io::Error::other(e)))?;
-        let temporary = self.file.with_extension(format!("{}.tmp", std::process::id()));
+        let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.file.with_extension(format!("{}.{writer}.tmp", std::process::id()));
         let write = || {
             if let Some(folder) = self.file.parent() {
                 std::fs::create_dir_all(folder)?;
@@ -70,7 +75,7 @@ impl Entry {
             std::fs::rename(&temporary, &self.file)
         };
         write().map_err(|source| {
-            // The first failure is the one to report; a leftover is overwritten next time.
+            // The first failure is the one to report.
             let _ = std::fs::remove_file(&temporary);
             failed(source)
         })

@@ -190,21 +190,7 @@ fn list(names: &[String]) -> String {
 /// The name nearest to `asked` by Levenshtein distance, if it is near enough to be a slip.
 pub(crate) fn nearest<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let limit = asked.chars().count().max(3) / 2 + 1;
-    let best = known.into_iter().map(|name| (distance(&asked.to_lowercase(), &name.to_lowercase()), name)).min()?;
+    let distance = |name: &str| strsim::levenshtein(&asked.to_lowercase(), &name.to_lowercase());
+    let best = known.into_iter().map(|name| (distance(name), name)).min()?;
     (best.0 <= limit).then(|| best.1.to_owned())
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -20,4 +20,4 @@ pub use error::{DataError, Result};
 pub use example::{ClassLabel, Counts, Dataset, Example};
 pub use packing::{PackedBatch, PackingPlan, evaluation_batches};
 pub use readers::load;
-pub use tokenizer::{Pool, Tokenizer};
+pub use tokenizer::{END_OF_TEXT, Pool, Tokenizer};

@@ -8,6 +8,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{DataError, Result};
 
+/// What ends a text unless something else is named: the token of the GPT-NeoX and Mamba vocabularies.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+
 /// Threads for tokenising.
 #[derive(Debug)]
 pub struct Pool(rayon::ThreadPool);

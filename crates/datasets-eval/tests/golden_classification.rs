@@ -46,8 +46,10 @@ fn golden_metrics_classification() {
         out_of_class(folder, tolerance);
         cases += 1;
     }
-    println!("golden metrics: {cases} cases");
-    assert!(cases > 0, "no classification cases under {}", golden_folders::root().display());
+    for later in ["bleu.json", "results.json"] {
+        folders_with(later).iter().for_each(|folder| println!("not yet: {}", golden_folders::name_of(folder)));
+    }
+    golden_folders::count("metrics", cases);
 }
 
 /// Token predictions, some of which are no label.

@@ -233,27 +233,45 @@ const PUBLISHED: [(&str, &str, usize); 17] = [
     ("qqp", "QQP/dev_subset7600.tsv", 7_600),
 ];
 
-/// Splits at spaces and knows nothing but the answers: the files are large, and only rows are counted.
+/// Splits at spaces and knows nothing but the answers: published files are large, and only rows are counted.
 const WORDS: &str = r#"{
     "version": "1.0", "added_tokens": [], "pre_tokenizer": { "type": "WhitespaceSplit" },
     "model": { "type": "WordLevel", "unk_token": "?", "vocab": { "?": 0, "0": 1, "1": 2, "2": 3 } }
 }"#;
 
+/// A folder of the shared data, if it is there.
+fn published(name: &str) -> Option<std::path::PathBuf> {
+    let folder = support::workspace().join("../shared/data").join(name);
+    if !folder.is_dir() {
+        println!("readers: no {}: the published files were left out", folder.display());
+    }
+    Some(folder).filter(|folder| folder.is_dir())
+}
+
+fn read_words(config: &DataConfig) -> Dataset {
+    let dataset = load(config, Split::Train, &support::tokenizer(WORDS), &Pool::new(2).unwrap(), None);
+    dataset.unwrap_or_else(|error| panic!("{error}"))
+}
+
 #[test]
 fn glue_as_published() {
-    let root = support::workspace().join("../shared/data/glue");
-    if !root.is_dir() {
-        return println!("readers: no {}: the published files were left out", root.display());
-    }
-    let (words, pool) = (support::tokenizer(WORDS), Pool::new(2).unwrap());
+    let Some(root) = published("glue") else { return };
     for (task, name, rows) in PUBLISHED {
-        let dataset = load(&glue(task, root.join(name)), Split::Train, &words, &pool, None);
-        let dataset = dataset.unwrap_or_else(|error| panic!("{error}"));
+        let dataset = read_words(&glue(task, root.join(name)));
         assert_eq!((dataset.counts.rows, dataset.counts.kept), (rows, rows), "{name}");
-        let task = GlueTask::named(task).unwrap();
-        for class in 0..task.labels.len() {
+        for class in 0..GlueTask::named(task).unwrap().labels.len() {
             assert!(dataset.examples.iter().any(|example| example.class == Some(class)), "{name} has no class {class}");
         }
+    }
+}
+
+#[test]
+fn dialogues_as_published() {
+    let Some(root) = published("samsum") else { return };
+    for (name, rows) in [("train.csv", 14_731), ("validation.csv", 818), ("test.csv", 819)] {
+        let config = DataConfig { max_tokens: 4096, ..of_format(Format::Csv, root.join(name)) };
+        let dataset = read_words(&templates(config, "{dialogue} ###", "{summary} ."));
+        assert_eq!((dataset.counts.rows, dataset.counts.kept), (rows, rows), "{name}");
     }
 }
 

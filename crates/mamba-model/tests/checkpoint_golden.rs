@@ -1,10 +1,11 @@
 //! Every golden model folder is opened; the same weights in other layouts must be the same tensors.
 
-mod checkpoint_support;
+#[path = "../../../tests/support/golden_folders.rs"]
+mod golden_folders;
 
 use std::path::Path;
 
-use checkpoint_support::{folders_with, golden_root};
+use golden_folders::{count, folders_with, root};
 use half::bf16;
 use statetune_mamba_model::checkpoint::{Checkpoint, EMBEDDING, LM_HEAD, expected_tensors};
 use statetune_mamba_model::config::ModelConfig;
@@ -12,9 +13,9 @@ use statetune_tensor::DType;
 
 #[test]
 fn golden_base_checkpoints() {
-    let root = golden_root();
+    let root = root();
     let mut cases = 0;
-    for folder in folders_with(&root, "config.json") {
+    for folder in folders_with("config.json") {
         let name = folder.strip_prefix(&root).unwrap().display().to_string();
         let checkpoint = Checkpoint::open(&folder).unwrap_or_else(|error| panic!("{error}"));
         checkpoint.check_finite().unwrap();
@@ -37,8 +38,7 @@ fn golden_base_checkpoints() {
             same_weights(&checkpoint, &Checkpoint::open(model).unwrap(), &folder);
         }
     }
-    println!("golden base: {cases} cases");
-    assert!(cases > 0, "no Mamba-1 folder under {}", root.display());
+    count("base", cases);
 }
 
 /// The same tensors, but for padding rows of the vocabulary, a tied head, and rounding to the stored type.

@@ -31,8 +31,7 @@ fn golden_base_models() {
         }
         cases += 1;
     }
-    println!("golden base: {cases} cases");
-    assert!(cases > 0, "no Mamba-1 model with io.safetensors under {}", golden::root().display());
+    golden::count("base", cases);
 }
 
 fn check(folder: &Path, name: &str, path: &ComputePath) {
@@ -48,6 +47,7 @@ fn check(folder: &Path, name: &str, path: &ComputePath) {
     let lengths: Vec<String> =
         io.tensors.keys().filter_map(|key| key.strip_suffix(".input_ids").map(str::to_owned)).collect();
     assert!(!lengths.is_empty(), "{name}: no `L<n>.input_ids`");
+    let (mut with_loss, mut with_gradients) = (0, 0);
     for length in lengths {
         let batch = Batch::new(&io.get(&format!("{length}.input_ids")).tokens()).unwrap();
         let patches = train_everything(&model);
@@ -66,6 +66,7 @@ fn check(folder: &Path, name: &str, path: &ComputePath) {
         if rows.is_empty() {
             continue; // a single token predicts nothing
         }
+        with_loss += 1;
         let loss = model.loss(&tape, &bound, &output.hidden, &rows, &targets, rows.len() as f64).unwrap().loss;
         let loss_expected = &expected.get(&format!("{length}.loss")).numbers;
         let found = [loss.tensor().item().unwrap()];
@@ -82,11 +83,23 @@ fn check(folder: &Path, name: &str, path: &ComputePath) {
             tolerance.gradient(compute, &at(&format!("{prefix}{parameter}")), &values.numbers, &found);
             checked += 1;
         }
-        if !double || checked > 0 {
+        if checked > 0 {
             assert_eq!(checked, patches.tensors().len(), "{name}: every parameter has a golden gradient");
+            with_gradients += 1;
         }
     }
+    assert!(with_loss == 0 || with_gradients > 0, "{name}: no length has gradients");
     decode(&model, &io, &tolerance, name, path);
+}
+
+#[test]
+fn golden_generation_beam() {
+    // Beam search comes with the generation tasks; its cases have to be readable until then.
+    for folder in golden::folders_with("cases.json") {
+        if golden::json(&folder.join("cases.json"))[0].get("num_beams").is_some() {
+            println!("not yet: {}", golden::name_of(&folder));
+        }
+    }
 }
 
 /// Patches that train every stored tensor.

@@ -1,7 +1,7 @@
 //! Speed of the products and of the fused cross-entropy, per level, as `METRIC:<name>:<value>:<unit>` lines.
 //!
-//! `cargo run --release -p statetune-ssm-kernels --example matmul_bench [threads]`. The peak of one core is measured in
-//! the same run: independent fused multiply-adds in registers.
+//! `cargo run --release -p statetune-ssm-kernels --example matmul_bench [threads]`. The peak is measured on
+//! one core in the same run (independent fused multiply-adds in registers) and multiplied by the threads.
 
 use std::hint::black_box;
 use std::time::Instant;

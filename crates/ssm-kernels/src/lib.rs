@@ -1,7 +1,7 @@
 //! Kernels for state space models: slices in, slices out.
 //!
 //! One folder per operation: a plain reference that reads like the formula (`reference.rs`, generic over `f32` and
-//! `f64`), a CPU SIMD version chosen at run time (`simd.rs`), and the public function in `mod.rs` that checks lengths
+//! `f64`), a CPU SIMD version chosen at run time (`simd`), and the public function in `mod.rs` that checks lengths
 //! and picks one of them. Nothing here knows a tensor, a tape or a model. This is the only crate with `unsafe`.
 //!
 //! Letters: T tokens, D `d_inner`, N `d_state`, K convolution width, S sequences, V vocabulary, I and O the input and

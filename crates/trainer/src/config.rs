@@ -212,6 +212,7 @@ impl RunConfig {
             table.try_into().map_err(|error| fail(explain(&error)))?
         };
         config.train.check().map_err(fail)?;
+        config.data.check()?;
         config.methods()?;
         Ok(config)
     }
@@ -224,7 +225,7 @@ impl RunConfig {
         Ok(self.methods.iter().map(|method| methods::parse(method.clone())).collect::<Result<_, _>>()?)
     }
 
-    /// The configuration as a file, every key present.
+    /// The configuration as a file, with every key that has a value.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a configuration that was read from TOML")
     }
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_the_nearest_key() {
         let error = parse(&format!("{MINIMAL}[train]\nlerning_rate = 1\n"), &[]).unwrap_err();
-        assert!(error.contains("did you mean `learning_rate`") && error.contains("line 9"), "{error}");
+        assert!(error.contains("did you mean `learning_rate`") && error.contains("line 10"), "{error}");
         let error = parse(MINIMAL, &["train.batchsize=3"]).unwrap_err();
         assert!(error.contains("did you mean `batch_size`"), "{error}");
         let error = parse(MINIMAL, &["methods.0.rnak=3"]).unwrap_err();

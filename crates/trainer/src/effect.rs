@@ -5,9 +5,6 @@ use statetune_tensor::Tensor;
 
 use crate::TrainError;
 
-/// After this many updates every tensor must differ from its start.
-const UPDATES: u64 = 3;
-
 /// Watches the first steps of a run.
 #[derive(Debug)]
 pub struct EffectCheck {
@@ -15,6 +12,9 @@ pub struct EffectCheck {
 }
 
 impl EffectCheck {
+    /// After this many updates every tensor must differ from its start.
+    pub const UPDATES: u64 = 3;
+
     /// Remembers the tensors as they are before the first update.
     pub fn new(patches: &Patches) -> EffectCheck {
         EffectCheck { start: Some(patches.tensors().iter().map(|t| t.buffer.tensor()).collect()) }
@@ -49,13 +49,13 @@ impl EffectCheck {
     /// # Errors
     /// [`TrainError::NoEffect`] for a tensor that has not moved after three.
     pub fn updated(&mut self, patches: &Patches, updates: u64) -> Result<(), TrainError> {
-        if updates < UPDATES {
+        if updates < Self::UPDATES {
             return Ok(());
         }
         let Some(start) = self.start.take() else { return Ok(()) };
         for (tensor, start) in patches.tensors().iter().zip(start) {
             if tensor.buffer.tensor().to_f64_vec() == start.to_f64_vec() {
-                let reason = format!("has not moved after {UPDATES} updates");
+                let reason = format!("has not moved after {} updates", Self::UPDATES);
                 return Err(TrainError::NoEffect { name: tensor.name.clone(), reason });
             }
         }

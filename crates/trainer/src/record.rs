@@ -78,23 +78,24 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log of a run folder. When a run is resumed after `step` steps, later lines are taken away first: the
-    /// run will write them again.
+    /// Opens the log of a run folder: a new one for a run at its beginning; the old one for a run resumed after some
+    /// steps, without its later lines, which the run will write again.
     ///
     /// # Errors
     /// The system refuses, or a line is no JSON object.
     pub fn open(folder: &Path, resumed_after: Option<u64>) -> Result<Log, TrainError> {
         let path = folder.join("metrics.jsonl");
-        if let Some(step) = resumed_after {
-            let kept: String = read(folder)?
+        let kept: String = match resumed_after {
+            Some(step) => read(folder)?
                 .into_iter()
                 .filter(|line| line["step"].as_u64().is_some_and(|s| s <= step))
                 .map(|line| format!("{line}\n"))
-                .collect();
-            let temporary = path.with_extension("tmp");
-            fs::write(&temporary, kept).map_err(|source| io_error(&temporary, "write", source))?;
-            fs::rename(&temporary, &path).map_err(|source| io_error(&path, "replace", source))?;
-        }
+                .collect(),
+            None => String::new(),
+        };
+        let temporary = path.with_extension("tmp");
+        fs::write(&temporary, kept).map_err(|source| io_error(&temporary, "write", source))?;
+        fs::rename(&temporary, &path).map_err(|source| io_error(&path, "replace", source))?;
         let file = OpenOptions::new().create(true).append(true).open(&path);
         Ok(Log { file: file.map_err(|source| io_error(&path, "open", source))?, path })
     }

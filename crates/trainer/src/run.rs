@@ -112,6 +112,10 @@ impl Run<'_> {
         if self.train.examples.is_empty() {
             return Err(TrainError::NothingToDo { reason: "there is no training example".into() });
         }
+        if self.validation.is_none() && (settings.early_stop > 0 || settings.metric != "loss") {
+            let reason = "`train.early_stop` and `train.metric` need `data.validation`: there is nothing to evaluate on";
+            return Err(TrainError::NothingToDo { reason: reason.into() });
+        }
         let classes = self.validation.is_some_and(|validation| !validation.classes.is_empty());
         if self.validation.is_some() && settings.metric != "loss" && !classes {
             let metric = &settings.metric;
@@ -137,6 +141,8 @@ impl Run<'_> {
             None => None,
         };
         let resumed = newest.is_some();
+        // Until the first updates are made, what a run starts from is what its tensors must move away from.
+        let effect = EffectCheck::new(adapter.patches());
         let (adapter, optimizer, progress) = match newest {
             Some((_, path)) => checkpoint::load(&path, self.model, new_optimizer)?,
             None => {
@@ -144,8 +150,8 @@ impl Run<'_> {
                 (adapter, optimizer, Progress::default())
             }
         };
-        let log = self.folder.map(|folder| Log::open(folder, resume.then_some(progress.step))).transpose()?;
-        let effect = if progress.step == 0 { EffectCheck::new(adapter.patches()) } else { EffectCheck::passed() };
+        let log = self.folder.map(|folder| Log::open(folder, resumed.then_some(progress.step))).transpose()?;
+        let effect = if optimizer.updates() < EffectCheck::UPDATES { effect } else { EffectCheck::passed() };
         let share_prefix = settings.share_prefix && !adapter.patches().has_dropout();
         let mut looped = Loop {
             run: self,
@@ -203,7 +209,8 @@ impl Loop<'_> {
     /// Steps until `total`, with all that happens between; returns whether it stopped early.
     fn run_to(&mut self, total: u64) -> Result<bool, TrainError> {
         let settings = self.run.settings;
-        let mut stopped_early = false;
+        // A run that is resumed after it stopped early stays stopped.
+        let mut stopped_early = self.out_of_patience();
         while self.progress.step < total && !stopped_early {
             let started = Instant::now();
             let (loss, gradient_norm) = self.step()?;
@@ -326,7 +333,12 @@ impl Loop<'_> {
         } else {
             self.progress.evaluations_without_gain += 1;
         }
-        Ok(settings.early_stop > 0 && self.progress.evaluations_without_gain >= settings.early_stop)
+        Ok(self.out_of_patience())
+    }
+
+    fn out_of_patience(&self) -> bool {
+        let patience = self.run.settings.early_stop;
+        patience > 0 && self.progress.evaluations_without_gain >= patience
     }
 
     fn save(&mut self) -> Result<(), TrainError> {

@@ -9,10 +9,8 @@ use super::template::Template;
 use crate::cache::Entry;
 use crate::config::config_error;
 use crate::tasks::glue::GlueTask;
+use crate::tokenizer::END_OF_TEXT;
 use crate::{ClassLabel, Counts, DataConfig, DataError, Dataset, Example, Format, OnTooLong, Pool, Result, Split, Tokenizer};
-
-/// What ends a completion unless the configuration says otherwise: the token of the GPT-NeoX and Mamba vocabularies.
-const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// Reads and tokenises a split, or takes it from the cache in the folder `cache` if it is there and whole.
 ///

@@ -43,7 +43,8 @@ fn json_row(content: &str, line: usize, file: &Path) -> Result<Row> {
     let object = match serde_json::from_str(content) {
         Ok(Value::Object(object)) => object,
         Ok(other) => return Err(error(kind(&other).into())),
-        Err(cause) => return Err(error(format!("invalid JSON ({cause})"))),
+        // It counts lines within this one.
+        Err(cause) => return Err(error(format!("invalid JSON ({cause})").replace(" at line 1 column ", " at column "))),
     };
     let mut names = Vec::with_capacity(object.len());
     let mut values = Vec::with_capacity(object.len());
@@ -72,44 +73,68 @@ fn kind(value: &Value) -> &'static str {
 
 /// The first `limit` rows of a CSV file with a header (RFC 4180: quoted fields may hold commas and line ends).
 pub(super) fn csv_rows(text: &str, file: &Path, limit: usize) -> Result<Vec<Row>> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
-    let failed = |line: u64, error: csv::Error| DataError::Row {
-        file: file.into(),
-        line: error.position().map_or(line, csv::Position::line) as usize,
-        expected: "comma-separated values".into(),
-        found: error.to_string(),
-        hint: "correct the row".into(),
-    };
-    let names: Arc<[String]> = reader.headers().map_err(|error| failed(1, error))?.iter().map(String::from).collect();
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+    let mut record = csv::StringRecord::new();
+    next_record(&mut reader, &mut record, text, file)?;
+    let names: Arc<[String]> = record.iter().map(String::from).collect();
     let mut rows = Vec::new();
-    let mut last = (1, 0);
-    for record in reader.records().take(limit) {
-        let record = record.map_err(|error| failed(1, error))?;
-        let position = record.position().expect("records of a reader have positions");
-        let line = position.line() as usize;
-        last = (line, position.byte() as usize);
-        let values: Vec<Cell> = record.iter().map(|value| Ok(value.into())).collect();
-        check_width(file, line, names.len(), values.len(), "quote fields that hold commas or line ends")?;
-        rows.push(Row { line, names: names.clone(), values });
-    }
-    // The reader takes a quote that never closes as closed by the end of the file, which may be the sign of a cut one.
-    if reader.is_done() && text[last.1..].bytes().filter(|&byte| byte == b'"').count() % 2 == 1 {
-        return Err(DataError::Row {
-            file: file.into(),
-            line: last.0,
-            expected: "as many opening as closing quotes".into(),
-            found: "a quote that is not closed before the file ends".into(),
-            hint: "is the file cut short? A quote inside a quoted field is written twice".into(),
-        });
+    while rows.len() < limit {
+        let Some(line) = next_record(&mut reader, &mut record, text, file)? else { break };
+        check_width(file, line, names.len(), record.len(), "quote fields that hold commas or line ends")?;
+        rows.push(Row { line, names: names.clone(), values: record.iter().map(|value| Ok(value.into())).collect() });
     }
     Ok(rows)
+}
+
+/// Reads the next record, whose line it returns; `None` at the end.
+fn next_record(
+    reader: &mut csv::Reader<&[u8]>,
+    record: &mut csv::StringRecord,
+    text: &str,
+    file: &Path,
+) -> Result<Option<usize>> {
+    let start = reader.position().clone();
+    let read = reader.read_record(record);
+    // The reader still has the end of the line before, and blank lines, in front of it.
+    let ahead = &text[start.byte() as usize..reader.position().byte() as usize];
+    let source = ahead.trim_start_matches(['\r', '\n']);
+    let line = start.line() as usize + ahead[..ahead.len() - source.len()].matches('\n').count();
+    let error = |expected: &str, found: String, hint: &str| {
+        Err(DataError::Row { file: file.into(), line, expected: expected.into(), found, hint: hint.into() })
+    };
+    match read {
+        Ok(false) => Ok(None),
+        Ok(true) if is_well_quoted(record, source) => Ok(Some(line)),
+        Ok(true) => error(
+            "fields without quotes, or quoted with those inside written twice",
+            "a quote out of place, or none to close one".into(),
+            "correct the quotes; is the file cut short?",
+        ),
+        Err(cause) => error("comma-separated values", cause.to_string(), "correct the row"),
+    }
+}
+
+/// Whether a record is written as RFC 4180 has it. The reader itself makes what it can of broken quotes, such as one row
+/// of two.
+fn is_well_quoted(record: &csv::StringRecord, source: &str) -> bool {
+    let mut rest = source;
+    for value in record {
+        let written = match rest.starts_with('"') {
+            true => format!("\"{}\"", value.replace('"', "\"\"")),
+            false if value.contains('"') => return false,
+            false => value.to_owned(),
+        };
+        let Some(after) = rest.strip_prefix(&written) else { return false };
+        rest = after.strip_prefix(',').unwrap_or(after);
+    }
+    true
 }
 
 /// The first `limit` rows of a GLUE file: tabs, no quoting (a quote is a character, as in the benchmark's own reader).
 pub(super) fn glue_rows(text: &str, file: &Path, task: &GlueTask, limit: usize) -> Result<Vec<Row>> {
     let mut lines = lines(text);
     let columns: Vec<String> = match task.has_header {
-        true => lines.next().map_or("", |(_, header)| header).split('\t').map(String::from).collect(),
+        true => lines.next().into_iter().flat_map(|(_, header)| header.split('\t')).map(String::from).collect(),
         false => task.layouts[0].iter().map(|&name| name.into()).collect(),
     };
     if !task.layouts.iter().any(|layout| columns.iter().map(String::as_str).eq(layout.iter().copied())) {

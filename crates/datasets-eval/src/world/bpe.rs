@@ -10,8 +10,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
-/// The token between documents and after every answer, id 0.
-pub const END_OF_TEXT: &str = "<|endoftext|>";
+use crate::END_OF_TEXT;
 
 /// Tokens that have to be whole for the feeling task: its labels as completions have them, and bare.
 const WHOLE: [&str; 4] = [" 0", " 1", "0", "1"];

@@ -1,41 +1,13 @@
-//! What the checkpoint tests share: where the golden cases are, a small model, and writers of torch files by hand.
+//! What the checkpoint tests share: a small model and writers of torch files by hand.
 #![allow(dead_code)] // every test binary uses its own part
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use statetune_mamba_model::ModelError;
 use statetune_mamba_model::checkpoint::{SaveOptions, TensorToSave, expected_tensors, save_hugging_face};
 use statetune_mamba_model::config::MambaConfig;
 use statetune_tensor::DType;
-
-/// The folder of the golden cases: `STATETUNE_GOLDEN`, else beside the repository, else the selection in it.
-pub fn golden_root() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    match std::env::var_os("STATETUNE_GOLDEN") {
-        // A relative path is relative to where the runner was started: the workspace.
-        Some(root) => workspace.join(root),
-        None => {
-            let beside = workspace.join("../shared/golden");
-            if beside.is_dir() { beside } else { workspace.join("tests/golden") }
-        }
-    }
-}
-
-/// All folders under `root`, itself included, that hold a file of this name; sorted.
-pub fn folders_with(root: &Path, file: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut open = vec![root.to_path_buf()];
-    while let Some(folder) = open.pop() {
-        let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        open.extend(entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()));
-        if folder.join(file).is_file() {
-            found.push(folder);
-        }
-    }
-    found.sort();
-    found
-}
 
 /// Two layers, every dimension another number. Comes back from its file unchanged but for `dtype`.
 pub fn small_config() -> MambaConfig {

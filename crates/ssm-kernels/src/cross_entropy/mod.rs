@@ -3,14 +3,19 @@
 //! A block's logits are one product with the head's weight; softmax turns them into their own gradient in place; one
 //! more product gives dx, and one dw where the head is trained. Memory: [`ROWS_PER_BLOCK`] · V numbers. The rows are
 //! those that carry a label; gathering them is the caller's part.
+//!
+//! The products are those of `matmul`. The softmax is a task per row: in `f32` on vectors at every level but the
+//! reference, and by the reference otherwise. A row's results do not depend on the rows around it.
 
 mod reference;
+mod simd;
 #[cfg(test)]
 mod tests;
 
 use crate::matmul::{matmul_nn, matmul_nt, matmul_tn};
+use crate::real::{as_f32, as_f32_mut};
 use crate::runtime::DisjointSlice;
-use crate::{Cpu, Real, WeightSlice};
+use crate::{Cpu, Level, Real, WeightSlice};
 
 /// Rows whose logits are held at once: enough to make reading the weight cheap, few enough for [rows, V] to stay small
 /// (26 MB for V = 50,280).
@@ -18,7 +23,7 @@ pub const ROWS_PER_BLOCK: usize = 128;
 
 /// losses\[r\] = logsumexp(x_r · Wᵀ) - (x_r · Wᵀ)\[targets\[r\]\] for x `[rows, k]`, w `[vocab, k]`, and where asked for:
 ///
-/// - `argmax` `[rows]`: the index of the largest logit, the lowest among equals;
+/// - `argmax` `[rows]`: the index of the largest logit, the lowest among equals; NaNs never win;
 /// - `dx` `[rows, k]`, overwritten: grad_scale · dlogits · W;
 /// - `dw` `[vocab, k]`, accumulated into: grad_scale · dlogitsᵀ · x.
 ///
@@ -62,10 +67,10 @@ pub fn linear_cross_entropy<T: Real>(
         cpu.for_each_chunk(logits, vocab, |r, logits| {
             if let Some(argmax) = &argmax {
                 // SAFETY: row r belongs to task r alone.
-                unsafe { argmax.range_mut(start + r..start + r + 1)[0] = reference::argmax(logits) };
+                unsafe { argmax.range_mut(start + r..start + r + 1)[0] = row_argmax(cpu.level(), logits) };
             }
             let target = targets[start + r] as usize;
-            let loss = reference::softmax_cross_entropy(logits, target, grad_scale);
+            let loss = row_loss(cpu.level(), logits, target, grad_scale);
             // SAFETY: row r belongs to task r alone.
             unsafe { block_losses.range_mut(r..r + 1)[0] = loss };
         });
@@ -76,5 +81,24 @@ pub fn linear_cross_entropy<T: Real>(
         if let Some(dw) = dw.as_deref_mut() {
             matmul_tn(cpu, dw, logits, x, T::ONE, vocab, k, count, true);
         }
+    }
+}
+
+/// The loss of one row, whose logits become their gradient if `grad_scale` is given.
+fn row_loss<T: Real>(level: Level, logits: &mut [T], target: usize, grad_scale: Option<T>) -> T {
+    if level != Level::Reference
+        && let Some(logits) = as_f32_mut(logits)
+    {
+        let grad_scale = grad_scale.map(|scale| scale.to_f64() as f32);
+        return T::from_f32(simd::softmax_cross_entropy(level, logits, target, grad_scale));
+    }
+    reference::softmax_cross_entropy(logits, target, grad_scale)
+}
+
+/// The lowest index of the largest logit of one row.
+fn row_argmax<T: Real>(level: Level, logits: &[T]) -> u32 {
+    match as_f32(logits) {
+        Some(logits) if level != Level::Reference => simd::argmax(level, logits),
+        _ => reference::argmax(logits),
     }
 }

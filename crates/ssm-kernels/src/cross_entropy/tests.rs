@@ -1,4 +1,7 @@
-//! The fused loss against the formula on whole logits, its gradients against differences, and ties, NaN and threads.
+//! The fused loss against the formula on whole logits, its gradients against differences, ties, NaN and threads; the
+//! softmax of one row in `rows`.
+
+mod rows;
 
 use super::*;
 use crate::testing::{Stored, assert_close, assert_same_bits, every_level, numbers, reference, widen};
@@ -139,16 +142,16 @@ fn ties_go_to_the_lowest_index_and_nan_is_kept() {
 
 #[test]
 fn threads_do_not_change_bits() {
-    let (rows, vocab, k) = (ROWS_PER_BLOCK + 20, 300, 24);
+    let (rows, vocab, k) = (ROWS_PER_BLOCK + 20, 1_300, 24);
     let (x, w) = (numbers(rows * k, 1), numbers(vocab * k, 2));
     let targets = targets(rows, vocab);
     assert_same_bits("cross entropy", |cpu| {
         let (mut l, mut dx, mut dw) = (vec![0.0; rows], vec![0.0; rows * k], vec![0.0; vocab * k]);
-        let weight = WeightSlice::F32(&w);
+        let (weight, mut argmax) = (WeightSlice::F32(&w), vec![0; rows]);
         linear_cross_entropy(
             cpu,
             &mut l,
-            None,
+            Some(&mut argmax),
             Some(&mut dx),
             Some(&mut dw),
             &x,
@@ -159,6 +162,27 @@ fn threads_do_not_change_bits() {
             vocab,
             k,
         );
-        [l, dx, dw].concat()
+        let argmax = argmax.into_iter().map(|a| a as f32).collect();
+        [l, dx, dw, argmax].concat()
     });
+}
+
+/// Equal rows have equal bits wherever they lie in the batch.
+#[test]
+fn a_row_does_not_depend_on_the_batch() {
+    let (rows, vocab, k) = (ROWS_PER_BLOCK + 9, 700, 5);
+    let mut x = numbers(rows * k, 1);
+    let copies = [0, 1, 7, ROWS_PER_BLOCK - 1, ROWS_PER_BLOCK, rows - 1];
+    copies.iter().for_each(|r| x.copy_within(3 * k..4 * k, r * k));
+    let w = numbers(vocab * k, 2);
+    for cpu in every_level() {
+        let (mut l, mut a, mut dx) = (vec![0f32; rows], vec![0; rows], vec![0.0; rows * k]);
+        let (weight, targets) = (WeightSlice::F32(&w), vec![11; rows]);
+        let (argmax, d) = (Some(&mut a[..]), Some(&mut dx[..]));
+        linear_cross_entropy(&cpu, &mut l, argmax, d, None, &x, weight, &targets, 0.5, rows, vocab, k);
+        for r in copies {
+            assert_eq!((l[r], a[r]), (l[3], a[3]), "{cpu:?} row {r}");
+            assert_eq!(dx[r * k..(r + 1) * k], dx[3 * k..4 * k], "{cpu:?} row {r}");
+        }
+    }
 }

@@ -49,7 +49,7 @@ fn gradients_match_differences() {
     let dy = vec![1.0; x.len()];
     let moved = |h: f64| x.iter().map(|x| x + h).collect::<Vec<_>>();
     let cpu = reference();
-    let mut check = |f: fn(&Cpu, &mut [f64], &[f64]), df: fn(&Cpu, &mut [f64], &[f64], &[f64])| {
+    let check = |f: fn(&Cpu, &mut [f64], &[f64]), df: fn(&Cpu, &mut [f64], &[f64], &[f64])| {
         let (mut up, mut down, mut dx) = (dy.clone(), dy.clone(), dy.clone());
         f(&cpu, &mut up, &moved(1e-6));
         f(&cpu, &mut down, &moved(-1e-6));
@@ -60,6 +60,71 @@ fn gradients_match_differences() {
     };
     check(silu, silu_backward);
     check(softplus, softplus_backward);
+}
+
+/// Every function of `a` and `b`, by name.
+fn all(cpu: &Cpu, a: &[f32], b: &[f32]) -> Vec<(&'static str, Vec<f32>)> {
+    type Function = fn(&Cpu, &mut [f32], &[f32], &[f32]);
+    let functions: [(&str, Function); 9] = [
+        ("silu", |cpu, y, a, _| silu(cpu, y, a)),
+        ("silu_backward", |cpu, y, a, b| silu_backward(cpu, y, b, a)),
+        ("softplus", |cpu, y, a, _| softplus(cpu, y, a)),
+        ("softplus_backward", |cpu, y, a, b| softplus_backward(cpu, y, b, a)),
+        ("add", add),
+        ("mul", mul),
+        ("scale", |cpu, y, a, _| scale(cpu, y, a, -0.3)),
+        ("neg_exp", |cpu, y, a, _| neg_exp(cpu, y, a)),
+        ("axpy", |cpu, y, a, b| {
+            y.copy_from_slice(b);
+            axpy(cpu, y, 0.7, a);
+        }),
+    ];
+    let run = |f: Function| {
+        let mut y = vec![9.0; a.len()];
+        f(cpu, &mut y, a, b);
+        y
+    };
+    functions.into_iter().map(|(name, f)| (name, run(f))).collect()
+}
+
+/// NaN stays NaN, and far out and at infinity every level says what the reference says.
+#[test]
+fn ends_and_nan() {
+    let ends =
+        [0.0, -0.0, 1e-30, -1e-30, 60.0, -60.0, 88.0, -100.0, 100.0, 1e4, -1e4, f32::INFINITY, f32::NEG_INFINITY];
+    let a: Vec<f32> = ends.into_iter().chain([f32::NAN; 6]).collect();
+    let b = vec![0.5; a.len()];
+    let expected = all(&reference(), &a, &b);
+    for cpu in every_level() {
+        for ((name, found), (_, expected)) in all(&cpu, &a, &b).into_iter().zip(&expected) {
+            for (i, (&y, &e)) in found.iter().zip(expected).enumerate() {
+                // Below the smallest normal number the fast exponential may flush to zero; e^88 keeps its digits.
+                let close = y == e || (y - e).abs() <= 2e-6 * e.abs() + 1e-36 || y.is_nan() && e.is_nan();
+                assert!(close, "{name} of {} at {cpu:?}: {y} instead of {e}", a[i]);
+            }
+        }
+    }
+}
+
+/// An element has the same bits in a whole vector, in the rest after it, and alone.
+#[test]
+fn position_does_not_change_bits() {
+    let spread = |stream| -> Vec<f32> { numbers(83, stream).into_iter().map(|x| 9.0 * x).collect() };
+    let (a, b) = (spread(1), spread(2));
+    for cpu in every_level() {
+        let whole = all(&cpu, &a, &b);
+        for part in [0..1, 3..83, 15..40, 80..83, 82..83] {
+            for ((name, found), (_, whole)) in all(&cpu, &a[part.clone()], &b[part.clone()]).iter().zip(&whole) {
+                assert_eq!(found[..], whole[part.clone()], "{name} at {cpu:?}, {part:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_bits() {
+    let (a, b) = (numbers(3 * CHUNK + 5, 1), numbers(3 * CHUNK + 5, 2));
+    assert_same_bits("elementwise", |cpu| all(cpu, &a, &b).into_iter().flat_map(|(_, y)| y).collect());
 }
 
 #[test]

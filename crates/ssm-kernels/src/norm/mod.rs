@@ -2,12 +2,17 @@
 //!
 //! normed = sum · rstd · weight with sum = x + residual and rstd = 1 / √(mean(sum²) + eps), per row (Zhang & Sennrich,
 //! "Root Mean Square Layer Normalization", 2019, equation 4, with the epsilon of the Mamba code).
+//!
+//! `f32` runs on vectors at every level but the reference, in tasks of so many rows as the width of a row says. A row's
+//! outputs do not depend on the rows around it; the gradient of the weight adds up in blocks of rows, in order.
 
 mod reference;
+mod simd;
 #[cfg(test)]
 mod tests;
 
-use crate::{Cpu, Real};
+use crate::real::{as_f32, as_f32_mut};
+use crate::{Cpu, Level, Real};
 
 /// Adds the residual and normalises: `normed`, `sum`, `x`, `residual` are `[rows, cols]`, `rstd` `[rows]`, `weight`
 /// `[cols]`.
@@ -36,6 +41,12 @@ pub fn add_rms_norm<T: Real>(
     assert_eq!(x.len(), size, "x is not [rows, cols] = [{rows}, {cols}]");
     assert_eq!(residual.map_or(size, <[T]>::len), size, "residual is not [rows, cols] = [{rows}, {cols}]");
     assert_eq!(weight.len(), cols, "weight is not [cols] = [{cols}]");
+    if cpu.level() != Level::Reference
+        && let (Some(normed), Some(x), Some(weight)) = (as_f32_mut(normed), as_f32(x), as_f32(weight))
+    {
+        let (sum, rstd) = (sum.and_then(as_f32_mut), rstd.and_then(as_f32_mut));
+        return simd::add_rms_norm(cpu, normed, sum, rstd, x, residual.and_then(as_f32), weight, eps, cols);
+    }
     reference::add_rms_norm(cpu, normed, sum, rstd, x, residual, weight, eps, cols);
 }
 
@@ -67,6 +78,14 @@ pub fn rms_norm_backward<T: Real>(
     assert_eq!(sum.len(), size, "sum is not [rows, cols] = [{rows}, {cols}]");
     assert_eq!(rstd.len(), rows, "rstd is not [rows] = [{rows}]");
     assert_eq!(weight.len(), cols, "weight is not [cols] = [{cols}]");
+    if cpu.level() != Level::Reference
+        && let (Some(d_normed), Some(sum), Some(rstd), Some(weight)) =
+            (as_f32(d_normed), as_f32(sum), as_f32(rstd), as_f32(weight))
+    {
+        let (d_sum_out, d_weight) = (d_sum_out.and_then(as_f32_mut), d_weight.and_then(as_f32_mut));
+        let d_sum_in = d_sum_in.and_then(as_f32);
+        return simd::rms_norm_backward(cpu, d_sum_out, d_weight, d_normed, d_sum_in, sum, rstd, weight, cols);
+    }
     if let Some(d_sum_out) = d_sum_out {
         reference::d_sum(cpu, d_sum_out, d_normed, d_sum_in, sum, rstd, weight, cols);
     }

@@ -3,7 +3,24 @@
 use super::*;
 use crate::testing::{assert_close, assert_same_bits, every_level, numbers, reference, widen};
 
-const SHAPES: [(usize, usize); 8] = [(1, 1), (1, 7), (2, 8), (3, 33), (5, 64), (17, 100), (40, 259), (0, 5)];
+/// The last three take several tasks.
+const SHAPES: [(usize, usize); 15] = [
+    (0, 5),
+    (1, 1),
+    (1, 7),
+    (2, 8),
+    (2, 15),
+    (7, 16),
+    (3, 17),
+    (4, 31),
+    (3, 33),
+    (5, 64),
+    (17, 100),
+    (40, 259),
+    (1000, 33),
+    (70, 300),
+    (19, 2051),
+];
 const EPS: f64 = 1e-5;
 
 fn check(rows: usize, cols: usize, with_residual: bool) {
@@ -46,7 +63,8 @@ fn check(rows: usize, cols: usize, with_residual: bool) {
         // The gradient of a row scales with rstd, which is large where a short row is close to zero.
         let largest = dx.iter().fold(1.0, |a: f64, b| a.max(b.abs()));
         assert_close(&format!("d_sum {name}"), &da, &dx, 1e-5 * largest);
-        assert_close(&format!("d_weight {name}"), &db, &dw, 1e-5);
+        let largest = dw.iter().fold(1.0, |a: f64, b| a.max(b.abs()));
+        assert_close(&format!("d_weight {name}"), &db, &dw, 1e-5 * largest);
     }
 }
 
@@ -122,7 +140,7 @@ fn gradients_match_differences() {
 
 #[test]
 fn threads_do_not_change_bits() {
-    let (rows, cols) = (70, 300);
+    let (rows, cols) = (200, 300);
     let (x, weight, dy) = (numbers(rows * cols, 1), numbers(cols, 2), numbers(rows * cols, 3));
     assert_same_bits("norm", |cpu| {
         let (mut normed, mut rstd) = (vec![0.0; rows * cols], vec![0.0; rows]);
@@ -131,4 +149,83 @@ fn threads_do_not_change_bits() {
         rms_norm_backward(cpu, Some(&mut dx), Some(&mut dw), &dy, None, &x, &rstd, &weight, rows, cols);
         [normed, dx, dw].concat()
     });
+}
+
+/// The gradients of 130 rows of 259, in several tasks.
+fn gradients(cpu: &Cpu, wants_sum: bool, wants_weight: bool) -> (Option<Vec<f32>>, Option<Vec<f32>>) {
+    let (rows, cols) = (130, 259);
+    let [x, dy, d_in] = [1, 2, 3].map(|stream| numbers(rows * cols, stream));
+    let (weight, rstd) = (numbers(cols, 4), numbers(rows, 5));
+    // Not zero, to see that gradients are overwritten.
+    let mut dx = wants_sum.then(|| vec![7.0; rows * cols]);
+    let mut dw = wants_weight.then(|| vec![7.0; cols]);
+    let (to_dx, to_dw) = (dx.as_deref_mut(), dw.as_deref_mut());
+    rms_norm_backward(cpu, to_dx, to_dw, &dy, Some(&d_in), &x, &rstd, &weight, rows, cols);
+    (dx, dw)
+}
+
+/// Each gradient asked for alone has the bits it has beside the other.
+#[test]
+fn gradients_do_not_depend_on_what_else_is_asked() {
+    for cpu in every_level() {
+        let both = gradients(&cpu, true, true);
+        assert_eq!(gradients(&cpu, true, false), (both.0, None), "{cpu:?}");
+        assert_eq!(gradients(&cpu, false, true), (None, both.1), "{cpu:?}");
+    }
+}
+
+/// A row has the bits in a batch that it has alone.
+#[test]
+fn a_row_does_not_depend_on_the_batch() {
+    let (rows, cols) = (90, 301);
+    let [x, residual, dy, d_in] = [1, 2, 3, 4].map(|stream| numbers(rows * cols, stream));
+    let weight = numbers(cols, 5);
+    for cpu in every_level() {
+        let run = |of: std::ops::Range<usize>| {
+            let (count, of) = (of.len(), of.start * cols..of.end * cols);
+            let (mut normed, mut sum, mut rstd) = (vec![0.0; of.len()], vec![0.0; of.len()], vec![0.0; count]);
+            let (x, residual) = (&x[of.clone()], Some(&residual[of.clone()]));
+            let (keep, scale) = (Some(&mut sum[..]), Some(&mut rstd[..]));
+            add_rms_norm(&cpu, &mut normed, keep, scale, x, residual, &weight, EPS, count, cols);
+            let mut dx = vec![0.0; of.len()];
+            let (dy, d_in) = (&dy[of.clone()], Some(&d_in[of]));
+            rms_norm_backward(&cpu, Some(&mut dx), None, dy, d_in, &sum, &rstd, &weight, count, cols);
+            [normed, sum, dx, rstd]
+        };
+        let whole = run(0..rows);
+        for r in [0, 1, 53, 54, 89] {
+            let alone = run(r..r + 1);
+            for i in 0..3 {
+                assert_eq!(alone[i], whole[i][r * cols..(r + 1) * cols], "{cpu:?} row {r} output {i}");
+            }
+            assert_eq!(alone[3][0], whole[3][r], "{cpu:?} rstd of row {r}");
+        }
+    }
+}
+
+/// Rows of zeros, of large numbers and with a NaN, each beside ordinary ones.
+#[test]
+fn extreme_rows() {
+    let (rows, cols) = (4, 37);
+    let mut x = numbers(rows * cols, 1);
+    x[..cols].fill(0.0);
+    x[cols..2 * cols].iter_mut().for_each(|x| *x *= 1e15);
+    x[2 * cols + 36] = f32::NAN;
+    let ones = vec![1.0; cols];
+    for cpu in every_level() {
+        let (mut normed, mut rstd) = (vec![9f32; rows * cols], vec![9f32; rows]);
+        add_rms_norm(&cpu, &mut normed, None, Some(&mut rstd), &x, None, &ones, EPS, rows, cols);
+        assert!(normed[..cols].iter().all(|&y| y == 0.0), "{cpu:?}");
+        assert!((f64::from(rstd[0]) * EPS.sqrt() - 1.0).abs() < 1e-6, "{cpu:?}");
+        for r in [1, 3] {
+            let square: f64 = normed[r * cols..(r + 1) * cols].iter().map(|&y| f64::from(y).powi(2)).sum();
+            assert!((square / cols as f64 - 1.0).abs() < 1e-4, "{cpu:?} row {r}: mean square {square}");
+        }
+        assert!(normed[2 * cols..3 * cols].iter().all(|y| y.is_nan()) && rstd[2].is_nan(), "{cpu:?}");
+        let (mut dx, mut dw) = (vec![9f32; rows * cols], vec![9f32; cols]);
+        let dy = numbers(rows * cols, 2);
+        rms_norm_backward(&cpu, Some(&mut dx), Some(&mut dw), &dy, None, &x, &rstd, &ones, rows, cols);
+        assert!(dx[2 * cols..3 * cols].iter().all(|d| d.is_nan()) && dw[36].is_nan(), "{cpu:?}");
+        assert!(dx[..2 * cols].iter().chain(&dx[3 * cols..]).all(|d| d.is_finite()), "{cpu:?}");
+    }
 }

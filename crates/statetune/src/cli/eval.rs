@@ -21,13 +21,7 @@ pub(super) fn run(arguments: &EvalArguments, output: Output) -> anyhow::Result<(
         })?),
     };
     let adapter = match &path {
-        Some(path) => {
-            let loaded = Adapter::load(path, &model)?;
-            for key in loaded.unused.iter().filter(|_| !output.quiet) {
-                eprintln!("note: {}: `{key}` has no effect", path.display());
-            }
-            loaded.adapter
-        }
+        Some(path) => setup::adapter(path, &model, output)?,
         None => Adapter::new(&model, Vec::new(), 0)?,
     };
     let data = statetune_datasets_eval::DataConfig { train: None, ..config.data.clone() };

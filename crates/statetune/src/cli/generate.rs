@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
     let model = setup::model(&model_path, &device)?;
     let tokenizer = setup::tokenizer(arguments.tokenizer.as_ref().unwrap_or(&tokenizer_path), &model)?;
     let adapter = match arguments.adapter.clone().or(run_adapter) {
-        Some(path) => Adapter::load(&path, &model)?.adapter,
+        Some(path) => setup::adapter(&path, &model, output)?,
         None => Adapter::new(&model, Vec::new(), 0)?,
     };
     let texts = prompts(&arguments.prompt, arguments.prompts.as_deref())?;
@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
             top_p: arguments.top_p,
             seed: arguments.seed,
         }),
-        stop: model.config().special_tokens.eos.clone(),
+        stop: setup::stop_tokens(&model, &tokenizer),
         ..GenerateOptions::default()
     };
     let mut bar = Bar::new("generating", output.quiet);

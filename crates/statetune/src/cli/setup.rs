@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use statetune_datasets_eval::{DataConfig, Dataset, Pool, Split, Tokenizer, load};
+use statetune_datasets_eval::{DataConfig, Dataset, END_OF_TEXT, Pool, Split, Tokenizer, load};
 use statetune_mamba_model::Mamba;
+use statetune_peft_methods::Adapter;
 use statetune_ssm_kernels::{Cpu, Level};
 use statetune_tensor::{DType, Device};
 use statetune_trainer::config::DeviceSection;
 use statetune_trainer::{RunConfig, RunFolder};
+
+use super::Output;
 
 /// The configured processor: the best instruction set and all cores unless told otherwise.
 ///
@@ -44,6 +47,27 @@ pub fn tokenizer(path: &Path, model: &Mamba) -> anyhow::Result<Tokenizer> {
         );
     }
     Ok(tokenizer)
+}
+
+/// An adapter on its model; what its configuration says without effect is reported.
+///
+/// # Errors
+/// Those of [`Adapter::load`].
+pub fn adapter(path: &Path, model: &Mamba, output: Output) -> anyhow::Result<Adapter> {
+    let loaded = Adapter::load(path, model)?;
+    for key in loaded.unused.iter().filter(|_| !output.quiet) {
+        eprintln!("note: {}: `{key}` has no effect", path.display());
+    }
+    Ok(loaded.adapter)
+}
+
+/// The tokens that end a text: those of the model's configuration, else the tokenizer's `<|endoftext|>`, which the
+/// original layout does not name.
+pub fn stop_tokens(model: &Mamba, tokenizer: &Tokenizer) -> Vec<u32> {
+    match &model.config().special_tokens.eos[..] {
+        [] => tokenizer.token(END_OF_TEXT).into_iter().collect(),
+        named => named.to_vec(),
+    }
 }
 
 /// Training and validation data of a configuration, tokenised, with a cache in the run folder's neighbourhood.

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use statetune_datasets_eval::Tokenizer;
 use statetune_mamba_model::Mamba;
 use statetune_peft_methods::Adapter;
+use statetune_ssm_kernels::Level;
+use statetune_trainer::config::DeviceSection;
 use statetune_trainer::{Run, RunConfig, Summary};
 
 use super::progress::RunProgress;
@@ -49,6 +51,10 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
     if config.data.train.is_none() {
         bail!("`data.train` is missing from the configuration: name the training file");
     }
+    // The bits of a run depend on the instruction set: it is part of the resolved configuration.
+    let mut config = config.clone();
+    config.device.level.get_or_insert_with(|| Level::best().to_string());
+    let config = &config;
     check_folder(folder, config, resume)?;
     let device = setup::device(&config.device)?;
     let model = setup::model(&config.model.path, &device)?;
@@ -105,8 +111,9 @@ fn check_folder(folder: &Path, config: &RunConfig, resume: bool) -> anyhow::Resu
         bail!("{} holds no run to resume: start it without --resume", folder.display());
     }
     let before = RunConfig::read(&file, &[])?;
-    // The processor may differ; results do not depend on threads.
-    let same = RunConfig { device: before.device.clone(), output: before.output.clone(), ..config.clone() };
+    // Results do not depend on threads.
+    let device = DeviceSection { threads: before.device.threads, ..config.device.clone() };
+    let same = RunConfig { device, output: before.output.clone(), ..config.clone() };
     if same != before {
         let (old, new) = (before.to_toml(), same.to_toml());
         let difference = old.lines().zip(new.lines()).find(|(a, b)| a != b);

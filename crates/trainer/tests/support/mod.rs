@@ -1,0 +1,228 @@
+//! What the promises are tried on: every entry of METHODS with each of its examples on every path of computation, data
+//! of unequal lengths, and one comparison.
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
+use serde_json::Value;
+use statetune_datasets_eval::{ClassLabel, Counts, Dataset, Example};
+use statetune_mamba_model::Mamba;
+use statetune_mamba_model::config::MambaConfig;
+use statetune_peft_methods::{Adapter, METHODS, MethodInfo};
+use statetune_ssm_kernels::Level;
+use statetune_ssm_kernels::random::{normal, stream_of, uniform};
+use statetune_tensor::{DType, Device, Tensor};
+use statetune_trainer::record::Record;
+use statetune_trainer::{Observer, TrainSettings};
+
+/// Tokens of the small model.
+pub const VOCAB: usize = 23;
+
+/// 1, d_conv - 2, 17, one that crosses two borders of the scan's chunks of 32, and some between.
+pub const LENGTHS: [usize; 8] = [1, 3, 17, 70, 2, 40, 9, 33];
+
+/// A device, the type computed in, and how far two ways to one result may be apart.
+pub struct ComputePath {
+    pub label: String,
+    pub level: Level,
+    pub compute: DType,
+    /// Of the largest value of a tensor, or of 1.
+    pub tolerance: f64,
+}
+
+impl ComputePath {
+    pub fn device(&self, threads: usize) -> Device {
+        Device::cpu(self.level, threads).unwrap()
+    }
+
+    pub fn model(&self, config: &MambaConfig, threads: usize) -> Mamba {
+        Mamba::random(config, &self.device(threads), self.compute, DType::F32, 1).unwrap()
+    }
+}
+
+/// `f64` on the reference, `f32` at every level.
+pub fn paths() -> Vec<ComputePath> {
+    let path = |level: Level, compute: DType, tolerance: f64| {
+        let label = format!("{compute} {level}");
+        ComputePath { label, level, compute, tolerance }
+    };
+    let mut paths = vec![path(Level::Reference, DType::F64, 1e-10)];
+    paths.extend(Level::available().into_iter().map(|level| path(level, DType::F32, 2e-4)));
+    paths
+}
+
+/// K = 5, so that d_conv - 2 = 3 is a length of its own; N is no multiple of a vector.
+pub fn config(tied: bool) -> MambaConfig {
+    MambaConfig {
+        d_state: 5,
+        d_conv: 5,
+        use_bias: true,
+        tie_word_embeddings: tied,
+        ..MambaConfig::new(VOCAB, 12, 2)
+    }
+}
+
+/// A method with one of its example configurations.
+#[derive(Clone)]
+pub struct Case {
+    pub info: &'static MethodInfo,
+    pub example: Value,
+}
+
+impl Case {
+    pub fn name(&self) -> String {
+        format!("{} {}", self.info.tag, self.example)
+    }
+
+    pub fn adapter(&self, model: &Mamba) -> Adapter {
+        Adapter::new(model, vec![(self.info.parse)(self.example.clone()).unwrap()], 3).unwrap()
+    }
+
+    /// With tensors of order 0.1: at their initial zeros every equality is empty.
+    pub fn random_adapter(&self, model: &Mamba) -> Adapter {
+        let adapter = self.adapter(model);
+        randomise(&adapter);
+        adapter
+    }
+
+    /// The same without dropout, where the method has it.
+    pub fn without_dropout(&self) -> Case {
+        let mut case = self.clone();
+        if self.info.options.iter().any(|option| option.name == "dropout") {
+            case.example["dropout"] = 0.0.into();
+        }
+        case
+    }
+}
+
+/// Every entry with every example.
+pub fn cases() -> Vec<Case> {
+    let cases: Vec<Case> = METHODS
+        .iter()
+        .flat_map(|&info| (info.examples)().into_iter().map(move |example| Case { info, example }))
+        .collect();
+    for info in METHODS {
+        assert!(cases.iter().any(|case| case.info.tag == info.tag), "{} has no example to try", info.tag);
+    }
+    cases
+}
+
+/// Every path with every case, on tied and untied models.
+pub fn for_every_method(mut test: impl FnMut(&str, &ComputePath, &Mamba, &Case)) {
+    for path in paths() {
+        for tied in [true, false] {
+            let model = path.model(&config(tied), 2);
+            for case in cases() {
+                test(&format!("{} on {}, tied: {tied}", case.name(), path.label), &path, &model, &case);
+            }
+        }
+    }
+}
+
+/// Adds numbers of order 0.1 to every tensor.
+pub fn randomise(adapter: &Adapter) {
+    for tensor in adapter.patches().tensors() {
+        let value = tensor.buffer.tensor();
+        let mut noise = vec![0f64; value.len()];
+        normal(&mut noise, 0.0, 0.1, 9, stream_of(&tensor.name));
+        let sum: Vec<f64> = value.to_f64_vec().iter().zip(&noise).map(|(v, n)| v + n).collect();
+        tensor.buffer.set(Tensor::from_vec(sum, value.shape()).unwrap().cast(value.dtype())).unwrap();
+    }
+}
+
+/// Sets every element of a trained tensor.
+pub fn fill(adapter: &Adapter, name: &str, value: f64) {
+    let buffer = adapter.patches().tensor(name).unwrap();
+    let old = buffer.tensor();
+    buffer.set(Tensor::from_vec(vec![value; old.len()], old.shape()).unwrap().cast(old.dtype())).unwrap();
+}
+
+/// A sequence of its own for every (length, stream), of tokens below `vocab`.
+pub fn tokens(length: usize, stream: u64, vocab: usize) -> Vec<u32> {
+    let mut draws = vec![0f64; length];
+    uniform(&mut draws, 0.0, vocab as f64, 5, stream << 32 ^ length as u64);
+    draws.into_iter().map(|x| (x as u32).min(vocab as u32 - 1)).collect()
+}
+
+fn dataset(examples: Vec<Example>, classes: Vec<ClassLabel>) -> Dataset {
+    let longest = examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0);
+    let counts = Counts { rows: examples.len(), kept: examples.len(), too_long: 0, max_tokens: longest };
+    Dataset { examples, classes, counts }
+}
+
+/// One example per length, after a prefix that all share; example i has 1 + 3 i labelled tokens, or all it can have.
+pub fn generation(prefix: usize, lengths: &[usize], vocab: usize) -> Dataset {
+    let shared = tokens(prefix, 1000, vocab);
+    let example = |(i, &length): (usize, &usize)| {
+        // The last token is a target only.
+        let own = tokens(length + 1, i as u64, vocab);
+        let labelled_from = prefix + (length + 1).saturating_sub(1 + 3 * i).max(1);
+        Example { id: i as u64 + 100, tokens: [&shared[..], &own].concat(), labelled_from, class: None }
+    };
+    dataset(lengths.iter().enumerate().map(example).collect(), Vec::new())
+}
+
+/// Two classes, tokens 1 and 2; the class is that of the example's first token.
+pub fn classification(count: usize) -> Dataset {
+    let classes = vec![ClassLabel { name: "1".into(), token: 1 }, ClassLabel { name: "2".into(), token: 2 }];
+    let example = |i: usize| {
+        let mut tokens = tokens(3 + i % 5, i as u64 + 50, VOCAB);
+        let class = tokens[0] as usize % 2;
+        tokens.push(classes[class].token);
+        Example { id: i as u64, labelled_from: tokens.len() - 1, tokens, class: Some(class) }
+    };
+    dataset((0..count).map(example).collect(), classes.clone())
+}
+
+/// Few steps at a rate that moves everything.
+pub fn settings(steps: u64) -> TrainSettings {
+    TrainSettings {
+        max_steps: steps,
+        batch_size: 4,
+        micro_batch_tokens: 60,
+        learning_rate: 1e-2,
+        warmup_steps: 1,
+        seed: 3,
+        log_every: 1,
+        eval_every: 1,
+        save_every: 1,
+        ..TrainSettings::default()
+    }
+}
+
+/// The bytes of every trained tensor.
+pub fn bytes(adapter: &Adapter) -> Vec<(String, Vec<u8>)> {
+    let tensors = adapter.patches().tensors().iter();
+    tensors.map(|tensor| (tensor.name.clone(), tensor.buffer.tensor().to_le_bytes())).collect()
+}
+
+/// Keeps what is recorded, and interferes after steps.
+#[derive(Default)]
+pub struct Watcher<'a> {
+    pub records: Vec<Record>,
+    pub after_step: Option<Box<dyn FnMut(u64) + 'a>>,
+}
+
+impl Observer for Watcher<'_> {
+    fn step(&mut self, done: u64, _: u64, _: u64, _: f64) {
+        if let Some(act) = &mut self.after_step {
+            act(done);
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        self.records.push(record.clone());
+    }
+}
+
+/// Holds two lists of numbers together, relative to the largest of them or to `floor`.
+#[track_caller]
+pub fn close(name: &str, expected: &[f64], found: &[f64], floor: f64, tolerance: f64) {
+    assert_eq!(expected.len(), found.len(), "{name}: number of values");
+    let scale = expected.iter().fold(floor, |scale, x| scale.max(x.abs()));
+    let differences = expected.iter().zip(found).map(|(a, b)| (a - b).abs() / scale);
+    let (at, worst) = differences.enumerate().fold((0, 0.0), |worst: (usize, f64), (i, d)| {
+        if d > worst.1 || d.is_nan() { (i, d) } else { worst }
+    });
+    let percent = 100.0 * worst / tolerance;
+    assert!(worst <= tolerance, "{name}: differs by {worst:e} at element {at}, {percent:.0}% of the tolerance");
+}

@@ -31,7 +31,7 @@ pub enum DataError {
         /// What is there.
         found: String,
         /// What to do.
-        hint: String,
+        hint: &'static str,
     },
     /// A row lacks a field the configuration asks for.
     #[error("{}:{line}: there is no field `{field}`{}; found {}", file.display(), near(nearest), list(found))]
@@ -61,7 +61,7 @@ pub enum DataError {
         /// What it holds.
         found: String,
         /// What to do.
-        hint: String,
+        hint: &'static str,
     },
     /// A file whose columns are none of the layouts known for its task.
     #[error("{}:1: columns of {task} should be {expected}, found {}; give the task's own file or use format = \"csv\"", file.display(), list(found))]

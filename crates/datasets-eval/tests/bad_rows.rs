@@ -39,7 +39,10 @@ fn a_missing_file() {
     let error = fails(&pairs(Format::Jsonl, folder.path().join("none.jsonl")));
     assert!(matches!(error, DataError::Io { .. }));
     let message = message(&error, &folder);
-    assert!(message.starts_with("none.jsonl: ") && message.ends_with("; give the path of a readable file"), "{message}");
+    assert!(
+        message.starts_with("none.jsonl: ") && message.ends_with("; give the path of a readable file"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -73,7 +76,10 @@ fn no_rows() {
     let expected = format!("train.tsv: no examples: {}", advice.replace("512", "4096"));
     refused_glue("cola", "", &expected);
     refused_glue("sst2", "sentence\tlabel\n", &expected);
-    assert_eq!(refusal("text.txt", "\n\n", |file| of_format(Format::Text, file)), format!("text.txt: no examples: {advice}"));
+    assert_eq!(
+        refusal("text.txt", "\n\n", |file| of_format(Format::Text, file)),
+        format!("text.txt: no examples: {advice}")
+    );
 }
 
 #[test]
@@ -190,7 +196,12 @@ fn columns_of_no_layout() {
     refused("sst2", "label\tsentence\n1\tfine\n", "sentence, label", "`label`, `sentence`");
     refused("sst2", "fine \t1\n", "sentence, label", "`fine `, `1`");
     refused("sst2", "", "sentence, label", "no fields");
-    refused("rte", "index\tsentence1\tsentence2\n0\ta\tb\n", "index, sentence1, sentence2, label", "`index`, `sentence1`, `sentence2`");
+    refused(
+        "rte",
+        "index\tsentence1\tsentence2\n0\ta\tb\n",
+        "index, sentence1, sentence2, label",
+        "`index`, `sentence1`, `sentence2`",
+    );
     let both = "id, qid1, qid2, question1, question2, is_duplicate; or id, question1, question2, is_duplicate";
     refused("qqp", "id,question1,question2,is_duplicate\n", both, "`id,question1,question2,is_duplicate`");
 }
@@ -253,7 +264,8 @@ fn templates_with_broken_braces() {
         let expected = format!("template `{template}`: {problem} at byte {at}; {advice}");
         let given = || Some(template.to_owned());
         let prompt = |file| DataConfig { prompt: given(), prompt_field: None, ..pairs(Format::Jsonl, file) };
-        let completion = |file| DataConfig { completion: given(), completion_field: None, ..pairs(Format::Jsonl, file) };
+        let completion =
+            |file| DataConfig { completion: given(), completion_field: None, ..pairs(Format::Jsonl, file) };
         assert_eq!(refusal("rows.jsonl", GOOD, prompt), expected);
         assert_eq!(refusal("rows.jsonl", GOOD, completion), expected);
     }
@@ -281,15 +293,21 @@ fn sizes_files_and_names() {
     let of = |change: fn(&mut DataConfig)| misconfigured(Format::Jsonl, change);
     let expected = "data configuration: max_tokens: expected at least 2 (a token and the one after it), found 1";
     assert_eq!(of(|config| config.max_tokens = 1), expected);
-    assert_eq!(of(|config| config.limit = Some(0)), "data configuration: limit: expected at least 1, or no limit, found 0");
-    assert_eq!(of(|config| config.train = None), "data configuration: train: expected the path of a file, found nothing");
-    let expected = "data configuration: end_of_text: expected a token of the tokenizer, or \"\" for none, found \"</s>\"";
+    assert_eq!(
+        of(|config| config.limit = Some(0)),
+        "data configuration: limit: expected at least 1, or no limit, found 0"
+    );
+    assert_eq!(
+        of(|config| config.train = None),
+        "data configuration: train: expected the path of a file, found nothing"
+    );
+    let expected =
+        "data configuration: end_of_text: expected a token of the tokenizer, or \"\" for none, found \"</s>\"";
     assert_eq!(of(|config| config.end_of_text = some("</s>")), expected);
     let expected = "data configuration: task: expected the name of a GLUE task, found nothing";
     assert_eq!(misconfigured(Format::Glue, |config| config.task = None), expected);
     let tasks = "cola, mnli, mrpc, qnli, qqp, rte, sst2, wnli";
-    let expected =
-        format!("data configuration: task: expected one of {tasks}, found \"SST-3\" (did you mean `sst2`?)");
+    let expected = format!("data configuration: task: expected one of {tasks}, found \"SST-3\" (did you mean `sst2`?)");
     assert_eq!(misconfigured(Format::Glue, |config| config.task = some("SST-3")), expected);
 }
 
@@ -340,7 +358,8 @@ fn keys_that_a_format_does_not_use() {
     ];
     for (format, changes) in unused {
         for (key, change) in changes {
-            let expected = format!("data configuration: {key}: expected to be absent: it would not be used here, found a value");
+            let expected =
+                format!("data configuration: {key}: expected to be absent: it would not be used here, found a value");
             assert_eq!(misconfigured(format, change), expected);
         }
     }
@@ -377,5 +396,8 @@ fn a_tokenizer_that_is_missing() {
     let error = Tokenizer::open(&folder.path().join("tokenizer.json")).unwrap_err();
     assert!(matches!(error, DataError::Io { .. }));
     let message = message(&error, &folder);
-    assert!(message.starts_with("tokenizer.json: ") && message.ends_with("; give a readable tokenizer.json"), "{message}");
+    assert!(
+        message.starts_with("tokenizer.json: ") && message.ends_with("; give a readable tokenizer.json"),
+        "{message}"
+    );
 }

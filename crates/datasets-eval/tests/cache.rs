@@ -20,8 +20,8 @@ const HEADER: usize = 8 + 4 + 32 + 32;
 fn rows(count: usize) -> String {
     let row = |index: usize| {
         let (prompt, completion) = (format!("What is after {index}?"), (index + 1).to_string());
-        let text = format!("After {index} comes {completion}.");
-        serde_json::json!({ "prompt": prompt, "completion": completion, "text": text, "label": (index % 2).to_string() })
+        let (text, label) = (format!("After {index} comes {completion}."), (index % 2).to_string());
+        serde_json::json!({ "prompt": prompt, "completion": completion, "text": text, "label": label })
     };
     (0..count).map(|index| row(index).to_string() + "\n").collect()
 }

@@ -1,6 +1,6 @@
-//! Golden prompts (the authors' forms on real rows): recognised by a `cases.json` whose entries have `task`, `raw`, `text`
-//! and `ids`. A row's prompt and label are compared as strings, then the row goes through a file in the task's own layout
-//! and the reader, whose tokens have to be the golden ids.
+//! Golden prompts (the authors' forms on real rows): recognised by a `cases.json` whose entries have `task`, `raw`,
+//! `text` and `ids`. A row's prompt and label are compared as strings, then the row goes through a file in the task's own
+//! layout and the reader, whose tokens have to be the golden ids.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use statetune_datasets_eval::{Pool, Split, Tokenizer, load};
 mod golden_folders;
 mod support;
 
-use golden_folders::{folders_with, json, root};
+use golden_folders::{folders_with, json};
 
 /// The cases of every prompts folder.
 fn cases() -> Vec<Value> {
@@ -24,7 +24,8 @@ fn cases() -> Vec<Value> {
 /// The tokenizer of the golden ids: `STATETUNE_TOKENIZER`, else the one in the shared data if that is there.
 fn gpt_neox() -> Option<Tokenizer> {
     let folder = support::workspace().join("../shared/data/tokenizer");
-    let usual = ["tokenizer.json", "20B_tokenizer.json"].map(|name| folder.join(name)).into_iter().find(|file| file.is_file());
+    let usual =
+        ["tokenizer.json", "20B_tokenizer.json"].map(|name| folder.join(name)).into_iter().find(|file| file.is_file());
     let given = std::env::var_os("STATETUNE_TOKENIZER").map(|file| support::workspace().join(file));
     let file = given.or(usual);
     if file.is_none() {
@@ -111,6 +112,6 @@ fn golden_prompts() {
         task.layouts.iter().for_each(|layout| compare_examples(task, layout, &cases, gpt_neox.as_ref()));
         count += cases.len();
     }
-    println!("golden prompts: {count} cases");
-    assert!(count > 0, "no prompt cases of GLUE under {}", root().display());
+    assert!(cases.is_empty() || count > 0, "no prompt cases of GLUE under {}", golden_folders::root().display());
+    golden_folders::count("prompts", count);
 }

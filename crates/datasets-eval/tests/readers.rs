@@ -7,9 +7,16 @@ use statetune_datasets_eval::{Counts, DataConfig, DataError, Dataset, Format, On
 
 mod support;
 
-use support::{TOKENIZER, TOKENIZER_JSON, classes, fails, file, folder, glue, message, of_format, pairs, read, reads, texts};
+use support::{
+    TOKENIZER, TOKENIZER_JSON, classes, fails, file, folder, glue, message, of_format, pairs, read, reads, texts,
+};
 
 const END: &str = "<|endoftext|>";
+
+/// A prompt, and a completion with the token that ends it.
+fn ended((prompt, completion): (&str, &str)) -> (String, String) {
+    (prompt.into(), completion.to_owned() + END)
+}
 
 fn templates(config: DataConfig, prompt: &str, completion: &str) -> DataConfig {
     let (prompt, completion) = (Some(prompt.into()), Some(completion.into()));
@@ -28,8 +35,8 @@ fn json_fields() {
     );
     let folder = folder();
     let config = pairs(Format::Jsonl, file(&folder, "rows.jsonl", rows));
-    let expected = [("größer ü\n###", "ja, \"日本\"<|endoftext|>"), ("-1.5", "true<|endoftext|>"), ("\u{2028}", "7<|endoftext|>")];
-    reads(&config, &expected);
+    let expected = [("größer ü\n###", "ja, \"日本\""), ("-1.5", "true"), ("\u{2028}", "7")];
+    reads(&config, &expected.map(ended));
 }
 
 #[test]
@@ -69,7 +76,7 @@ fn csv_fields_with_quotes_and_line_ends() {
     let folder = folder();
     let config = templates(pairs(Format::Csv, file(&folder, "rows.csv", rows)), "{prompt}", "<{completion}>");
     let expected = [("größer", "<two\r\nlines, \"quoted\">"), ("\"", "<>"), (" a ", "<\n>")];
-    reads(&config, &expected.map(|(prompt, completion)| (prompt, completion.to_owned() + END)));
+    reads(&config, &expected.map(ended));
 }
 
 #[test]
@@ -89,12 +96,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn csv_values_come_back(rows in prop::collection::vec(("[a,\"\r\n é]{1,8}", "[a,\"\r\n日{}]{1,8}"), 1..5), crlf: bool) {
+    fn csv_values_come_back(
+        rows in prop::collection::vec(("[a,\"\r\n é]{1,8}", "[a,\"\r\n日{}]{1,8}"), 1..5),
+        crlf: bool,
+    ) {
         let end = if crlf { "\r\n" } else { "\n" };
         let lines = rows.iter().map(|(prompt, completion)| quoted(prompt) + "," + &quoted(completion) + end);
         let folder = folder();
         let table = format!("prompt,completion{end}") + &lines.collect::<String>();
-        let config = DataConfig { end_of_text: Some("".into()), ..pairs(Format::Csv, file(&folder, "rows.csv", table)) };
+        let config = pairs(Format::Csv, file(&folder, "rows.csv", table));
+        let config = DataConfig { end_of_text: Some("".into()), ..config };
         prop_assert_eq!(texts(&read(&config).unwrap()), rows);
     }
 
@@ -173,7 +184,8 @@ const LAYOUTS: [Layout; 11] = [
         concat!(
             "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t",
             "sentence2_parse\tsentence1\tsentence2\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label\n",
-            "0\t31\t31e\tslate\t( a )\t( b )\t(A a)\t(B b)\tIt is so.\tIt is.\tneutral\tneutral\tneutral\tneutral\tneutral\tentailment\n",
+            "0\t31\t31e\tslate\t( a )\t( b )\t(A a)\t(B b)\tIt is so.\tIt is.\t",
+            "neutral\tneutral\tneutral\tneutral\tneutral\tentailment\n",
         ),
         &[("It is so.###It is.###", 0)],
     ),
@@ -300,8 +312,10 @@ fn rejoined(dataset: &Dataset) -> Vec<Vec<u32>> {
 fn text_documents_and_windows() {
     let folder = folder();
     let documents = ["The harbour of the island\nlies to the south.", "Größer", "  A third\ttext, 日本."];
-    let text = format!("\u{feff}\r\n{}\n\n \t\n{}\r\n\r\n{}", documents[0].replace('\n', "\r\n"), documents[1], documents[2]);
-    let lines: String = documents.iter().map(|document| serde_json::json!({ "text": document }).to_string() + "\n").collect();
+    let text =
+        format!("\u{feff}\r\n{}\n\n \t\n{}\r\n\r\n{}", documents[0].replace('\n', "\r\n"), documents[1], documents[2]);
+    let lines: String =
+        documents.iter().map(|document| serde_json::json!({ "text": document }).to_string() + "\n").collect();
     let plain = of_format(Format::Text, file(&folder, "text.txt", text));
     let json = of_format(Format::Text, file(&folder, "text.JSONL", lines));
     let expected = documents.map(|document| [tokens(document), vec![0]].concat());
@@ -327,7 +341,8 @@ fn limits_count_rows_of_the_file() {
     let two = DataConfig { limit: Some(2), ..pairs(Format::Csv, file(&folder, "rows.csv", rows)) };
     reads(&two, &[("a", "1<|endoftext|>"), ("b", "2<|endoftext|>")]);
     let rows = "{\"prompt\": \"a\", \"completion\": \"1\"}\n\n{\"prompt\": \"b\", \"completion\": \"2\"}\nunread\n";
-    reads(&DataConfig { limit: Some(2), ..pairs(Format::Jsonl, file(&folder, "rows.jsonl", rows)) }, &[("a", "1<|endoftext|>"), ("b", "2<|endoftext|>")]);
+    let two = DataConfig { limit: Some(2), ..pairs(Format::Jsonl, file(&folder, "rows.jsonl", rows)) };
+    reads(&two, &[("a", "1<|endoftext|>"), ("b", "2<|endoftext|>")]);
     let rows = "sentence\tlabel\na\t1\nunread\n";
     let one = DataConfig { limit: Some(1), ..glue("sst2", file(&folder, "rows.tsv", rows)) };
     assert_eq!(read(&one).unwrap().counts.rows, 1);
@@ -359,9 +374,8 @@ fn long_rows_fail_where_asked() {
     let folder = folder();
     let found = read(&long_and_short(&folder)).unwrap().examples[1].tokens.len();
     let config = DataConfig { max_tokens: 3, on_too_long: OnTooLong::Error, ..long_and_short(&folder) };
-    let expected = format!(
-        "rows.csv:3: {found} tokens, more than max_tokens = 3; raise max_tokens or set on_too_long = \"drop\" (counted, never cut)"
-    );
+    let advice = "raise max_tokens or set on_too_long = \"drop\" (counted, never cut)";
+    let expected = format!("rows.csv:3: {found} tokens, more than max_tokens = 3; {advice}");
     assert_eq!(message(&fails(&config), &folder), expected);
     assert!(read(&DataConfig { max_tokens: 512, ..config }).is_ok());
 }
@@ -425,12 +439,13 @@ fn labels_are_one_token_each_and_differ() {
     let folder = folder();
     let rows = file(&folder, "rows.csv", "prompt,label\nx,0\n");
     let error = |labels: &[&str]| fails(&classes(Format::Csv, rows.clone(), labels)).to_string();
-    let found = tokens("0 and more").len();
-    let expected = format!(
-        "label `0 and more` is {found} tokens of this tokenizer, expected one; rename it in `labels` to something that is a single token (a digit, for one)"
-    );
-    assert_eq!(error(&["0", "0 and more"]), expected);
-    assert_eq!(error(&["0", ""]), expected.replace("0 and more", "").replace(&found.to_string(), "0"));
-    let same = format!("labels `0` and `0` are the same token {}; every class needs a token of its own", tokens("0")[0]);
+    let split = |label: &str, found: usize| {
+        let advice = "rename it in `labels` to something that is a single token (a digit, for one)";
+        format!("label `{label}` is {found} tokens of this tokenizer, expected one; {advice}")
+    };
+    assert_eq!(error(&["0", "0 and more"]), split("0 and more", tokens("0 and more").len()));
+    assert_eq!(error(&["0", ""]), split("", 0));
+    let same =
+        format!("labels `0` and `0` are the same token {}; every class needs a token of its own", tokens("0")[0]);
     assert_eq!(error(&["0", "1", "0"]), same);
 }

@@ -112,7 +112,8 @@ mod tests {
                 prop_assert!(short <= 1);
                 prop_assert!(steps.concat().iter().all(|micro| is_within(&lengths, micro, budget)));
             }
-            if lengths.len() > 20 {
+            // So many steps that two orders of them agree by chance once in 10^12.
+            if plan.steps_per_epoch() > 14 {
                 prop_assert_ne!(epoch(&plan, 0), epoch(&plan, 1));
                 let other = PackingPlan::new(lengths, batch_size, budget, seed ^ 1).unwrap();
                 prop_assert_ne!(epoch(&plan, 0), epoch(&other, 0));

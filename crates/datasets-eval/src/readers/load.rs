@@ -106,7 +106,7 @@ impl Source<'_> {
             field: field.into(),
             expected: format!("one of {}", labels.iter().map(|label| format!("`{}`", label.as_ref())).collect::<Vec<_>>().join(", ")),
             found: format!("`{value}`"),
-            hint: "correct the row or the labels".into(),
+            hint: "correct the row or the labels",
         })
     }
 

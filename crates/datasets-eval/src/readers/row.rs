@@ -28,7 +28,7 @@ impl Row {
                 field: field.into(),
                 expected: "text, a number or a boolean".into(),
                 found: (*kind).into(),
-                hint: "write its text into the row".into(),
+                hint: "write its text into the row",
             }),
             None => Err(DataError::MissingField {
                 file: file.to_path_buf(),

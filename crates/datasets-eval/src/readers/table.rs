@@ -17,7 +17,7 @@ pub(super) fn decode<'a>(bytes: &'a [u8], file: &Path) -> Result<&'a str> {
         line: 1 + bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count(),
         expected: "UTF-8 text".into(),
         found: format!("byte 0x{:02x}", bytes[error.valid_up_to()]),
-        hint: "convert the file to UTF-8, and decompress it if it is compressed".into(),
+        hint: "convert the file to UTF-8, and decompress it if it is compressed",
     })
 }
 
@@ -38,13 +38,15 @@ fn json_row(content: &str, line: usize, file: &Path) -> Result<Row> {
         line,
         expected: "one JSON object".into(),
         found,
-        hint: "write each row as an object on a line of its own".into(),
+        hint: "write each row as an object on a line of its own",
     };
     let object = match serde_json::from_str(content) {
         Ok(Value::Object(object)) => object,
         Ok(other) => return Err(error(kind(&other).into())),
         // It counts lines within this one.
-        Err(cause) => return Err(error(format!("invalid JSON ({cause})").replace(" at line 1 column ", " at column "))),
+        Err(cause) => {
+            return Err(error(format!("invalid JSON ({cause})").replace(" at line 1 column ", " at column ")));
+        }
     };
     let mut names = Vec::with_capacity(object.len());
     let mut values = Vec::with_capacity(object.len());
@@ -99,8 +101,8 @@ fn next_record(
     let ahead = &text[start.byte() as usize..reader.position().byte() as usize];
     let source = ahead.trim_start_matches(['\r', '\n']);
     let line = start.line() as usize + ahead[..ahead.len() - source.len()].matches('\n').count();
-    let error = |expected: &str, found: String, hint: &str| {
-        Err(DataError::Row { file: file.into(), line, expected: expected.into(), found, hint: hint.into() })
+    let error = |expected: &str, found: String, hint: &'static str| {
+        Err(DataError::Row { file: file.into(), line, expected: expected.into(), found, hint })
     };
     match read {
         Ok(false) => Ok(None),
@@ -155,10 +157,10 @@ pub(super) fn glue_rows(text: &str, file: &Path, task: &GlueTask, limit: usize) 
     lines.take(limit).map(row).collect()
 }
 
-fn check_width(file: &Path, line: usize, expected: usize, found: usize, hint: &str) -> Result<()> {
+fn check_width(file: &Path, line: usize, expected: usize, found: usize, hint: &'static str) -> Result<()> {
     if expected == found {
         return Ok(());
     }
     let (expected, found) = (format!("{expected} fields"), found.to_string());
-    Err(DataError::Row { file: file.into(), line, expected, found, hint: hint.into() })
+    Err(DataError::Row { file: file.into(), line, expected, found, hint })
 }

@@ -8,7 +8,6 @@ error. What is compared, and what differs, is in the README beside this file.
 import argparse
 import importlib.util
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,7 @@ NAME = "train/mamba-130m/4x128/state-offset-h"
 PEERS = ("transformers", "mambapy")
 SEQUENCES, LENGTH = 4, 128
 STEPS, QUICK_STEPS = 3, 1  # after one that warms caches and buffers
-CUDA_KERNELS = ("mamba_ssm", "causal_conv1d")
+KERNELS = ("mamba_ssm", "causal_conv1d")
 
 
 def progress(text: str) -> None:
@@ -30,22 +29,23 @@ def token(i: int) -> int:
     return i * 7919 % 50_000
 
 
-def peak_mib() -> float:
-    """Peak resident memory of this process."""
+def peak_mib() -> float | None:
+    """Peak resident memory of this process, where the system tells it."""
     status = Path("/proc/self/status")
-    if status.exists():
-        kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(kib) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+    if not status.exists():
+        return None
+    lines = status.read_text().splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def run(peer: str, steps: int) -> None:
-    """Trains for a warm-up step and `steps` more, and prints the metrics. Returns early where the peer is missing."""
+    """Trains for a warm-up step and `steps` more, and prints the metrics. A peer that is missing says so instead."""
     if peer == "mambapy" and importlib.util.find_spec("mambapy") is None:
-        return progress("mambapy: left out, the package `mambapy` is not installed")
-    # PyTorch alone: neither installed kernels nor any from the hub.
-    sys.modules.update(dict.fromkeys(CUDA_KERNELS))
+        progress("mambapy: left out, the package `mambapy` is not installed")
+        return
+    # PyTorch alone: neither installed kernels, which would fail without a GPU, nor any from the hub.
+    for package in KERNELS:
+        sys.modules[package] = None  # type: ignore[assignment]
     os.environ["HF_HUB_OFFLINE"] = "1"
 
     import torch
@@ -53,18 +53,26 @@ def run(peer: str, steps: int) -> None:
     from torch.nn.functional import cross_entropy
 
     if peer == "mambapy" and not hasattr(transformers.MambaConfig(), "use_mambapy"):
-        version = transformers.__version__
-        return progress(f"mambapy: left out, transformers {version} has no option `use_mambapy`")
+        progress(f"mambapy: left out, transformers {transformers.__version__} has no option `use_mambapy`")
+        return
 
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
     config = transformers.MambaConfig(
-        vocab_size=50_280, hidden_size=768, num_hidden_layers=24, state_size=16, conv_kernel=4, expand=2,
-        time_step_rank=48, tie_word_embeddings=True, use_mambapy=peer == "mambapy",
-    )  # fmt: skip
-    progress(f"{peer}: transformers {transformers.__version__}, torch {torch.__version__}, "
-             f"{torch.get_num_threads()} threads")  # fmt: skip
+        vocab_size=50_280,
+        hidden_size=768,
+        num_hidden_layers=24,
+        state_size=16,
+        conv_kernel=4,
+        expand=2,
+        time_step_rank=48,
+        tie_word_embeddings=True,
+        use_mambapy=peer == "mambapy",
+    )
+    versions = f"transformers {transformers.__version__}, torch {torch.__version__}"
+    progress(f"{peer}: {versions}, {torch.get_num_threads()} threads")
     model = transformers.MambaForCausalLM(config).float().train().requires_grad_(False)
+    # One bias per layer stands in for the offset.
     trained = []
     for layer in model.backbone.layers:
         layer.mixer.out_proj.bias = torch.nn.Parameter(torch.zeros(config.hidden_size))
@@ -90,7 +98,8 @@ def run(peer: str, steps: int) -> None:
     median = statistics.median(times)
     print(f"METRIC:{NAME}/{peer}/tokens_per_s:{tokens / median:.2f}:tokens/s")
     print(f"METRIC:{NAME}/{peer}/step_ms:{1000 * median:.1f}:ms")
-    print(f"METRIC:{NAME}/{peer}/peak_mib:{peak_mib():.0f}:MiB")
+    if (peak := peak_mib()) is not None:
+        print(f"METRIC:{NAME}/{peer}/peak_mib:{peak:.0f}:MiB")
 
 
 def main() -> None:
@@ -99,7 +108,8 @@ def main() -> None:
     parser.add_argument("--peer", choices=PEERS, help="run this one only, in this process")
     options = parser.parse_args()
     if options.peer:
-        return run(options.peer, QUICK_STEPS if options.quick else STEPS)
+        run(options.peer, QUICK_STEPS if options.quick else STEPS)
+        return
     for peer in PEERS:
         command = [sys.executable, __file__, "--peer", peer] + ["--quick"] * options.quick
         code = subprocess.run(command).returncode

@@ -1,7 +1,8 @@
 //! Checkpoints: all that a run needs to go on as if it had not stopped.
 //!
 //! A checkpoint is a folder `step-<n>` with the adapter's two files and `trainer_state.bin`: magic, version, checksum,
-//! then bincode. It is written beside under another name, flushed, and renamed, so a folder of that name is whole.
+//! then bincode. It is written beside under another name, flushed, and renamed, and renamed again before it is removed:
+//! a folder of that name is whole.
 
 use std::fs;
 use std::io::Write;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use statetune_mamba_model::Mamba;
 use statetune_peft_methods::Adapter;
+use statetune_peft_methods::adapter::ADAPTER_WEIGHTS;
 use statetune_tensor::{DType, Tensor};
 
 use crate::error::io_error;
@@ -16,8 +18,10 @@ use crate::{AdamW, TrainError};
 
 const STATE_FILE: &str = "trainer_state.bin";
 const MAGIC: &[u8; 8] = b"STTUNECK";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const PREFIX: &str = "step-";
+const WRITING: &str = ".writing-";
+const REMOVING: &str = ".removing-";
 
 /// Where a run is.
 #[derive(Debug, Clone, PartialEq, Default, bincode::Encode, bincode::Decode)]
@@ -46,6 +50,8 @@ struct Snapshot {
     updates: u64,
     double: bool,
     moments: Vec<Moments>,
+    /// Checksum of the trained tensors, which are in a file of their own.
+    adapter: u64,
 }
 
 #[derive(bincode::Encode, bincode::Decode)]
@@ -70,10 +76,11 @@ pub fn save(
 ) -> Result<PathBuf, TrainError> {
     fs::create_dir_all(folder).map_err(|source| io_error(folder, "create", source))?;
     let target = folder.join(format!("{PREFIX}{:08}", progress.step));
-    let staging = folder.join(format!(".writing-{:08}", progress.step));
+    let staging = folder.join(format!("{WRITING}{:08}", progress.step));
+    sweep(folder)?;
     let written = write_folder(&staging, adapter, base_model, optimizer, progress).and_then(|()| {
         if target.exists() {
-            fs::remove_dir_all(&target).map_err(|source| io_error(&target, "replace", source))?;
+            remove(&target)?;
         }
         fs::rename(&staging, &target).map_err(|source| io_error(&target, "rename into place", source))
     });
@@ -84,9 +91,31 @@ pub fn save(
     }
     let all = list(folder)?;
     for (_, old) in &all[..all.len().saturating_sub(keep.max(1))] {
-        fs::remove_dir_all(old).map_err(|source| io_error(old, "remove", source))?;
+        remove(old)?;
     }
     Ok(target)
+}
+
+/// Removes a checkpoint, under another name so that no part of it is ever taken for a whole one.
+fn remove(checkpoint: &Path) -> Result<(), TrainError> {
+    let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
+    let doomed = checkpoint.with_file_name(format!("{REMOVING}{name}"));
+    fs::rename(checkpoint, &doomed)
+        .and_then(|()| fs::remove_dir_all(&doomed))
+        .map_err(|source| io_error(checkpoint, "remove", source))
+}
+
+/// Removes what a run that was killed in the middle of [`save`] has left.
+fn sweep(folder: &Path) -> Result<(), TrainError> {
+    let entries = fs::read_dir(folder).map_err(|source| io_error(folder, "read", source))?;
+    for entry in entries {
+        let path = entry.map_err(|source| io_error(folder, "read", source))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(WRITING) || name.starts_with(REMOVING) {
+            fs::remove_dir_all(&path).map_err(|source| io_error(&path, "remove", source))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_folder(
@@ -96,9 +125,6 @@ fn write_folder(
     optimizer: &AdamW,
     progress: &Progress,
 ) -> Result<(), TrainError> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).map_err(|source| io_error(folder, "remove", source))?;
-    }
     adapter.save(folder, base_model)?;
     let tensors = adapter.patches().tensors().iter().zip(optimizer.moments());
     let snapshot = Snapshot {
@@ -113,6 +139,7 @@ fn write_folder(
                 second: second.to_le_bytes(),
             })
             .collect(),
+        adapter: checksum_of_tensors(adapter),
     };
     let path = folder.join(STATE_FILE);
     let body = bincode::encode_to_vec(&snapshot, bincode::config::standard())
@@ -121,7 +148,7 @@ fn write_folder(
         let mut file = fs::File::create(&path)?;
         file.write_all(MAGIC)?;
         file.write_all(&VERSION.to_le_bytes())?;
-        file.write_all(&checksum(&body).to_le_bytes())?;
+        file.write_all(&checksum(CHECKSUM_START, &body).to_le_bytes())?;
         file.write_all(&body)?;
         file.sync_all()
     };
@@ -164,18 +191,22 @@ pub fn load(
     let bytes = fs::read(&path).map_err(|source| io_error(&path, "read", source))?;
     let header = MAGIC.len() + 4 + 8;
     if bytes.len() < header || &bytes[..MAGIC.len()] != MAGIC {
-        return Err(fail("not a trainer state, or cut off; resume from an older checkpoint"));
+        return Err(fail("not a trainer state, or cut off"));
     }
     let version = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes"));
     if version != VERSION {
         return Err(fail(&format!("version {version}; this program reads version {VERSION}")));
     }
     let sum = u64::from_le_bytes(bytes[12..20].try_into().expect("eight bytes"));
-    if sum != checksum(&bytes[header..]) {
-        return Err(fail("damaged or incomplete (the checksum differs); resume from an older checkpoint"));
+    if sum != checksum(CHECKSUM_START, &bytes[header..]) {
+        return Err(fail("damaged or incomplete (the checksum differs)"));
     }
     let (snapshot, _): (Snapshot, usize) = bincode::decode_from_slice(&bytes[header..], bincode::config::standard())
         .map_err(|error| fail(&error.to_string()))?;
+    if snapshot.adapter != checksum_of_tensors(&adapter) {
+        let reason = "damaged: its tensors are not those that were saved (the checksum differs)".to_owned();
+        return Err(TrainError::Checkpoint { path: folder.join(ADAPTER_WEIGHTS), reason });
+    }
     let mut optimizer = new_optimizer(&adapter);
     let mut moments = Vec::new();
     for (tensor, saved) in adapter.patches().tensors().iter().zip(&snapshot.moments) {
@@ -197,11 +228,18 @@ pub fn load(
     Ok((adapter, optimizer, snapshot.progress))
 }
 
-/// 64-bit FNV-1a over words of eight bytes: enough to notice a damaged file.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.chunks(8).fold(0xcbf2_9ce4_8422_2325, |hash: u64, chunk| {
+const CHECKSUM_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// 64-bit FNV-1a over words of eight bytes, carried on from `hash`: enough to notice a damaged file.
+fn checksum(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.chunks(8).fold(hash, |hash: u64, chunk| {
         let mut word = [0u8; 8];
         word[..chunk.len()].copy_from_slice(chunk);
         (hash ^ u64::from_le_bytes(word) ^ chunk.len() as u64).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+fn checksum_of_tensors(adapter: &Adapter) -> u64 {
+    let tensors = adapter.patches().tensors().iter();
+    tensors.fold(CHECKSUM_START, |hash, tensor| checksum(hash, &tensor.buffer.tensor().to_le_bytes()))
 }

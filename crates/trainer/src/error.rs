@@ -50,6 +50,14 @@ pub enum TrainError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// The newest checkpoint of a run cannot be used.
+    #[error("cannot go on from {}; remove that folder to resume from the checkpoint before it", path.display())]
+    Resume {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<TrainError>,
+    },
     /// A checkpoint is damaged or of another run.
     #[error("{}: {reason}", path.display())]
     Checkpoint {

@@ -11,6 +11,8 @@ use crate::TrainError;
 use crate::error::io_error;
 use crate::evaluate::Evaluation;
 
+const FILE: &str = "metrics.jsonl";
+
 /// A line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -84,12 +86,13 @@ impl Log {
     /// # Errors
     /// The system refuses, or a line is no JSON object.
     pub fn open(folder: &Path, resumed_after: Option<u64>) -> Result<Log, TrainError> {
-        let path = folder.join("metrics.jsonl");
+        let path = folder.join(FILE);
         let kept: String = match resumed_after {
-            Some(step) => read(folder)?
+            // As they are written: a number that is read and written again may have another last digit.
+            Some(step) => lines(folder)?
                 .into_iter()
-                .filter(|line| line["step"].as_u64().is_some_and(|s| s <= step))
-                .map(|line| format!("{line}\n"))
+                .filter(|(_, line)| line["step"].as_u64().is_some_and(|s| s <= step))
+                .map(|(text, _)| text + "\n")
                 .collect(),
             None => String::new(),
         };
@@ -115,16 +118,21 @@ impl Log {
 /// # Errors
 /// The file cannot be read, or a line before the last is no JSON object.
 pub fn read(folder: &Path) -> Result<Vec<Value>, TrainError> {
-    let path = folder.join("metrics.jsonl");
+    Ok(lines(folder)?.into_iter().map(|(_, record)| record).collect())
+}
+
+/// The same, each with its text.
+fn lines(folder: &Path) -> Result<Vec<(String, Value)>, TrainError> {
+    let path = folder.join(FILE);
     if !path.exists() {
         return Ok(Vec::new());
     }
     let text = fs::read_to_string(&path).map_err(|source| io_error(&path, "read", source))?;
     let lines: Vec<&str> = text.lines().collect();
-    let mut records = Vec::new();
+    let mut found = Vec::new();
     for (i, line) in lines.iter().enumerate() {
         match serde_json::from_str(line) {
-            Ok(record) => records.push(record),
+            Ok(record) => found.push(((*line).to_owned(), record)),
             Err(_) if i + 1 == lines.len() => break,
             Err(error) => {
                 let reason = format!("line {}: {error}", i + 1);
@@ -132,5 +140,5 @@ pub fn read(folder: &Path) -> Result<Vec<Value>, TrainError> {
             }
         }
     }
-    Ok(records)
+    Ok(found)
 }

@@ -97,6 +97,35 @@ impl RunFolder {
 }
 
 impl Run<'_> {
+    /// Checks what can be known before the first step. [`Run::train`] does it too; whoever makes the run's folder asks
+    /// first, so that a mistake leaves none behind.
+    ///
+    /// # Errors
+    /// A setting is out of range or without effect; there is nothing to train or to learn from.
+    pub fn check(&self, adapter: &Adapter) -> Result<(), TrainError> {
+        let settings = self.settings;
+        let fail = |reason: String| Err(TrainError::NothingToDo { reason });
+        if let Err(reason) = settings.check() {
+            return fail(reason);
+        }
+        if adapter.specs().is_empty() {
+            return fail("there is nothing to train: name at least one method".into());
+        }
+        if self.train.examples.is_empty() {
+            return fail("there is no training example".into());
+        }
+        let metric = &settings.metric;
+        match self.validation {
+            None if settings.early_stop > 0 || metric != "loss" => fail(
+                "`train.early_stop` and `train.metric` need `data.validation`: there is nothing to evaluate on".into(),
+            ),
+            Some(validation) if metric != "loss" && validation.classes.is_empty() => {
+                fail(format!("`train.metric` is \"{metric}\", but the validation data has no classes: use \"loss\""))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Trains. With `resume` the newest checkpoint of the folder goes on as if it had never stopped.
     ///
     /// # Errors
@@ -104,24 +133,7 @@ impl Run<'_> {
     /// (the last good checkpoint survives); the checkpoint is not one of this run.
     pub fn train(&self, adapter: Adapter, resume: bool, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
         let settings = self.settings;
-        settings.check().map_err(|reason| TrainError::NothingToDo { reason })?;
-        if adapter.specs().is_empty() {
-            let reason = "there is nothing to train: name at least one method".into();
-            return Err(TrainError::NothingToDo { reason });
-        }
-        if self.train.examples.is_empty() {
-            return Err(TrainError::NothingToDo { reason: "there is no training example".into() });
-        }
-        if self.validation.is_none() && (settings.early_stop > 0 || settings.metric != "loss") {
-            let reason = "`train.early_stop` and `train.metric` need `data.validation`: there is nothing to evaluate on";
-            return Err(TrainError::NothingToDo { reason: reason.into() });
-        }
-        let classes = self.validation.is_some_and(|validation| !validation.classes.is_empty());
-        if self.validation.is_some() && settings.metric != "loss" && !classes {
-            let metric = &settings.metric;
-            let reason = format!("`train.metric` is \"{metric}\", but the validation data has no classes: use \"loss\"");
-            return Err(TrainError::NothingToDo { reason });
-        }
+        self.check(&adapter)?;
         let plan =
             PackingPlan::new(self.train.lengths(), settings.batch_size, settings.micro_batch_tokens, settings.seed)?;
         let per_epoch = plan.steps_per_epoch() as u64;
@@ -144,7 +156,8 @@ impl Run<'_> {
         // Until the first updates are made, what a run starts from is what its tensors must move away from.
         let effect = EffectCheck::new(adapter.patches());
         let (adapter, optimizer, progress) = match newest {
-            Some((_, path)) => checkpoint::load(&path, self.model, new_optimizer)?,
+            Some((_, path)) => checkpoint::load(&path, self.model, new_optimizer)
+                .map_err(|source| TrainError::Resume { path, source: Box::new(source) })?,
             None => {
                 let optimizer = new_optimizer(&adapter);
                 (adapter, optimizer, Progress::default())
@@ -229,7 +242,8 @@ impl Loop<'_> {
                 stopped_early = self.evaluate()?;
             }
             let save_now = if settings.save_every == 0 { evaluate_now } else { last || due(settings.save_every) };
-            if save_now || stopped_early {
+            // While nothing is finite the checkpoints from before are the ones to keep.
+            if (save_now || stopped_early) && self.progress.non_finite_in_a_row == 0 {
                 self.save()?;
             }
         }
@@ -324,7 +338,8 @@ impl Loop<'_> {
         let (value, higher_is_better) = evaluation.metric(&settings.metric).expect("checked before the first step");
         self.evaluation = Some(evaluation);
         let gain = |best: f64| if higher_is_better { value > best } else { value < best };
-        if self.progress.best.is_none_or(|(best, _)| gain(best)) {
+        // What is no number is never the best: nothing would compare as better than it.
+        if value.is_finite() && self.progress.best.is_none_or(|(best, _)| gain(best)) {
             self.progress.best = Some((value, step));
             self.progress.evaluations_without_gain = 0;
             if let Some(folder) = self.run.folder {

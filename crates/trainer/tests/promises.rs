@@ -86,11 +86,13 @@ fn dropout_is_drawn_anew_in_each_step_and_from_each_seed() {
 fn a_shared_prefix_is_none() {
     for prefix in [1, 3, 17, 70] {
         let data = generation(prefix, &[1, 3, 17, 40], VOCAB);
-        for micro_batch_tokens in [100_000, 110] {
+        // The second is room for two of the sequences at least, and not for all.
+        for micro_batch_tokens in [100_000, 2 * prefix + 60] {
             let apart = step(&data, micro_batch_tokens, false);
             let shared = step(&data, micro_batch_tokens, true);
             let tokens = |micro_batches: &[MicroBatch]| micro_batches.iter().map(MicroBatch::tokens).sum::<usize>();
             assert!(apart.iter().all(|micro| micro.prefix.is_none()) && tokens(&shared) < tokens(&apart));
+            assert_eq!(apart.len() > 1, micro_batch_tokens < 100_000);
             for_every_method(|name, path, model, case| {
                 let adapter = case.without_dropout().random_adapter(model);
                 assert!(!adapter.patches().has_dropout(), "{name}: its dropout is not an option called `dropout`");
@@ -148,10 +150,10 @@ fn dropout_turns_sharing_off() {
 /// Wide enough, and with enough tokens, that every kernel has work for several threads.
 #[test]
 fn one_two_and_seven_threads_give_the_same_bits() {
-    let vocab = 301;
-    let config = MambaConfig { use_bias: true, ..MambaConfig::new(vocab, 40, 2) };
-    let data = generation(0, &[1, 3, 17, 70, 200, 40, 9, 133], vocab);
-    let settings = TrainSettings { batch_size: 8, micro_batch_tokens: 300, ..settings(4) };
+    let vocab = 131;
+    let config = MambaConfig { use_bias: true, ..MambaConfig::new(vocab, 32, 2) };
+    let data = generation(0, &[1, 17, 70, 90], vocab);
+    let settings = TrainSettings { micro_batch_tokens: 100, ..settings(4) };
     for path in paths() {
         let models = [1, 2, 7].map(|threads| path.model(&config, threads));
         for case in cases() {

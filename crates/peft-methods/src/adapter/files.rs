@@ -151,9 +151,10 @@ fn words<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec
     bytes.chunks_exact(N).map(|chunk| convert(chunk.try_into().expect("chunks of N bytes"))).collect()
 }
 
-/// Writes a file whole or not at all: under a temporary name, flushed to disk, then renamed.
+/// Writes a file whole or not at all: under a temporary name, flushed to disk, then renamed. What a killed process has
+/// left under that name the next one replaces.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), PeftError> {
-    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
+    let temporary = path.with_extension("tmp");
     let write = || -> io::Result<()> {
         let mut file = fs::File::create(&temporary)?;
         file.write_all(bytes)?;

@@ -94,11 +94,15 @@ unsafe impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn round(a: Self::V) -> Self::V {
-        map(a, f32::round_ties_even)
+        // Not `round_ties_even`: without the instruction that is a library call per lane. From 2^23 on numbers have no
+        // fraction, so adding that rounds it away; larger ones, and NaN, stay as they are.
+        const WHOLE: f32 = 8_388_608.0;
+        map(a, |x| if x.abs() < WHOLE { (x + WHOLE.copysign(x)) - WHOLE.copysign(x) } else { x })
     }
     #[inline(always)]
     unsafe fn pow2(k: Self::V) -> Self::V {
-        map(k, |k| f32::from_bits(((k as i32 + 127) as u32) << 23))
+        // The low bits of the sum are k + 127, which the shift moves into the exponent.
+        map(k, |k| f32::from_bits((k + (8_388_608.0 + 127.0)).to_bits() << 23))
     }
     #[inline(always)]
     unsafe fn frexp(x: Self::V) -> (Self::V, Self::V) {
@@ -121,5 +125,27 @@ unsafe impl Lanes for Portable {
     #[inline(always)]
     unsafe fn reduce_max(v: Self::V) -> f32 {
         v.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rounding and powers of two need no instruction, and say what the standard library says.
+    #[test]
+    fn rounding_and_powers_are_exact() {
+        let numbers = (0..=u32::MAX).step_by(9_973).map(f32::from_bits);
+        let ties = (-5000..5000).map(|i| i as f32 * 0.5).chain([8_388_607.5, -8_388_607.5, 4_194_304.5, 1e30]);
+        for x in numbers.chain(ties).filter(|x| !x.is_nan()) {
+            // SAFETY: portable lanes need no instructions.
+            let found = unsafe { Portable::round([x; 8])[3] };
+            assert_eq!(found, x.round_ties_even(), "{x}");
+        }
+        for k in -126..=127 {
+            // SAFETY: as above.
+            let found = unsafe { Portable::pow2([k as f32; 8])[5] };
+            assert_eq!(found, 2f32.powi(k), "2^{k}");
+        }
     }
 }

@@ -75,8 +75,6 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
         );
     }
 
-    // Only now: what is wrong with the input leaves no folder behind.
-    open_folder(folder, config)?;
     let base_model = config.model.path.display().to_string();
     let run = Run {
         model: &model,
@@ -86,9 +84,13 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
         settings: &config.train,
         folder: Some(folder),
     };
+    // Only then: what is wrong with the input leaves no folder behind.
+    run.check(&adapter)?;
+    open_folder(folder, config)?;
     let trainable = adapter.trainable();
     let summary = run.train(adapter, resume, &mut RunProgress::new(output))?;
-    let result = result(folder, config, &summary, trainable);
+    let counts = json!({"train": train.counts, "validation": validation.as_ref().map(|validation| validation.counts)});
+    let result = result(folder, config, &summary, trainable, counts);
     let path = folder.join("summary.json");
     fs::write(&path, format!("{result:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     let report = page::of_run(folder)?;
@@ -130,10 +132,18 @@ fn open_folder(folder: &Path, config: &RunConfig) -> anyhow::Result<()> {
         return Ok(());
     }
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    fs::write(&file, config.to_toml()).with_context(|| format!("cannot write {}", file.display()))
+    // Whole or not at all: half a configuration could neither be resumed nor started anew.
+    let temporary = folder.join("config.tmp");
+    let written = fs::write(&temporary, config.to_toml()).and_then(|()| fs::rename(&temporary, &file));
+    if written.is_err() {
+        // What could not be written is of no use; the error that matters is the first.
+        let _ = fs::remove_file(&temporary);
+        let _ = fs::remove_dir(folder);
+    }
+    written.with_context(|| format!("cannot write {}", file.display()))
 }
 
-fn result(folder: &Path, config: &RunConfig, summary: &Summary, trainable: usize) -> Value {
+fn result(folder: &Path, config: &RunConfig, summary: &Summary, trainable: usize, counts: Value) -> Value {
     json!({
         "folder": folder,
         "trainable": trainable,
@@ -147,6 +157,7 @@ fn result(folder: &Path, config: &RunConfig, summary: &Summary, trainable: usize
         "metric": config.train.metric,
         "best": summary.best.map(|(value, step)| json!({"value": value, "step": step})),
         "evaluation": summary.evaluation,
+        "data": counts,
     })
 }
 

@@ -1,0 +1,267 @@
+//! Resumed = uninterrupted, by the real binary: killed at random moments, torn files, damaged checkpoints. What cannot
+//! be resumed is in `bad_input.rs`, a full disk in `full_disk.rs`.
+#![cfg(unix)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use statetune::ssm_kernels::random::uniform;
+use support::{Fixture, checkpoints, interrupted, same_results};
+
+const SIGKILL: i32 = 9;
+/// A process that makes no progress for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Random numbers of one test run. The seed is printed; `STATETUNE_KILL_SEED` repeats it.
+struct Draws {
+    seed: u64,
+    count: u64,
+}
+
+impl Draws {
+    fn new() -> Draws {
+        let given = std::env::var("STATETUNE_KILL_SEED").ok().map(|seed| seed.parse().expect("a number"));
+        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+        let seed = given.unwrap_or_else(clock);
+        println!("STATETUNE_KILL_SEED={seed}");
+        Draws { seed, count: 0 }
+    }
+
+    /// Below `limit`.
+    fn below(&mut self, limit: f64) -> f64 {
+        let mut draw = [0f64];
+        uniform(&mut draw, 0.0, limit, self.seed, self.count);
+        self.count += 1;
+        draw[0]
+    }
+}
+
+/// When a process is killed.
+#[derive(Debug)]
+enum Moment {
+    /// So long after its start: while it reads, before it writes, or in its first steps.
+    After(Duration),
+    /// So long after the checkpoint of this step or a later one appears.
+    Checkpoint(u64, Duration),
+    /// So long after the log has this many lines.
+    Lines(usize, Duration),
+}
+
+impl Moment {
+    fn draw(draws: &mut Draws, done: u64, of: u64) -> Moment {
+        let soon = Duration::from_secs_f64(draws.below(0.03));
+        match draws.below(3.0) as u32 {
+            0 => Moment::After(Duration::from_secs_f64(draws.below(0.3))),
+            1 => Moment::Checkpoint(done + 1 + draws.below(of as f64 / 6.0) as u64, soon),
+            // Every second step is logged.
+            _ => Moment::Lines((done / 2) as usize + draws.below(of as f64 / 12.0) as usize, soon),
+        }
+    }
+
+    /// Waits for it; whether the process was still there.
+    fn wait(&self, child: &mut Child, run: &Path) -> bool {
+        let started = Instant::now();
+        let lines = || fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+        let (rest, reached): (Duration, Box<dyn Fn() -> bool>) = match *self {
+            Moment::After(rest) => (rest, Box::new(|| true)),
+            Moment::Checkpoint(step, rest) => {
+                (rest, Box::new(move || checkpoints(run).last().is_some_and(|(newest, _)| *newest >= step)))
+            }
+            Moment::Lines(count, rest) => (rest, Box::new(move || lines() > count)),
+        };
+        while !reached() {
+            if child.try_wait().expect("its status").is_some() {
+                return false;
+            }
+            assert!(started.elapsed() < PATIENCE, "{self:?} does not come");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(rest);
+        child.try_wait().expect("its status").is_none()
+    }
+}
+
+/// Starts a run, or goes on with it where there is one.
+fn start(fixture: &Fixture, run: &str) -> Child {
+    let folder = format!("output.folder={run}");
+    let mut arguments = vec!["train", "run.toml", "--quiet", "--set", &folder];
+    if fixture.path(run).join("config.toml").exists() {
+        arguments.push("--resume");
+    }
+    fixture.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts")
+}
+
+/// Starts a run or goes on with it, to its end.
+#[track_caller]
+fn finish(fixture: &Fixture, run: &str) {
+    let output = start(fixture, run).wait_with_output().expect("its end");
+    assert!(output.status.success(), "{run}: {}", String::from_utf8_lossy(&output.stderr));
+    let left: Vec<String> = fixture.tree(run).into_keys().filter(|name| is_leftover(name)).collect();
+    assert!(left.is_empty(), "{run} has temporary files: {left:?}");
+}
+
+fn is_leftover(name: &str) -> bool {
+    name.split('/').any(|part| part.starts_with('.') || part.contains("tmp"))
+}
+
+/// A fixture whose run is long enough to be killed several times, and that run without a kill, in `whole`. Rows are too
+/// long for it, so that its log has notes.
+fn uninterrupted(steps: u64, keep: usize) -> Fixture {
+    let fixture = Fixture::new();
+    fixture.edit("run.toml", "max_steps = 12", &format!("max_steps = {steps}\nkeep_checkpoints = {keep}"));
+    fixture.edit("run.toml", "max_tokens = 110", "max_tokens = 60");
+    finish(&fixture, "whole");
+    assert!(fixture.read("whole/metrics.jsonl").contains("training rows are longer than the limit"));
+    fixture
+}
+
+#[test]
+fn killed_and_resumed_is_uninterrupted() {
+    const STEPS: u64 = 120;
+    let fixture = uninterrupted(STEPS, 2);
+    let mut draws = Draws::new();
+    let (mut killed, mut in_training) = (0, 0);
+    for _ in 0..9 {
+        let done = checkpoints(&fixture.path("killed")).last().map_or(0, |(step, _)| *step);
+        let moment = Moment::draw(&mut draws, done, STEPS);
+        let mut child = start(&fixture, "killed");
+        let running = moment.wait(&mut child, &fixture.path("killed"));
+        if running {
+            child.kill().expect("a process to kill");
+        }
+        let output = child.wait_with_output().expect("its end");
+        let by_us = output.status.signal() == Some(SIGKILL);
+        assert!(by_us || output.status.success(), "{moment:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let log = fs::read_to_string(fixture.path("killed/metrics.jsonl")).unwrap_or_default();
+        let reached = checkpoints(&fixture.path("killed")).last().map_or(0, |(step, _)| *step);
+        println!("{moment:?}: killed: {by_us}, checkpoint {done} before and {reached} after, {} lines", log.lines().count());
+        killed += u32::from(by_us);
+        in_training += u32::from(by_us && log.contains("\"kind\":\"step\""));
+        if !by_us {
+            break;
+        }
+    }
+    assert!(killed > 0 && in_training > 0, "{killed} kills, {in_training} of them in training");
+    finish(&fixture, "killed");
+    same_results("killed", &fixture.path("whole"), &fixture.path("killed"));
+}
+
+/// From every checkpoint, and from before the first.
+#[test]
+fn resumed_from_any_checkpoint_is_uninterrupted() {
+    let fixture = uninterrupted(12, 100);
+    for step in [0, 3, 6, 9, 12] {
+        let run = format!("from-{step}");
+        interrupted(&fixture.path("whole"), step, &fixture.path(&run));
+        finish(&fixture, &run);
+        same_results(&run, &fixture.path("whole"), &fixture.path(&run));
+    }
+}
+
+#[test]
+fn resume_after_the_end_changes_nothing() {
+    let fixture = uninterrupted(12, 2);
+    let timeless = |mut files: std::collections::BTreeMap<String, Vec<u8>>| {
+        // Both tell the peak memory of the last process.
+        files.retain(|name, _| name != "summary.json" && name != "report.html");
+        files
+    };
+    let before = timeless(fixture.tree("whole"));
+    finish(&fixture, "whole");
+    let after = timeless(fixture.tree("whole"));
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for (name, bytes) in &before {
+        assert!(after[name] == *bytes, "{name} has changed");
+    }
+}
+
+/// What a kill can leave in the middle of a write, by hand.
+#[test]
+fn torn_files_are_handled() {
+    let fixture = uninterrupted(12, 100);
+    let tears: [(&str, &dyn Fn(&Path)); 5] = [
+        ("a last line that is cut off", &|run| {
+            let log = fs::read_to_string(run.join("metrics.jsonl")).expect("a log");
+            fs::write(run.join("metrics.jsonl"), &log[..log.len() - 20]).expect("a cut log");
+        }),
+        ("an empty log", &|run| fs::write(run.join("metrics.jsonl"), "").expect("an empty log")),
+        ("half of a new log", &|run| fs::write(run.join("metrics.tmp"), "{\"kind\":").expect("a file")),
+        ("checkpoints that were being written and removed", &|run| {
+            for name in [".writing-00000009", ".writing-00000777", ".removing-step-00000003"] {
+                let folder = run.join("checkpoints").join(name);
+                fs::create_dir_all(&folder).expect("a folder");
+                fs::write(folder.join("adapter_model.safetensors"), "half").expect("a file");
+            }
+        }),
+        ("half of an adapter", &|run| {
+            for folder in ["adapter", "best"] {
+                fs::create_dir_all(run.join(folder)).expect("a folder");
+                fs::write(run.join(folder).join("adapter_model.tmp"), "half").expect("a file");
+                fs::write(run.join(folder).join("adapter_config.tmp"), "half").expect("a file");
+            }
+        }),
+    ];
+    for (i, (what, tear)) in tears.iter().enumerate() {
+        let run = format!("torn-{i}");
+        interrupted(&fixture.path("whole"), 6, &fixture.path(&run));
+        tear(&fixture.path(&run));
+        finish(&fixture, &run);
+        if *what == "an empty log" {
+            // Lines from before the checkpoint are gone for good; the rest is there.
+            let log = fixture.read(&format!("{run}/metrics.jsonl"));
+            fs::copy(fixture.path("whole/metrics.jsonl"), fixture.path(&run).join("metrics.jsonl")).expect("a copy");
+            assert!(log.lines().count() > 3 && !log.contains("\"step\":6,"), "{log}");
+        }
+        same_results(what, &fixture.path("whole"), &fixture.path(&run));
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_and_the_one_before_it_goes_on() {
+    let fixture = uninterrupted(12, 100);
+    let run = fixture.path("damaged");
+    let newest = run.join("checkpoints/step-00000009");
+    let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 5);
+    let flip = |bytes: &mut Vec<u8>| {
+        let at = bytes.len() - 9;
+        bytes[at] ^= 1;
+    };
+    let empty = |bytes: &mut Vec<u8>| bytes.clear();
+    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 3] = [("cut", &cut), ("flipped", &flip), ("empty", &empty)];
+    for file in ["trainer_state.bin", "adapter_model.safetensors", "adapter_config.json"] {
+        for (how, damage) in damages {
+            if (file, how) == ("adapter_config.json", "flipped") {
+                continue; // JSON may well mean the same; tensors that do not fit it are refused
+            }
+            interrupted(&fixture.path("whole"), 9, &run);
+            let mut bytes = fs::read(newest.join(file)).expect("a checkpoint's file");
+            damage(&mut bytes);
+            fs::write(newest.join(file), bytes).expect("a damaged file");
+            refused(&fixture, file);
+            fs::remove_dir_all(&run).expect("the run");
+        }
+        interrupted(&fixture.path("whole"), 9, &run);
+        fs::remove_file(newest.join(file)).expect("a checkpoint's file");
+        refused(&fixture, file);
+        // As the message says.
+        fs::remove_dir_all(&newest).expect("the checkpoint");
+        finish(&fixture, "damaged");
+        same_results(file, &fixture.path("whole"), &run);
+        fs::remove_dir_all(&run).expect("the run");
+    }
+}
+
+/// The message names the file and says what to do; nothing is changed.
+#[track_caller]
+fn refused(fixture: &Fixture, file: &str) {
+    let before = fixture.tree("damaged");
+    let named = format!("step-00000009/{file}");
+    let advice = "remove that folder to resume from the checkpoint before it";
+    fixture.run(&["train", "run.toml", "--set", "output.folder=damaged", "--resume"]).refused(&[&named, advice]);
+    assert!(before == fixture.tree("damaged"), "{file}: something has changed");
+}

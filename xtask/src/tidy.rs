@@ -212,6 +212,19 @@ fn links_of_the_pages_resolve() {
 }
 
 #[test]
+fn no_page_waits_for_a_number() {
+    let mut found = Vec::new();
+    for (name, text) in texts(&[".md"]) {
+        for (i, line) in text.lines().enumerate() {
+            let names = line.split("{{").skip(1).filter_map(|rest| rest.split_once("}}")).map(|(name, _)| name);
+            let word = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            found.extend(names.filter(|name| !name.is_empty() && word(name)).map(|word| format!("{name}:{}: {word}", i + 1)));
+        }
+    }
+    none("placeholders", found);
+}
+
+#[test]
 fn the_changelog_has_a_place_for_what_is_not_released() {
     let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
     assert!(text.lines().any(|line| line.starts_with("## ") && line.contains("Unreleased")));

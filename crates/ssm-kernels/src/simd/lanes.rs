@@ -5,6 +5,7 @@
 ///
 /// # Safety
 /// Implementors may use target instructions; they may only be called where those are enabled.
+#[allow(clippy::missing_safety_doc)] // what is said above holds for every function
 pub unsafe trait Lanes: Copy + 'static {
     /// Lanes in a vector.
     const N: usize;

@@ -285,7 +285,9 @@ pub fn change_weights(model: &Path, change: impl FnOnce(&mut Vec<Stored>)) {
 fn tokenizer() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| {
-        let documents: Vec<String> = World::new(1).text(1, 300).collect();
+        let mut documents: Vec<String> = World::new(1).text(1, 300).collect();
+        // So few tokens would not include the labels, of which there are few in so little text.
+        documents.push(" 0 1".repeat(1000));
         bpe::train(&documents, VOCAB).expect("a tokenizer").to_string(false).expect("its file")
     })
 }

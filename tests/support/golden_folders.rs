@@ -55,6 +55,7 @@ const MARKS: [&str; 5] = ["config.json", "expected.json", "method.json", "adapte
 #[track_caller]
 pub fn count(family: &str, cases: usize) {
     println!("golden {family}: {cases} cases");
-    let partial = std::env::var_os("STATETUNE_GOLDEN").is_some() && MARKS.iter().any(|mark| !folders_with(mark).is_empty());
+    let partial =
+        std::env::var_os("STATETUNE_GOLDEN").is_some() && MARKS.iter().any(|mark| !folders_with(mark).is_empty());
     assert!(cases > 0 || partial, "no golden case of {family} under {}", root().display());
 }

@@ -218,7 +218,9 @@ fn no_page_waits_for_a_number() {
         for (i, line) in text.lines().enumerate() {
             let names = line.split("{{").skip(1).filter_map(|rest| rest.split_once("}}")).map(|(name, _)| name);
             let word = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            found.extend(names.filter(|name| !name.is_empty() && word(name)).map(|word| format!("{name}:{}: {word}", i + 1)));
+            found.extend(
+                names.filter(|name| !name.is_empty() && word(name)).map(|word| format!("{name}:{}: {word}", i + 1)),
+            );
         }
     }
     none("placeholders", found);

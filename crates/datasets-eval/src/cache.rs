@@ -61,7 +61,8 @@ impl Entry {
             source,
             hint: "the token cache could not be written; free space, give another cache folder, or go without one",
         };
-        let payload = bincode::encode_to_vec(dataset, bincode::config::standard()).map_err(|e| failed(std::io::Error::other(e)))?;
+        let payload = bincode::encode_to_vec(dataset, bincode::config::standard())
+            .map_err(|e| failed(std::io::Error::other(e)))?;
         let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
         let temporary = self.file.with_extension(format!("{}.{writer}.tmp", std::process::id()));
         let write = || {
@@ -94,7 +95,9 @@ mod tests {
 
     fn dataset() -> Dataset {
         Dataset {
-            examples: (0..9).map(|id| Example { id, tokens: vec![7, 70_000, 3], labelled_from: 2, class: Some(1) }).collect(),
+            examples: (0..9)
+                .map(|id| Example { id, tokens: vec![7, 70_000, 3], labelled_from: 2, class: Some(1) })
+                .collect(),
             classes: vec![ClassLabel { name: "0".into(), token: 17 }],
             counts: Counts { rows: 10, kept: 9, too_long: 1, max_tokens: 99 },
         }
@@ -126,8 +129,11 @@ mod tests {
 
     #[test]
     fn every_input_is_part_of_the_name() {
-        let config = DataConfig { train: Some("a.csv".into()), validation: Some("b.jsonl".into()), ..DataConfig::default() };
-        let entry = |tokenizer, data: &[u8], config: &DataConfig, split| Entry::new(Path::new("c"), tokenizer, data, config, split).file;
+        let config =
+            DataConfig { train: Some("a.csv".into()), validation: Some("b.jsonl".into()), ..DataConfig::default() };
+        let entry = |tokenizer, data: &[u8], config: &DataConfig, split| {
+            Entry::new(Path::new("c"), tokenizer, data, config, split).file
+        };
         let base = entry([1; 32], b"rows", &config, Split::Train);
         let longer = DataConfig { max_tokens: 99, ..config.clone() };
         let moved = DataConfig { train: Some("elsewhere/z.csv".into()), ..config.clone() };

@@ -129,7 +129,11 @@ impl DataConfig {
     /// Checks what can be checked without a file: sizes, and that every key given is one this format uses.
     pub fn check(&self) -> Result<()> {
         if self.max_tokens < 2 {
-            return Err(config_error("max_tokens", "at least 2 (a token and the one after it)", &self.max_tokens.to_string()));
+            return Err(config_error(
+                "max_tokens",
+                "at least 2 (a token and the one after it)",
+                &self.max_tokens.to_string(),
+            ));
         }
         if self.limit == Some(0) {
             return Err(config_error("limit", "at least 1, or no limit", "0"));
@@ -143,7 +147,11 @@ impl DataConfig {
             ("completion_field", self.completion_field.is_some(), rows),
             ("label_field", self.label_field.is_some(), rows),
             ("labels", !self.labels.is_empty(), rows),
-            ("end_of_text", self.end_of_text.is_some(), self.format == Format::Text || rows && self.label_field.is_none()),
+            (
+                "end_of_text",
+                self.end_of_text.is_some(),
+                self.format == Format::Text || rows && self.label_field.is_none(),
+            ),
         ];
         for (key, is_given, is_used) in given {
             if is_given && !is_used {
@@ -157,7 +165,11 @@ impl DataConfig {
         let completions = [&self.completion, &self.completion_field, &self.label_field];
         one_of("completion", "one of `completion`, `completion_field`, `label_field`", &completions)?;
         match (&self.label_field, self.labels.len()) {
-            (Some(_), 0 | 1) => Err(config_error("labels", "at least two classes, as `label_field` is given", &format!("{:?}", self.labels))),
+            (Some(_), 0 | 1) => Err(config_error(
+                "labels",
+                "at least two classes, as `label_field` is given",
+                &format!("{:?}", self.labels),
+            )),
             (None, 1..) => Err(config_error("labels", "to come with a `label_field`", &format!("{:?}", self.labels))),
             _ => Ok(()),
         }

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use statetune_datasets_eval::metrics::{ClassificationReport, Confusion, F1Average, Prediction, accuracy, f1, matthews};
+use statetune_datasets_eval::metrics::{
+    ClassificationReport, Confusion, F1Average, Prediction, accuracy, f1, matthews,
+};
 
 #[path = "../../../tests/support/golden_folders.rs"]
 mod golden_folders;
@@ -18,7 +20,10 @@ fn classes(value: &Value) -> Vec<usize> {
 fn close(what: &str, found: f64, expected: &Value, tolerance: f64) {
     let expected = expected.as_f64().unwrap_or_else(|| panic!("{what}: no expected value"));
     let percent = 100.0 * (found - expected).abs() / tolerance;
-    assert!(percent <= 100.0, "{what}: expected {expected}, found {found}; {percent:.0}% of the tolerance {tolerance:e}");
+    assert!(
+        percent <= 100.0,
+        "{what}: expected {expected}, found {found}; {percent:.0}% of the tolerance {tolerance:e}"
+    );
 }
 
 #[test]
@@ -37,7 +42,12 @@ fn golden_metrics_classification() {
             close(&format!("{name}, accuracy"), accuracy(&confusion), &case["accuracy"], tolerance);
             close(&format!("{name}, Matthews"), matthews(&confusion), &case["matthews_corrcoef"], tolerance);
             close(&format!("{name}, macro F1"), f1(&confusion, F1Average::Macro), &case["macro_f1"], tolerance);
-            close(&format!("{name}, weighted F1"), f1(&confusion, F1Average::Weighted), &case["weighted_f1"], tolerance);
+            close(
+                &format!("{name}, weighted F1"),
+                f1(&confusion, F1Average::Weighted),
+                &case["weighted_f1"],
+                tolerance,
+            );
             if case.get("f1").is_some() {
                 close(&format!("{name}, F1 of class 1"), f1(&confusion, F1Average::Class(1)), &case["f1"], tolerance);
             }
@@ -55,7 +65,8 @@ fn golden_metrics_classification() {
 /// Token predictions, some of which are no label.
 fn out_of_class(folder: &Path, tolerance: f64) {
     let case = json(&folder.join("label_tokens.json"));
-    let labels: Vec<u64> = (0..2).map(|label| case["label_token_ids"][label.to_string()].as_u64().expect("a token")).collect();
+    let labels: Vec<u64> =
+        (0..2).map(|label| case["label_token_ids"][label.to_string()].as_u64().expect("a token")).collect();
     let class = |token: &Value| labels.iter().position(|label| Some(*label) == token.as_u64());
     let list = |key: &str| case[key].as_array().expect("a list of tokens").clone();
     let predictions: Vec<Prediction> = list("references")
@@ -68,7 +79,12 @@ fn out_of_class(folder: &Path, tolerance: f64) {
         })
         .collect();
     let report = ClassificationReport::new(&predictions, 2).unwrap();
-    close("accuracy, counted as wrong", report.over_all_vocabulary.accuracy, &case["count_as_wrong"]["accuracy"], tolerance);
+    close(
+        "accuracy, counted as wrong",
+        report.over_all_vocabulary.accuracy,
+        &case["count_as_wrong"]["accuracy"],
+        tolerance,
+    );
     assert_eq!(Some(report.out_of_class as u64), case["drop_out_of_class"]["out_of_cls"].as_u64());
 
     // The authors' way of scoring is the same report over what remains.

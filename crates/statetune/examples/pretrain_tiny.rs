@@ -112,7 +112,8 @@ fn start(folder: &Path, documents: usize) -> anyhow::Result<()> {
     let text = folder.join("text");
     fs::create_dir_all(&text).with_context(|| format!("cannot create {}", text.display()))?;
     for (name, seed, count) in [("train", TRAIN_SEED, documents), ("held_out", HELD_OUT_SEED, HELD_OUT_DOCUMENTS)] {
-        let lines: String = world.text(seed, count).map(|text| serde_json::json!({"text": text}).to_string() + "\n").collect();
+        let lines: String =
+            world.text(seed, count).map(|text| serde_json::json!({"text": text}).to_string() + "\n").collect();
         let path = text.join(name).with_extension("jsonl");
         fs::write(&path, lines).with_context(|| format!("cannot write {}", path.display()))?;
     }

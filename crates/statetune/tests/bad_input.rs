@@ -21,7 +21,6 @@ fn for_generation(fixture: &Fixture) {
 fn refused(fixture: &Fixture, arguments: &[&str], parts: &[&str]) {
     let before = fixture.tree("");
     let outcome = fixture.run(arguments).refused(parts);
-    eprintln!("{arguments:?}\n{}", outcome.stderr);
     assert!(outcome.stdout.is_empty(), "{}", outcome.stdout);
     let after = fixture.tree("");
     let new: Vec<&String> = after.keys().filter(|name| !before.contains_key(*name)).collect();
@@ -63,13 +62,14 @@ fn unknown_keys_are_named_with_the_nearest_known_one() {
         ("model.pth=\"x\"", &["`pth`", "did you mean `path`"]),
         ("device.thread=2", &["`thread`", "did you mean `threads`"]),
         ("otput.folder=\"x\"", &["`otput`", "did you mean `output`"]),
-        ("methods.0.rnak=2", &["method `lora`", "`rnak`", "did you mean `rank`"]),
+        ("methods.0.rnak=2", &["run.toml", "method `lora`", "`rnak`", "did you mean `rank`"]),
         ("methods.1.ranks=2", &["method `state-offset-h`", "`ranks`", "did you mean `rank`"]),
-        ("methods.0.method=lroa", &["unknown method `lroa`", "did you mean `lora`", "state-offset-y"]),
+        ("methods.0.method=lroa", &["run.toml", "unknown method `lroa`", "did you mean `lora`", "state-offset-y"]),
         ("train.metric=acuracy", &["`train.metric`", "acuracy", "did you mean \"accuracy\""]),
         ("train.batch_size=0", &["`train.batch_size` must be at least 1"]),
         ("train.batch_size=many", &["batch_size", "invalid type", "many"]),
         ("train.schedule=lineal", &["unknown variant `lineal`", "linear"]),
+        ("data.labels=[\"0\"]", &["run.toml", "labels", "at least two classes"]),
         ("methods.7.rank=2", &["methods.7.rank=2", "no entry of a list of 2"]),
         ("learning_rate", &["`--set learning_rate`", "expected key=value"]),
         ("device.level=avx1024", &["device.level", "avx1024"]),
@@ -78,8 +78,12 @@ fn unknown_keys_are_named_with_the_nearest_known_one() {
     }
     let text = fixture.read("run.toml");
     for (known, typed, parts) in [
-        ("learning_rate = 1e-2", "lerning_rate = 1e-2", &["line 26", "`lerning_rate`", "did you mean `learning_rate`"][..]),
-        ("threads = 2", "treads = 2", &["line 36", "did you mean `threads`"]),
+        (
+            "learning_rate = 1e-2",
+            "lerning_rate = 1e-2",
+            &["line 26", "`lerning_rate`", "did you mean `learning_rate`"][..],
+        ),
+        ("threads = 2", "treads = 2", &["line 35", "did you mean `threads`"]),
         ("rank = 4", "rnak = 4", &["method `lora` has no option `rnak`", "did you mean `rank`"]),
         ("\"lora\"", "\"lroa\"", &["unknown method `lroa`", "did you mean `lora`"]),
         ("method = \"lora\"\n", "", &["unknown method `nothing`"]),
@@ -107,7 +111,11 @@ fn settings_without_an_effect() {
     let fixture = Fixture::new();
     train_refused(&fixture, &["methods=[]"], &["nothing to train", "name at least one method"]);
     for_generation(&fixture);
-    train_refused(&fixture, &["train.metric=accuracy"], &["`train.metric`", "\"accuracy\"", "no classes", "use \"loss\""]);
+    train_refused(
+        &fixture,
+        &["train.metric=accuracy"],
+        &["`train.metric`", "\"accuracy\"", "no classes", "use \"loss\""],
+    );
     fixture.edit("run.toml", "validation = \"records-validation.jsonl\"\n", "");
     train_refused(&fixture, &["train.early_stop=2"], &["`train.early_stop`", "`data.validation`"]);
     fixture.edit("run.toml", "train = \"records.jsonl\"\n", "");
@@ -131,7 +139,8 @@ fn weights_that_are_damaged_or_do_not_fit() {
         fs::write(path, &bytes[..bytes.len() - 7]).expect("cut weights");
     };
     broken(cut, &["model/model.safetensors is damaged or incomplete", "Copy or download it again"]);
-    let changed = |change: fn(&mut Vec<Stored>)| move |fixture: &Fixture| change_weights(&fixture.path("model"), change);
+    let changed =
+        |change: fn(&mut Vec<Stored>)| move |fixture: &Fixture| change_weights(&fixture.path("model"), change);
     let name = "backbone.layers.1.mixer.out_proj.weight";
     broken(
         changed(|tensors| tensors.retain(|(name, ..)| name != "backbone.layers.1.mixer.out_proj.weight")),
@@ -159,7 +168,8 @@ fn weights_that_are_damaged_or_do_not_fit() {
 
 #[test]
 fn models_of_another_kind() {
-    let config = |from: &'static str, to: &'static str| move |fixture: &Fixture| fixture.edit("model/config.json", from, to);
+    let config =
+        |from: &'static str, to: &'static str| move |fixture: &Fixture| fixture.edit("model/config.json", from, to);
     let gpt2 = |fixture: &Fixture| fixture.write("model/config.json", r#"{"model_type": "gpt2", "n_embd": 16}"#);
     broken(gpt2, &["model/config.json", "unknown architecture", "gpt2", "known: mamba"]);
     broken(config("\"silu\"", "\"gelu\""), &["model/config.json", "hidden_act", "gelu", "not supported", "silu"]);
@@ -213,7 +223,10 @@ fn third_line(text: &'static str) -> impl Fn(&Fixture) {
 
 #[test]
 fn rows_are_named_by_file_and_line() {
-    broken(third_line(r#"{"promt": "a", "label": 1}"#), &["train.jsonl:3", "no field `prompt`", "did you mean `promt`"]);
+    broken(
+        third_line(r#"{"promt": "a", "label": 1}"#),
+        &["train.jsonl:3", "no field `prompt`", "did you mean `promt`"],
+    );
     broken(third_line(r#"{"prompt": "a"}"#), &["train.jsonl:3", "no field `label`"]);
     broken(third_line(r#"{"prompt": "a", "label": 7}"#), &["train.jsonl:3", "`label`", "one of `0`, `1`", "found `7`"]);
     broken(third_line(r#"{"prompt": ["a"], "label": 1}"#), &["train.jsonl:3", "`prompt`", "a list"]);
@@ -264,7 +277,11 @@ fn rows_that_are_too_long_are_counted_or_refused() {
     let note = "1 of 61 training rows are longer than the limit and were left out";
     assert!(outcome.stderr.contains(note), "{}", outcome.stderr);
     let counts = &outcome.json()["data"]["train"];
-    assert_eq!((&counts["rows"], &counts["kept"], &counts["too_long"]), (&61.into(), &60.into(), &1.into()), "{counts}");
+    assert_eq!(
+        (&counts["rows"], &counts["kept"], &counts["too_long"]),
+        (&61.into(), &60.into(), &1.into()),
+        "{counts}"
+    );
     for file in ["out/metrics.jsonl", "out/report.html"] {
         assert!(fixture.read(file).contains(note), "{file}");
     }
@@ -278,10 +295,13 @@ fn a_folder_that_holds_a_run() {
     train_refused(&fixture, &[], &["out holds a run already", "--resume", "--set output.folder="]);
     // Another configuration is named by the key that differs.
     for (setting, parts) in [
-        ("train.learning_rate=0.5", &["another configuration", "learning_rate = 0.01", "learning_rate = 0.5"][..]),
-        ("methods.0.rank=2", &["another configuration", "rank = 4", "rank = 2"]),
-        ("data.limit=20", &["another configuration", "limit = 20"]),
-        ("methods=[{ method = \"state-offset-y\" }]", &["another configuration", "state-offset-y"]),
+        ("train.learning_rate=0.5", &["out was started", "`train.learning_rate` was 0.01 then, is 0.5 now"][..]),
+        ("methods.0.rank=2", &["another configuration", "`methods.0.rank` was 4 then, is 2 now"]),
+        ("data.limit=20", &["another configuration", "`data.limit` was not set then, is 20 now"]),
+        (
+            "methods=[{ method = \"state-offset-y\" }]",
+            &["another configuration", "`methods.0.dropout` was 0.2 then, is not set now"],
+        ),
     ] {
         refused(&fixture, &["train", "run.toml", "--resume", "--set", setting], parts);
     }
@@ -316,7 +336,7 @@ fn wrong_paths_of_the_other_commands() {
         (&["generate", "model", "--prompt", "a", "--adapter", "absent"], &["cannot read absent/adapter_config.json"]),
         (&["generate", "model", "--prompt", "a", "--tokenizer", "absent"], &["absent", "readable tokenizer.json"]),
         (&["generate", "model", "--prompts", "absent"], &["cannot read absent"]),
-        (&["generate", "model", "--prompts", "empty.txt"], &["there is no prompt", "empty"]),
+        (&["generate", "model", "--prompts", "empty.txt"], &["there is no prompt", "empty.txt"]),
         (&["generate", "model", "--prompt", ""], &["prompt 0 has no tokens"]),
         (&["generate", "model"], &["--prompt"]),
         (&["inspect", "absent"], &["absent does not exist"]),
@@ -342,7 +362,7 @@ fn adapters_that_do_not_fit() {
         refused(&fixture, &generate, parts);
         fixture.write("out/best/adapter_config.json", &config);
     };
-    broken("\"lora\"", "\"lroa\"", &["unknown method `lroa`", "did you mean `lora`"]);
+    broken("\"lora\"", "\"lroa\"", &["out/best/adapter_config.json", "unknown method `lroa`", "did you mean `lora`"]);
     broken("\"rank\": 4", "\"rank\": 5", &["adapter_model.safetensors", "shape", "expected"]);
     broken("\"out_proj\"", "\"x_proj\"", &["adapter_model.safetensors", "lacks this tensor"]);
     broken("\"version\": 1", "\"version\": 99", &["adapter_config.json", "version 99"]);

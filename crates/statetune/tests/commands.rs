@@ -93,7 +93,8 @@ fn trained_on_records() -> Fixture {
 
 fn prompts(fixture: &Fixture) -> Vec<String> {
     let rows = fixture.read("records-validation.jsonl");
-    let row = |line: &str| serde_json::from_str::<Value>(line).expect("a row")["prompt"].as_str().expect("text").to_owned();
+    let row =
+        |line: &str| serde_json::from_str::<Value>(line).expect("a row")["prompt"].as_str().expect("text").to_owned();
     let mut prompts: Vec<String> = rows.lines().take(4).map(row).collect();
     prompts.push("a".into());
     prompts
@@ -115,7 +116,7 @@ fn generation_is_deterministic_and_a_batch_is_its_prompts_one_by_one() {
     for (prompt, together) in prompts.iter().zip(&together) {
         assert_eq!(together["prompt"], **prompt);
         assert!(!together["tokens"].as_array().expect("tokens").is_empty());
-        assert_eq!([together.clone()], *generate(&[], std::slice::from_ref(prompt)), "alone");
+        assert_eq!(*together, generate(&[], std::slice::from_ref(prompt))[0], "alone");
     }
     // The adapter has an effect, and is the run's best.
     assert_eq!(together, generate(&["--adapter", "out/best"], &prompts));
@@ -145,7 +146,10 @@ fn inspect_shows_models_adapters_and_runs() {
 
     let adapter = inspect("out/best");
     assert_eq!(adapter["trainable"], summary["trainable"]);
-    assert_eq!((&adapter["methods"][0]["method"], &adapter["methods"][1]["method"]), (&"lora".into(), &"state-offset-h".into()));
+    assert_eq!(
+        (&adapter["methods"][0]["method"], &adapter["methods"][1]["method"]),
+        (&"lora".into(), &"state-offset-h".into())
+    );
     let tensors = adapter["tensors"].as_array().expect("a list");
     assert!(tensors.contains(&"backbone.layers.0.mixer.state_offset_h [32, 16]".into()), "{tensors:?}");
 
@@ -174,7 +178,8 @@ fn methods_lists_every_entry() {
     let text = fixture.run(&["methods"]).well().stdout;
     for (entry, info) in list.iter().zip(METHODS) {
         assert_eq!((&entry["method"], &entry["mergeable"]), (&info.tag.into(), &info.mergeable.into()));
-        let options: Vec<&str> = entry["options"].as_array().expect("a list").iter().filter_map(|o| o["name"].as_str()).collect();
+        let options: Vec<&str> =
+            entry["options"].as_array().expect("a list").iter().filter_map(|o| o["name"].as_str()).collect();
         assert_eq!(options, info.options.iter().map(|option| option.name).collect::<Vec<_>>());
         assert!(text.contains(info.tag) && text.contains(info.summary), "{}", info.tag);
     }

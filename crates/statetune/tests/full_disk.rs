@@ -25,7 +25,8 @@ fn a_checkpoint_that_cannot_be_written_leaves_those_before_it() {
     fixture.run(&["train", "run.toml", "--quiet", "--set", "output.folder=whole"]).well();
     let run = fixture.path("out");
     // The adapter's file is within the limit, the optimiser's state, twice as large, is not; then neither is.
-    let size = |file: &str| fixture.path(&format!("whole/checkpoints/step-00000003/{file}")).metadata().expect("a file").len();
+    let size =
+        |file: &str| fixture.path(&format!("whole/checkpoints/step-00000003/{file}")).metadata().expect("a file").len();
     let (weights, state) = (size("adapter_model.safetensors") as usize, size("trainer_state.bin") as usize);
     for (file, limit) in [("trainer_state.bin", (weights + state) / 2), ("adapter_model.safetensors", weights / 2)] {
         interrupted(&fixture.path("whole"), 6, &run);

@@ -212,8 +212,8 @@ impl RunConfig {
             table.try_into().map_err(|error| fail(explain(&error)))?
         };
         config.train.check().map_err(fail)?;
-        config.data.check()?;
-        config.methods()?;
+        config.data.check().map_err(|error| fail(error.to_string()))?;
+        config.methods().map_err(|error| fail(error.to_string()))?;
         Ok(config)
     }
 
@@ -233,12 +233,12 @@ impl RunConfig {
 
 /// A TOML error's message, with the nearest key where one is unknown.
 fn explain(error: &toml::de::Error) -> String {
-    let message = error.to_string();
+    let message = error.to_string().trim_end().to_owned();
     let quoted: Vec<&str> = error.message().split('`').skip(1).step_by(2).collect();
     match quoted.split_first() {
         Some((found, known)) if error.message().starts_with("unknown field") => {
             let near = nearest(found, known.iter().copied());
-            near.map_or(message.clone(), |near| format!("{}\ndid you mean `{near}`?", message.trim_end()))
+            near.map_or(message.clone(), |near| format!("{message}\ndid you mean `{near}`?"))
         }
         _ => message,
     }

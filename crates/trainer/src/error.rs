@@ -33,7 +33,9 @@ pub enum TrainError {
         reason: String,
     },
     /// Too many steps in a row had a loss or gradient that is not a finite number.
-    #[error("step {step}: {what}; that was the {count}th step in a row without a finite gradient. Lower the learning rate or look at the data of these steps")]
+    #[error(
+        "step {step}: {what}; that was the {count}th step in a row without a finite gradient. Lower the learning rate or look at the data of these steps"
+    )]
     NonFinite {
         /// The step.
         step: u64,

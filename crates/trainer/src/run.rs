@@ -7,6 +7,7 @@ use statetune_datasets_eval::{Dataset, PackingPlan};
 use statetune_mamba_model::{DropoutStep, Mamba};
 use statetune_peft_methods::Adapter;
 
+use crate::TrainError;
 use crate::checkpoint::{self, Progress};
 use crate::config::TrainSettings;
 use crate::data::micro_batch;
@@ -16,7 +17,6 @@ use crate::optimizer::AdamW;
 use crate::record::{Log, Record, StepRecord};
 use crate::schedule::Schedule;
 use crate::step::gradients;
-use crate::TrainError;
 
 /// So many steps in a row without a finite gradient end a run.
 const NON_FINITE_LIMIT: u32 = 10;
@@ -371,7 +371,9 @@ impl Loop<'_> {
     fn note_dropped_rows(&mut self) -> Result<(), TrainError> {
         let sets = [("training", Some(self.run.train)), ("validation", self.run.validation)];
         for (name, dataset) in sets {
-            let Some(counts) = dataset.map(|dataset| dataset.counts).filter(|counts| counts.too_long > 0) else { continue };
+            let Some(counts) = dataset.map(|dataset| dataset.counts).filter(|counts| counts.too_long > 0) else {
+                continue;
+            };
             let note = format!(
                 "{} of {} {name} rows are longer than the limit and were left out (the longest has {} tokens)",
                 counts.too_long, counts.rows, counts.max_tokens

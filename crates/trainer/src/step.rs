@@ -52,7 +52,9 @@ pub fn gradients(
 ) -> Result<StepGradients, TrainError> {
     let labelled: usize = micro_batches.iter().map(|micro| micro.rows.len()).sum();
     if labelled == 0 {
-        return Err(TrainError::NothingToDo { reason: "a step has no labelled token: there is nothing to learn".into() });
+        return Err(TrainError::NothingToDo {
+            reason: "a step has no labelled token: there is nothing to learn".into(),
+        });
     }
     let mut loss = 0.0;
     let mut sums: Vec<Option<Tensor>> = vec![None; patches.tensors().len()];

@@ -35,7 +35,9 @@ pub(super) fn documents(text: &str, file: &Path, limit: usize) -> Result<Vec<(us
 /// Windows of at most `length` tokens. Neighbours share one token, the last of one being only a target there and the
 /// first of the next only an input, so that every token but the document's first is a target exactly once.
 pub(super) fn windows(tokens: &[u32], length: usize) -> impl Iterator<Item = &[u32]> {
-    (0..tokens.len().saturating_sub(1)).step_by(length - 1).map(move |start| &tokens[start..tokens.len().min(start + length)])
+    (0..tokens.len().saturating_sub(1))
+        .step_by(length - 1)
+        .map(move |start| &tokens[start..tokens.len().min(start + length)])
 }
 
 #[cfg(test)]

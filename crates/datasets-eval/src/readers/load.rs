@@ -10,14 +10,22 @@ use crate::cache::Entry;
 use crate::config::config_error;
 use crate::tasks::glue::GlueTask;
 use crate::tokenizer::END_OF_TEXT;
-use crate::{ClassLabel, Counts, DataConfig, DataError, Dataset, Example, Format, OnTooLong, Pool, Result, Split, Tokenizer};
+use crate::{
+    ClassLabel, Counts, DataConfig, DataError, Dataset, Example, Format, OnTooLong, Pool, Result, Split, Tokenizer,
+};
 
 /// Reads and tokenises a split, or takes it from the cache in the folder `cache` if it is there and whole.
 ///
 /// Prompt and completion are encoded each on its own and stand end to end; the targets are the completion's tokens.
 /// Fails, naming file and line, on a row it cannot use; rows longer than `max_tokens` are dropped and counted, or fail,
 /// as `on_too_long` says. The result does not depend on the number of threads in `pool`.
-pub fn load(config: &DataConfig, split: Split, tokenizer: &Tokenizer, pool: &Pool, cache: Option<&Path>) -> Result<Dataset> {
+pub fn load(
+    config: &DataConfig,
+    split: Split,
+    tokenizer: &Tokenizer,
+    pool: &Pool,
+    cache: Option<&Path>,
+) -> Result<Dataset> {
     config.check()?;
     let file = config.file(split)?;
     let hint = "give the path of a readable file";
@@ -66,7 +74,8 @@ enum Completion {
 
 impl Source<'_> {
     fn glue(&self, text: &str) -> Result<Dataset> {
-        let name = self.config.task.as_ref().ok_or_else(|| config_error("task", "the name of a GLUE task", "nothing"))?;
+        let name =
+            self.config.task.as_ref().ok_or_else(|| config_error("task", "the name of a GLUE task", "nothing"))?;
         let task = GlueTask::named(name)?;
         let rows = table::glue_rows(text, self.file, task, self.limit)?;
         let tasks = rows.iter().map(|row| {
@@ -90,7 +99,9 @@ impl Source<'_> {
         let tasks = rows.iter().map(|row| {
             let completion = match (&completion, &config.label_field) {
                 (Some(template), _) => Completion::Text(template.render(row, self.file)?),
-                (None, field) => Completion::Class(self.class(row, field.as_deref().expect("a label field"), &config.labels)?),
+                (None, field) => {
+                    Completion::Class(self.class(row, field.as_deref().expect("a label field"), &config.labels)?)
+                }
             };
             Ok(Task { line: row.line, prompt: prompt.render(row, self.file)?, completion })
         });
@@ -104,7 +115,10 @@ impl Source<'_> {
             file: self.file.into(),
             line: row.line,
             field: field.into(),
-            expected: format!("one of {}", labels.iter().map(|label| format!("`{}`", label.as_ref())).collect::<Vec<_>>().join(", ")),
+            expected: format!(
+                "one of {}",
+                labels.iter().map(|label| format!("`{}`", label.as_ref())).collect::<Vec<_>>().join(", ")
+            ),
             found: format!("`{value}`"),
             hint: "correct the row or the labels",
         })
@@ -133,7 +147,11 @@ impl Source<'_> {
             None => Ok(self.tokenizer.token(END_OF_TEXT)),
             Some(name) => match self.tokenizer.token(name) {
                 Some(token) => Ok(Some(token)),
-                None => Err(config_error("end_of_text", "a token of the tokenizer, or \"\" for none", &format!("\"{name}\""))),
+                None => Err(config_error(
+                    "end_of_text",
+                    "a token of the tokenizer, or \"\" for none",
+                    &format!("\"{name}\""),
+                )),
             },
         }
     }
@@ -160,10 +178,18 @@ impl Source<'_> {
                 }
             };
             if labelled_from == 0 {
-                return Err(self.no_tokens(task.line, "the prompt", "the model needs a token to start from; correct the row"));
+                return Err(self.no_tokens(
+                    task.line,
+                    "the prompt",
+                    "the model needs a token to start from; correct the row",
+                ));
             }
             if tokens.len() == labelled_from {
-                return Err(self.no_tokens(task.line, "the completion", "there is nothing to learn from it; correct or remove the row"));
+                return Err(self.no_tokens(
+                    task.line,
+                    "the completion",
+                    "there is nothing to learn from it; correct or remove the row",
+                ));
             }
             // A template may have written the end itself.
             tokens.extend(end.filter(|end| class.is_none() && tokens.last() != Some(end)));
@@ -175,7 +201,12 @@ impl Source<'_> {
     }
 
     /// Leaves out what is too long, and counts.
-    fn select(&self, examples: Vec<Example>, lines: impl Iterator<Item = usize>, classes: Vec<ClassLabel>) -> Result<Dataset> {
+    fn select(
+        &self,
+        examples: Vec<Example>,
+        lines: impl Iterator<Item = usize>,
+        classes: Vec<ClassLabel>,
+    ) -> Result<Dataset> {
         let max_tokens = self.config.max_tokens;
         let longest = examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0);
         let rows = examples.len();
@@ -204,12 +235,21 @@ impl Source<'_> {
             }
             tokens.extend(end.filter(|end| tokens.last() != Some(end)));
             match tokens.len() {
-                1 => Err(self.no_tokens(*line, "the document after its first", "there is nothing to predict in it; remove it")),
+                1 => Err(self.no_tokens(
+                    *line,
+                    "the document after its first",
+                    "there is nothing to predict in it; remove it",
+                )),
                 _ => Ok(tokens),
             }
         })?;
         let cut = encoded.iter().flat_map(|tokens| windows(tokens, self.config.max_tokens)).enumerate();
-        let example = |(id, window): (usize, &[u32])| Example { id: id as u64, tokens: window.to_vec(), labelled_from: 1, class: None };
+        let example = |(id, window): (usize, &[u32])| Example {
+            id: id as u64,
+            tokens: window.to_vec(),
+            labelled_from: 1,
+            class: None,
+        };
         let examples: Vec<Example> = cut.map(example).collect();
         let longest = encoded.iter().map(Vec::len).max().unwrap_or(0);
         let counts = Counts { rows: documents.len(), kept: examples.len(), too_long: 0, max_tokens: longest };

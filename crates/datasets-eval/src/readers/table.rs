@@ -23,7 +23,8 @@ pub(super) fn decode<'a>(bytes: &'a [u8], file: &Path) -> Result<&'a str> {
 
 /// Lines with their numbers from 1, without line ends; blank ones are left out.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let numbered = text.split('\n').enumerate().map(|(index, line)| (index + 1, line.strip_suffix('\r').unwrap_or(line)));
+    let numbered =
+        text.split('\n').enumerate().map(|(index, line)| (index + 1, line.strip_suffix('\r').unwrap_or(line)));
     numbered.filter(|(_, line)| !line.trim().is_empty())
 }
 

@@ -76,7 +76,11 @@ mod tests {
 
     #[test]
     fn renders() {
-        let row = Row { line: 3, names: vec!["a".into(), "é b".into()].into(), values: vec![Ok("1{a}".into()), Ok("ü".into())] };
+        let row = Row {
+            line: 3,
+            names: vec!["a".into(), "é b".into()].into(),
+            values: vec![Ok("1{a}".into()), Ok("ü".into())],
+        };
         let render = |text: &str| Template::parse(text).unwrap().render(&row, Path::new("x")).unwrap();
         assert_eq!(render("<{a}|{é b}>"), "<1{a}|ü>");
         assert_eq!(render("{{a}} {a}{a}\n"), "{a} 1{a}1{a}\n");

@@ -102,7 +102,7 @@ fn own_methods(path: &Path, config: &Map<String, Value>) -> Result<Vec<Box<dyn c
     let list =
         config.get("methods").and_then(Value::as_array).ok_or_else(|| bad(path, "`methods` is not a list".into()))?;
     let parse = |value: &Value| match value {
-        Value::Object(object) => methods::parse(object.clone()),
+        Value::Object(object) => methods::parse(object.clone()).map_err(|error| bad(path, error.to_string())),
         other => Err(bad(path, format!("a method is a table of options, found {other}"))),
     };
     list.iter().map(parse).collect()

@@ -61,7 +61,11 @@ fn main() -> anyhow::Result<()> {
     };
     let path = folder.join("report.html");
     fs::write(&path, render(&report)).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("{:.0} s in all; the adapters and a page for each run are in {}", started.elapsed().as_secs_f64(), folder.display());
+    println!(
+        "{:.0} s in all; the adapters and a page for each run are in {}",
+        started.elapsed().as_secs_f64(),
+        folder.display()
+    );
     println!("report: {}", path.display());
     Ok(())
 }

@@ -70,7 +70,8 @@ pub fn generations(contests: &[Contest]) -> Vec<Generation> {
 
 /// A generation for a terminal.
 pub fn plain_generation(generation: &Generation) -> String {
-    let lines = generation.outputs.iter().map(|(source, text)| format!("  {source:<16}  {}\n", text.replace('\n', " / ")));
+    let lines =
+        generation.outputs.iter().map(|(source, text)| format!("  {source:<16}  {}\n", text.replace('\n', " / ")));
     format!("{}\n{}", generation.prompt, lines.collect::<String>())
 }
 

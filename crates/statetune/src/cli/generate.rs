@@ -54,7 +54,9 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
         let tokens = &result.tokens[..result.tokens.len() - usize::from(result.stopped)];
         let completion = tokenizer.decode(tokens, false)?;
         if output.json {
-            list.push(json!({"prompt": text, "completion": completion, "tokens": result.tokens, "stopped": result.stopped}));
+            list.push(
+                json!({"prompt": text, "completion": completion, "tokens": result.tokens, "stopped": result.stopped}),
+            );
         } else {
             println!("{text}{completion}\n");
         }
@@ -71,9 +73,9 @@ fn prompts(given: &[String], file: Option<&Path>) -> anyhow::Result<Vec<String>>
     if let Some(path) = file {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         prompts.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
-    }
-    if prompts.is_empty() {
-        bail!("there is no prompt: the file is empty");
+        if prompts.is_empty() {
+            bail!("there is no prompt: {} has no line with text", path.display());
+        }
     }
     Ok(prompts)
 }

@@ -55,7 +55,8 @@ fn print(value: &Value, depth: usize) {
             }
             Value::Array(list) => {
                 println!("{pad}{key}:");
-                list.iter().for_each(|entry| println!("{pad}  {}", entry.as_str().map_or(entry.to_string(), str::to_owned)));
+                list.iter()
+                    .for_each(|entry| println!("{pad}  {}", entry.as_str().map_or(entry.to_string(), str::to_owned)));
             }
             Value::String(text) => println!("{pad}{key}: {text}"),
             other => println!("{pad}{key}: {other}"),
@@ -91,7 +92,8 @@ fn model(path: &Path, sites: bool) -> anyhow::Result<Value> {
         });
         let all = linear_sites(config);
         let short = |name: &str| name.rsplit_once("mixer.").map_or(name, |(_, short)| short).to_owned();
-        let mut names: Vec<String> = all.iter().map(|s| format!("{} [{}, {}]", short(&s.name), s.out_features(), s.in_features)).collect();
+        let mut names: Vec<String> =
+            all.iter().map(|s| format!("{} [{}, {}]", short(&s.name), s.out_features(), s.in_features)).collect();
         if sites {
             names = all.iter().map(|s| format!("{} [{}, {}]", s.name, s.out_features(), s.in_features)).collect();
         } else {
@@ -108,7 +110,8 @@ fn adapter(path: &Path, model: Option<&Path>) -> anyhow::Result<Value> {
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let config: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?;
     let named = config["base_model_name_or_path"].as_str().map(PathBuf::from);
-    let base = model.map(Path::to_path_buf).or(named).context("the adapter names no base model: give one by --model")?;
+    let base =
+        model.map(Path::to_path_buf).or(named).context("the adapter names no base model: give one by --model")?;
     // Adapters made elsewhere name their base relative to themselves.
     let base = if base.is_dir() { base } else { path.join(base) };
     let device = setup::device(&Default::default())?;

@@ -55,7 +55,12 @@ pub fn charts(runs: &[(String, Vec<Value>)]) -> Vec<Chart> {
     let all = vec![
         chart("Training loss", "loss", "step", "/loss"),
         chart("Validation loss", "loss", "evaluation", "/loss"),
-        chart("Validation accuracy (all vocabulary)", "accuracy", "evaluation", "/classification/over_all_vocabulary/accuracy"),
+        chart(
+            "Validation accuracy (all vocabulary)",
+            "accuracy",
+            "evaluation",
+            "/classification/over_all_vocabulary/accuracy",
+        ),
         chart("Learning rate", "rate", "step", "/learning_rate"),
         chart("Gradient norm", "norm", "step", "/gradient_norm"),
     ];

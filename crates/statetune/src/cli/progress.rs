@@ -34,7 +34,8 @@ impl Bar {
         }
         let what = self.what;
         let bar = self.bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len}  {elapsed} elapsed, {eta} left  {msg}");
+            let style =
+                ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len}  {elapsed} elapsed, {eta} left  {msg}");
             let bar = ProgressBar::new(of).with_style(style.expect("a valid template")).with_prefix(what);
             bar.with_position(first).with_elapsed(self.started.elapsed())
         });
@@ -69,7 +70,13 @@ impl RunProgress {
     /// `lines`: whether logged steps are printed as lines, for terminals without bars.
     pub fn new(output: Output) -> RunProgress {
         let lines = !output.quiet && !std::io::IsTerminal::is_terminal(&std::io::stderr());
-        RunProgress { quiet: output.quiet, training: Bar::new("training", output.quiet), evaluating: None, first: None, lines }
+        RunProgress {
+            quiet: output.quiet,
+            training: Bar::new("training", output.quiet),
+            evaluating: None,
+            first: None,
+            lines,
+        }
     }
 }
 

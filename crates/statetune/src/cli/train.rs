@@ -1,5 +1,6 @@
 //! `statetune train`
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,17 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
     let (train, validation) = setup::data(&config.data, &tokenizer, &device, cache.as_deref())?;
     let train = train.context("training data was asked for")?;
     let adapter = Adapter::new(&model, config.methods()?, config.train.seed)?;
+    let base_model = config.model.path.display().to_string();
+    let run = Run {
+        model: &model,
+        base_model: &base_model,
+        train: &train,
+        validation: validation.as_ref(),
+        settings: &config.train,
+        folder: Some(folder),
+    };
+    // Only after this: what is wrong with the input leaves no folder behind.
+    run.check(&adapter)?;
     if !output.quiet {
         eprintln!(
             "{}: {} parameters, {} trained ({:.3}%); {} training and {} validation examples; {device:?}",
@@ -74,18 +86,6 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
             validation.as_ref().map_or(0, |v| v.examples.len()),
         );
     }
-
-    let base_model = config.model.path.display().to_string();
-    let run = Run {
-        model: &model,
-        base_model: &base_model,
-        train: &train,
-        validation: validation.as_ref(),
-        settings: &config.train,
-        folder: Some(folder),
-    };
-    // Only then: what is wrong with the input leaves no folder behind.
-    run.check(&adapter)?;
     open_folder(folder, config)?;
     let trainable = adapter.trainable();
     let summary = run.train(adapter, resume, &mut RunProgress::new(output))?;
@@ -117,12 +117,37 @@ fn check_folder(folder: &Path, config: &RunConfig, resume: bool) -> anyhow::Resu
     let device = DeviceSection { threads: before.device.threads, ..config.device.clone() };
     let same = RunConfig { device, output: before.output.clone(), ..config.clone() };
     if same != before {
-        let (old, new) = (before.to_toml(), same.to_toml());
-        let difference = old.lines().zip(new.lines()).find(|(a, b)| a != b);
-        let (was, is) = difference.unwrap_or(("(more keys)", "(more keys)"));
-        bail!("{} was started with another configuration: `{was}` then, `{is}` now", folder.display());
+        let (key, was, is) = difference(&before, &same)?;
+        bail!("{} was started with another configuration: `{key}` was {was} then, is {is} now", folder.display());
     }
     Ok(())
+}
+
+/// The first key that two configurations do not agree on, with both values.
+fn difference(before: &RunConfig, now: &RunConfig) -> anyhow::Result<(String, String, String)> {
+    let (before, now) = (leaves(before)?, leaves(now)?);
+    let key = before.keys().chain(now.keys()).filter(|key| before.get(*key) != now.get(*key)).min();
+    let key = key.context("configurations that differ do so in a key")?;
+    let text =
+        |leaves: &BTreeMap<String, toml::Value>| leaves.get(key).map_or("not set".into(), toml::Value::to_string);
+    Ok((key.clone(), text(&before), text(&now)))
+}
+
+/// The values of a configuration by dotted key, as `--set` takes them.
+fn leaves(config: &RunConfig) -> anyhow::Result<BTreeMap<String, toml::Value>> {
+    fn walk(key: String, value: toml::Value, found: &mut BTreeMap<String, toml::Value>) {
+        let below = |part: &str| if key.is_empty() { part.to_owned() } else { format!("{key}.{part}") };
+        match value {
+            toml::Value::Table(table) => table.into_iter().for_each(|(part, value)| walk(below(&part), value, found)),
+            toml::Value::Array(list) if list.iter().any(toml::Value::is_table) => {
+                list.into_iter().enumerate().for_each(|(i, value)| walk(below(&i.to_string()), value, found));
+            }
+            other => drop(found.insert(key, other)),
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(String::new(), toml::Value::try_from(config)?, &mut found);
+    Ok(found)
 }
 
 /// Makes the folder of a new run, with its configuration.
@@ -172,7 +197,11 @@ impl Trained {
             summary.seconds,
             summary.tokens as f64 / summary.seconds.max(1e-9),
             setup::peak_memory_mib().map_or(String::new(), |mib| format!(", {mib:.0} MiB at most")),
-            if summary.skipped_steps > 0 { format!(", {} steps skipped", summary.skipped_steps) } else { String::new() },
+            if summary.skipped_steps > 0 {
+                format!(", {} steps skipped", summary.skipped_steps)
+            } else {
+                String::new()
+            },
         );
         if let Some((value, step)) = summary.best {
             lines += &format!("\nbest {metric}: {value:.4} after step {step}");

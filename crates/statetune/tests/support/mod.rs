@@ -219,7 +219,12 @@ pub fn same_results(what: &str, expected: &Path, found: &Path) {
     for (name, bytes) in &expected {
         let found = &found[name];
         let texts = || (String::from_utf8_lossy(bytes).into_owned(), String::from_utf8_lossy(found).into_owned());
-        assert!(name.ends_with(".safetensors") || texts().0 == texts().1, "{what}: {name}\n{}\n{}", texts().0, texts().1);
+        assert!(
+            name.ends_with(".safetensors") || texts().0 == texts().1,
+            "{what}: {name}\n{}\n{}",
+            texts().0,
+            texts().1
+        );
         assert!(bytes == found, "{what}: {name} has other bytes");
     }
 }

@@ -52,13 +52,7 @@ pub fn paths() -> Vec<ComputePath> {
 
 /// K = 5, so that d_conv - 2 = 3 is a length of its own; N is no multiple of a vector.
 pub fn config(tied: bool) -> MambaConfig {
-    MambaConfig {
-        d_state: 5,
-        d_conv: 5,
-        use_bias: true,
-        tie_word_embeddings: tied,
-        ..MambaConfig::new(VOCAB, 12, 2)
-    }
+    MambaConfig { d_state: 5, d_conv: 5, use_bias: true, tie_word_embeddings: tied, ..MambaConfig::new(VOCAB, 12, 2) }
 }
 
 /// A method with one of its example configurations.
@@ -220,9 +214,12 @@ pub fn close(name: &str, expected: &[f64], found: &[f64], floor: f64, tolerance:
     assert_eq!(expected.len(), found.len(), "{name}: number of values");
     let scale = expected.iter().fold(floor, |scale, x| scale.max(x.abs()));
     let differences = expected.iter().zip(found).map(|(a, b)| (a - b).abs() / scale);
-    let (at, worst) = differences.enumerate().fold((0, 0.0), |worst: (usize, f64), (i, d)| {
-        if d > worst.1 || d.is_nan() { (i, d) } else { worst }
-    });
+    let (at, worst) = differences.enumerate().fold(
+        (0, 0.0),
+        |worst: (usize, f64), (i, d)| {
+            if d > worst.1 || d.is_nan() { (i, d) } else { worst }
+        },
+    );
     let percent = 100.0 * worst / tolerance;
     assert!(worst <= tolerance, "{name}: differs by {worst:e} at element {at}, {percent:.0}% of the tolerance");
 }

@@ -13,14 +13,7 @@ use crate::{Cpu, WeightSlice, dispatch_level};
 const TASK: usize = 64;
 
 /// y `[m, n]` (+)= alpha · x `[m, k]` · w `[n, k]`ᵀ + bias, for m up to [`FEW_ROWS`].
-pub(super) fn few_rows(
-    cpu: &Cpu,
-    y: &mut [f32],
-    x: &[f32],
-    w: WeightSlice,
-    bias: Option<&[f32]>,
-    shape: Shape,
-) {
+pub(super) fn few_rows(cpu: &Cpu, y: &mut [f32], x: &[f32], w: WeightSlice, bias: Option<&[f32]>, shape: Shape) {
     let Shape { m, n, k, alpha, accumulate } = shape;
     let y = DisjointSlice::new(y);
     cpu.for_each(n.div_ceil(TASK), |task| {

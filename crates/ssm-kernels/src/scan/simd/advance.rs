@@ -1,10 +1,10 @@
 //! The recurrence over one chunk of one group of channels, shared by the forward and by the backward's recomputation.
 
 use super::group::{GROUP, Pair, load_channels, zeros};
-use crate::simd::prefetch;
 use super::math::{exp2, softplus_and_slope};
 use crate::scan::ScanInputs;
 use crate::simd::Lanes;
+use crate::simd::prefetch;
 
 /// y = Σ h C.
 pub(super) const PLAIN: u8 = 0;

@@ -234,3 +234,15 @@ fn the_resolved_configuration_repeats_the_run() {
     fixture.run(&again).well();
     support::same_results("again", &fixture.path("out"), &fixture.path("again"));
 }
+
+/// A reader that has seen enough, such as `head`, is no error.
+#[test]
+fn a_closed_pipe_ends_the_output() {
+    let fixture = Fixture::new();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = fixture.command(&["methods"]);
+    let child = command.stdout(writer).stderr(std::process::Stdio::piped()).spawn().expect("the binary starts");
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}

@@ -274,3 +274,23 @@ fn refused(fixture: &Fixture, file: &str) {
     fixture.run(&["train", "run.toml", "--set", "output.folder=damaged", "--resume"]).refused(&[&named, advice]);
     assert!(before == fixture.tree("damaged"), "{file}: something has changed");
 }
+
+#[test]
+fn other_data_or_another_base_model_is_no_resume() {
+    let fixture = uninterrupted(6, 100);
+    interrupted(&fixture.path("whole"), 3, &fixture.path("part"));
+    let resume = ["train", "run.toml", "--set", "output.folder=part", "--resume"];
+    let reason = ["step-00000003", "the base model or the training data is not what this run was started with"];
+    let (data, before) = (fixture.read("train.jsonl"), fixture.tree("part"));
+    let shorter = data.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>();
+    fixture.write("train.jsonl", shorter);
+    fixture.run(&resume).refused(&reason);
+    fixture.write("train.jsonl", data);
+    let weights = fs::read(fixture.path("model/model.safetensors")).expect("the weights");
+    support::change_weights(&fixture.path("model"), |tensors| tensors[0].2[0] += 0.125);
+    fixture.run(&resume).refused(&reason);
+    fixture.write("model/model.safetensors", weights);
+    assert!(before == fixture.tree("part"), "something has changed");
+    finish(&fixture, "part");
+    same_results("restored", &fixture.path("whole"), &fixture.path("part"));
+}

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use statetune_datasets_eval::Dataset;
 use statetune_mamba_model::Mamba;
 use statetune_peft_methods::Adapter;
 use statetune_peft_methods::adapter::ADAPTER_WEIGHTS;
@@ -42,6 +43,8 @@ pub struct Progress {
     pub seconds: f64,
     /// Tokens computed before this checkpoint.
     pub tokens: u64,
+    /// The [`fingerprint`] of what the run trains on.
+    pub inputs: u64,
 }
 
 #[derive(bincode::Encode, bincode::Decode)]
@@ -226,6 +229,18 @@ pub fn load(
     }
     optimizer.restore(snapshot.updates, moments).map_err(|reason| fail(&reason))?;
     Ok((adapter, optimizer, snapshot.progress))
+}
+
+/// Of the base model's weights and the training examples: a run that goes on with others is another run.
+pub fn fingerprint(model: &Mamba, train: &Dataset) -> u64 {
+    let weights = model.parameters().iter();
+    let hash = weights.fold(CHECKSUM_START, |hash, parameter| checksum(hash, &parameter.value.to_le_bytes()));
+    train.examples.iter().fold(hash, |hash, example| {
+        let numbers = [example.id, example.labelled_from as u64, example.class.map_or(u64::MAX, |class| class as u64)];
+        let words = numbers.into_iter().flat_map(u64::to_le_bytes);
+        let tokens = example.tokens.iter().flat_map(|token| token.to_le_bytes());
+        checksum(hash, &words.chain(tokens).collect::<Vec<u8>>())
+    })
 }
 
 const CHECKSUM_START: u64 = 0xcbf2_9ce4_8422_2325;

@@ -155,12 +155,22 @@ impl Run<'_> {
         let resumed = newest.is_some();
         // Until the first updates are made, what a run starts from is what its tensors must move away from.
         let effect = EffectCheck::new(adapter.patches());
+        let inputs = checkpoint::fingerprint(self.model, self.train);
         let (adapter, optimizer, progress) = match newest {
-            Some((_, path)) => checkpoint::load(&path, self.model, new_optimizer)
-                .map_err(|source| TrainError::Resume { path, source: Box::new(source) })?,
+            Some((_, path)) => {
+                let loaded = checkpoint::load(&path, self.model, new_optimizer)
+                    .map_err(|source| TrainError::Resume { path: path.clone(), source: Box::new(source) })?;
+                if loaded.2.inputs != inputs {
+                    let reason = "the base model or the training data is not what this run was started with: \
+                                  restore it, or start a new run"
+                        .into();
+                    return Err(TrainError::Checkpoint { path, reason });
+                }
+                loaded
+            }
             None => {
                 let optimizer = new_optimizer(&adapter);
-                (adapter, optimizer, Progress::default())
+                (adapter, optimizer, Progress { inputs, ..Progress::default() })
             }
         };
         let log = self.folder.map(|folder| Log::open(folder, resumed.then_some(progress.step))).transpose()?;

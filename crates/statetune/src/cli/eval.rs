@@ -39,19 +39,19 @@ pub(super) fn run(arguments: &EvalArguments, output: Output) -> anyhow::Result<(
     )?;
     if output.json {
         let counts = json!({"rows": validation.counts.rows, "too_long": validation.counts.too_long});
-        println!("{:#}", json!({"adapter": path, "evaluation": evaluation, "counts": counts}));
+        say!("{:#}", json!({"adapter": path, "evaluation": evaluation, "counts": counts}));
         return Ok(());
     }
-    println!("{} examples, loss {:.4}, perplexity {:.3}", evaluation.examples, evaluation.loss, evaluation.perplexity);
+    say!("{} examples, loss {:.4}, perplexity {:.3}", evaluation.examples, evaluation.loss, evaluation.perplexity);
     if validation.counts.too_long > 0 {
-        println!("{} rows were longer than the limit and left out", validation.counts.too_long);
+        say!("{} rows were longer than the limit and left out", validation.counts.too_long);
     }
     if let Some(report) = &evaluation.classification {
         for (name, scores) in [("all vocabulary", report.over_all_vocabulary), ("labels only", report.over_labels)] {
             let (accuracy, f1, matthews) = (100.0 * scores.accuracy, scores.f1, scores.matthews);
-            println!("over {name}: accuracy {accuracy:.2}%, F1 {f1:.4}, Matthews {matthews:.4}");
+            say!("over {name}: accuracy {accuracy:.2}%, F1 {f1:.4}, Matthews {matthews:.4}");
         }
-        println!("outside the labels: {} of {} (counted as wrong)", report.out_of_class, report.n);
+        say!("outside the labels: {} of {} (counted as wrong)", report.out_of_class, report.n);
     }
     Ok(())
 }

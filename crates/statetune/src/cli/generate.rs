@@ -58,11 +58,11 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
                 json!({"prompt": text, "completion": completion, "tokens": result.tokens, "stopped": result.stopped}),
             );
         } else {
-            println!("{text}{completion}\n");
+            say!("{text}{completion}\n");
         }
     }
     if output.json {
-        println!("{:#}", serde_json::Value::Array(list));
+        say!("{:#}", serde_json::Value::Array(list));
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &InspectArguments, output: Output) -> anyhow::Resul
         bail!("{} does not exist", path.display());
     };
     if output.json {
-        println!("{found:#}");
+        say!("{found:#}");
     } else {
         print(&found, 0);
     }
@@ -43,23 +43,23 @@ fn print(value: &Value, depth: usize) {
     for (key, value) in map {
         match value {
             Value::Object(_) => {
-                println!("{pad}{key}:");
+                say!("{pad}{key}:");
                 print(value, depth + 1);
             }
             Value::Array(list) if list.iter().any(Value::is_object) => {
-                println!("{pad}{key}:");
+                say!("{pad}{key}:");
                 for (i, entry) in list.iter().enumerate() {
-                    println!("{pad}  {}:", i + 1);
+                    say!("{pad}  {}:", i + 1);
                     print(entry, depth + 2);
                 }
             }
             Value::Array(list) => {
-                println!("{pad}{key}:");
+                say!("{pad}{key}:");
                 list.iter()
-                    .for_each(|entry| println!("{pad}  {}", entry.as_str().map_or(entry.to_string(), str::to_owned)));
+                    .for_each(|entry| say!("{pad}  {}", entry.as_str().map_or(entry.to_string(), str::to_owned)));
             }
-            Value::String(text) => println!("{pad}{key}: {text}"),
-            other => println!("{pad}{key}: {other}"),
+            Value::String(text) => say!("{pad}{key}: {text}"),
+            other => say!("{pad}{key}: {other}"),
         }
     }
 }

@@ -19,16 +19,16 @@ pub(super) fn run(output: Output) -> anyhow::Result<()> {
                     "mergeable": info.mergeable, "options": options})
             })
             .collect();
-        println!("{:#}", serde_json::Value::Array(list));
+        say!("{:#}", serde_json::Value::Array(list));
         return Ok(());
     }
     for info in METHODS {
-        println!("{}\n    {}\n    {}", info.tag, info.summary, info.reference);
-        println!("    merges into the base model: {}", if info.mergeable { "yes" } else { "no" });
+        say!("{}\n    {}\n    {}", info.tag, info.summary, info.reference);
+        say!("    merges into the base model: {}", if info.mergeable { "yes" } else { "no" });
         for option in info.options {
-            println!("    {} = {}\n        {}", option.name, option.default, option.meaning);
+            say!("    {} = {}\n        {}", option.name, option.default, option.meaning);
         }
-        println!();
+        say!("");
     }
     Ok(())
 }

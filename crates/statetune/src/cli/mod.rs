@@ -1,5 +1,10 @@
 //! The command line: what can be typed, and where it goes.
 
+/// `println!` for results: a reader that has closed the pipe ends the program, and is no error of it.
+macro_rules! say {
+    ($($argument:tt)*) => { $crate::cli::line(format_args!($($argument)*)) };
+}
+
 mod eval;
 mod generate;
 mod inspect;
@@ -122,6 +127,19 @@ struct InspectArguments {
     /// List every linear site of a model.
     #[arg(long)]
     sites: bool,
+}
+
+/// Writes a line of a result to standard output.
+fn line(text: std::fmt::Arguments<'_>) {
+    use std::io::{ErrorKind, Write};
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("error: cannot write to standard output: {error}");
+            std::process::exit(2)
+        }
+        Ok(()) => {}
+    }
 }
 
 /// Runs a command.

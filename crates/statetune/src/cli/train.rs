@@ -21,9 +21,9 @@ pub(super) fn run(arguments: &TrainArguments, output: Output) -> anyhow::Result<
     let folder = setup::run_folder(&config, &arguments.config);
     let trained = train(&config, &folder, arguments.resume, output)?;
     if output.json {
-        println!("{:#}", trained.result);
+        say!("{:#}", trained.result);
     } else {
-        println!("{}", trained.lines(&config.train.metric));
+        say!("{}", trained.lines(&config.train.metric));
     }
     Ok(())
 }

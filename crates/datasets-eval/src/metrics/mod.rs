@@ -6,9 +6,11 @@ mod classification;
 mod confusion;
 mod f1;
 mod matthews;
+mod word_f1;
 
 pub use accuracy::accuracy;
 pub use classification::{ClassificationReport, Prediction, Scores};
 pub use confusion::Confusion;
 pub use f1::{F1Average, f1};
 pub use matthews::matthews;
+pub use word_f1::word_f1;

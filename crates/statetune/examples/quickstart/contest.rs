@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 use statetune::cli::{Output, train};
+use statetune::datasets_eval::metrics::word_f1;
 use statetune::datasets_eval::world::Family;
 use statetune::datasets_eval::{Dataset, Tokenizer};
 use statetune::mamba_model::{GenerateOptions, Mamba};
@@ -17,7 +18,7 @@ use crate::tasks::Task;
 /// Name, configuration and learning rate of the methods, in the order of the table. LoRA stands where the paper puts it.
 const METHODS: [(&str, &str, f64); 2] = [
     ("State-offset (h)", "method = \"state-offset-h\"", 2e-2),
-    ("LoRA", "method = \"lora\"\nrank = 8\nalpha = 8\ntargets = [\"x_proj\", \"out_proj\"]", 1e-2),
+    ("LoRA", "method = \"lora\"\nrank = 8\nalpha = 8\ntargets = [\"x_proj\", \"out_proj\"]", 2e-2),
 ];
 
 /// How one way of tuning did.
@@ -30,8 +31,10 @@ pub struct Entry {
     pub evaluation: Evaluation,
     /// Answers to the test prompts; empty for classes.
     pub answers: Vec<String>,
-    /// What the task is judged by, from 0 to 1.
+    /// How near the answers are, from 0 to 1; see [`crate::show::LEGEND`].
     pub score: f64,
+    /// The share of answers that are right.
+    pub right: f64,
     /// The run's log.
     pub records: Vec<Value>,
 }
@@ -77,7 +80,7 @@ pub fn run(
 
 fn configuration(task: &Task, base: &Path, method: &str, rate: f64) -> anyhow::Result<RunConfig> {
     let text = format!(
-        "[model]\npath = \"{}\"\n{}[[methods]]\n{method}\n[train]\nepochs = 1\nbatch_size = 16\nlearning_rate = {rate}\nwarmup_steps = 10\nlog_every = 5\n",
+        "[model]\npath = \"{}\"\n{}[[methods]]\n{method}\n[train]\nepochs = 1\nbatch_size = 8\nlearning_rate = {rate}\nwarmup_steps = 10\nlog_every = 5\n",
         base.display(),
         task.data_section()
     );
@@ -110,11 +113,14 @@ impl Judge<'_> {
         records: Vec<Value>,
     ) -> anyhow::Result<Entry> {
         let answers = if self.task.has_classes() { Vec::new() } else { self.answers(adapter)? };
-        let score = match &evaluation.classification {
-            Some(report) => report.over_all_vocabulary.accuracy,
-            None => self.share_right(&answers),
+        let (score, right) = match &evaluation.classification {
+            Some(report) => (report.over_labels.accuracy, report.over_all_vocabulary.accuracy),
+            None => (
+                self.mean(&answers, |answer, right| self.nearness(answer, right)),
+                self.mean(&answers, |answer, right| self.is_right(answer, right)),
+            ),
         };
-        Ok(Entry { name, trainable: adapter.trainable(), seconds, evaluation, answers, score, records })
+        Ok(Entry { name, trainable: adapter.trainable(), seconds, evaluation, answers, score, right, records })
     }
 
     /// The most probable answers to the test prompts, all at once.
@@ -128,12 +134,25 @@ impl Judge<'_> {
         Ok(texts.collect::<Result<_, _>>()?)
     }
 
-    /// Statements that find what the right one finds; sentences that are the right one to the letter.
-    fn share_right(&self, answers: &[String]) -> f64 {
-        let right = answers.iter().zip(&self.task.test).filter(|(answer, example)| match self.task.family {
-            Family::Sql => self.database.agrees(answer, &example.completion),
-            _ => answer.trim() == example.completion.trim(),
-        });
-        right.count() as f64 / answers.len() as f64
+    /// The mean of a judgement over the test prompts.
+    fn mean(&self, answers: &[String], judgement: impl Fn(&str, &str) -> f64) -> f64 {
+        let pairs = answers.iter().zip(&self.task.test);
+        pairs.map(|(answer, example)| judgement(answer, &example.completion)).sum::<f64>() / answers.len() as f64
+    }
+
+    /// Whether a statement runs; how many words a sentence shares with the right one.
+    fn nearness(&self, answer: &str, right: &str) -> f64 {
+        match self.task.family {
+            Family::Sql => f64::from(u8::from(self.database.runs(answer))),
+            _ => word_f1(answer, right),
+        }
+    }
+
+    /// Whether a statement finds what the right one finds; whether a sentence is the right one to the letter.
+    fn is_right(&self, answer: &str, right: &str) -> f64 {
+        f64::from(u8::from(match self.task.family {
+            Family::Sql => self.database.agrees(answer, right),
+            _ => answer.trim() == right.trim(),
+        }))
     }
 }

@@ -20,6 +20,11 @@ impl Database {
         Ok(Database(connection))
     }
 
+    /// Whether a statement runs.
+    pub fn runs(&self, statement: &str) -> bool {
+        self.rows(statement).is_ok()
+    }
+
     /// Whether a statement runs and finds the rows that the right one finds, in its order if that has one.
     pub fn agrees(&self, predicted: &str, right: &str) -> bool {
         let (Ok(mut found), Ok(mut expected)) = (self.rows(predicted), self.rows(right)) else { return false };

@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
     }
 
     let table = show::table(&results);
-    println!("\n{}", show::plain(&table));
+    println!("\n{}\n{}\n", show::plain(&table), show::LEGEND);
     let generations = show::generations(&results);
     for generation in &generations {
         println!("{}", show::plain_generation(generation));

@@ -7,10 +7,11 @@ use statetune::trainer::report::{Chart, Generation, Table};
 use crate::contest::{Contest, Entry};
 
 /// What the columns mean.
-pub const LEGEND: &str = "Perplexity of the answers on 500 validation examples. Score: feeling, the share of 500 validation \
-                          examples whose most probable next token, of all, is the right class; sql, the share of 100 test \
-                          questions whose statement finds what the right one finds in SQLite; records and dialogue, the share \
-                          of 100 test prompts answered to the letter.";
+pub const LEGEND: &str = "perplexity: of the right answers on 500 validation examples. score: sql, statements that run in \
+                          SQLite; records and dialogue, F1 of the words shared with the right answer; feeling, accuracy \
+                          among the two labels. right: sql, statements that find what the right one finds; records and \
+                          dialogue, answers right to the letter; feeling, accuracy among all tokens. Answers are to 100 \
+                          test prompts, those of feeling to the validation examples.";
 
 /// All tasks and ways of tuning.
 pub fn table(contests: &[Contest]) -> Table {
@@ -23,12 +24,13 @@ pub fn table(contests: &[Contest]) -> Table {
             dash(format!("{:.0}", entry.seconds)),
             format!("{:.2}", entry.evaluation.perplexity),
             format!("{:.1}%", 100.0 * entry.score),
+            format!("{:.1}%", 100.0 * entry.right),
         ]
     };
     let rows = contests.iter().flat_map(|contest| contest.entries.iter().map(move |entry| row(contest, entry)));
     Table {
         caption: "Methods by task".into(),
-        header: ["task", "method", "trained", "seconds", "perplexity", "score"].map(str::to_owned).to_vec(),
+        header: ["task", "method", "trained", "seconds", "perplexity", "score", "right"].map(str::to_owned).to_vec(),
         rows: rows.collect(),
     }
 }

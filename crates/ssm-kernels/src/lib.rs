@@ -25,6 +25,6 @@ mod testing;
 pub mod weight;
 
 pub use real::Real;
-pub use runtime::{Cpu, Level, RuntimeError};
+pub use runtime::{Cpu, Level, Products, RuntimeError};
 pub use sequences::{Sequences, Table};
 pub use weight::WeightSlice;

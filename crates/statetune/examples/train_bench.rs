@@ -1,7 +1,8 @@
-//! The training step at the shape of mamba-130m (random weights, vocabulary 50,280): 4 sequences of 128 tokens,
-//! State-offset (h), loss on all positions. Prints `METRIC:<name>:<value>:<unit>` lines.
+//! The training step at the shape of mamba-130m (random weights in f32, vocabulary 50,280): 4 sequences of 128 tokens,
+//! State-offset (h), loss on all positions. Prints `METRIC:<name>:<value>:<unit>` lines: the plain names are of the fastest
+//! products of this processor (bf16 where it can, else f32), those with `f32` of single precision throughout.
 //!
-//! `cargo run --release -p statetune --example train_bench [-- --steps 5 --threads 2 --storage f32]`
+//! `cargo run --release -p statetune --example train_bench [-- --steps 5 --threads 2 --storage f32 --products bf16]`
 
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use statetune::cli::setup::peak_memory_mib;
 use statetune::mamba_model::config::MambaConfig;
 use statetune::mamba_model::{Batch, DropoutStep, Mamba};
 use statetune::peft_methods::{Adapter, methods};
-use statetune::ssm_kernels::{Cpu, Level};
+use statetune::ssm_kernels::{Cpu, Level, Products};
 use statetune::tensor::{DType, Device};
 use statetune::trainer::step::{MicroBatch, gradients};
 use statetune::trainer::{AdamW, AdamWSettings};
@@ -28,9 +29,35 @@ fn main() -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism()?.get();
     let threads: usize = option("--threads").map_or(Ok(cores), |n| n.parse())?;
     let storage: DType = option("--storage").map_or(Ok(DType::F32), |name| name.parse())?;
-    let device = Device::Cpu(Cpu::new(Level::best(), threads)?);
+    let wanted: Option<Products> = option("--products").map(|name| name.parse()).transpose()?;
+
+    let level = Level::best();
+    let all = [Products::F32, Products::Bf16].into_iter();
+    let measured: Vec<Products> = match wanted {
+        Some(products) => vec![products],
+        None => all.filter(|products| products.is_available(level)).collect(),
+    };
+    for (i, &products) in measured.iter().enumerate() {
+        let device = Device::Cpu(Cpu::new(level, threads)?.with_products(products)?);
+        let median = median_step(&device, storage, steps)?;
+        // The last is the fastest.
+        let names = [(products == Products::F32).then_some("/f32"), (i + 1 == measured.len()).then_some("")];
+        for name in names.into_iter().flatten() {
+            println!("METRIC:{NAME}{name}/tokens_per_s:{:.1}:tokens/s", (SEQUENCES * LENGTH) as f64 / median);
+            println!("METRIC:{NAME}{name}/step_ms:{:.1}:ms", 1000.0 * median);
+        }
+    }
+    println!("METRIC:{NAME}/threads:{threads}:threads");
+    if let Some(peak) = peak_memory_mib() {
+        println!("METRIC:{NAME}/peak_mib:{peak:.0}:MiB");
+    }
+    Ok(())
+}
+
+/// Seconds of a training step, the median of some.
+fn median_step(device: &Device, storage: DType, steps: usize) -> anyhow::Result<f64> {
     let config = MambaConfig::new(50_280, 768, 24);
-    let model = Mamba::random(&config, &device, DType::F32, storage, 0)?;
+    let model = Mamba::random(&config, device, DType::F32, storage, 0)?;
     let method = serde_json::from_str(r#"{"method": "state-offset-h"}"#)?;
     let adapter = Adapter::new(&model, vec![methods::parse(method)?], 0)?;
     let mut optimizer = AdamW::new(&adapter, AdamWSettings::default());
@@ -48,21 +75,14 @@ fn main() -> anyhow::Result<()> {
         let start = Instant::now();
         let dropout = DropoutStep { seed: 0, step: step as u64 };
         let result = gradients(&model, adapter.patches(), &micro, Some(dropout))?;
-        optimizer.update(&device, &adapter, &result.gradients, 1e-3, 1.0)?;
+        optimizer.update(device, &adapter, &result.gradients, 1e-3, 1.0)?;
         let seconds = start.elapsed().as_secs_f64();
-        eprintln!("step {step}: loss {:.4}, {seconds:.3} s", result.loss);
+        eprintln!("{device:?}, step {step}: loss {:.4}, {seconds:.3} s", result.loss);
         // The first one warms caches and buffers.
         if step > 0 {
             times.push(seconds);
         }
     }
     times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
-    println!("METRIC:{NAME}/tokens_per_s:{:.1}:tokens/s", (SEQUENCES * LENGTH) as f64 / median);
-    println!("METRIC:{NAME}/step_ms:{:.1}:ms", 1000.0 * median);
-    println!("METRIC:{NAME}/threads:{threads}:threads");
-    if let Some(peak) = peak_memory_mib() {
-        println!("METRIC:{NAME}/peak_mib:{peak:.0}:MiB");
-    }
-    Ok(())
+    Ok(times[times.len() / 2])
 }

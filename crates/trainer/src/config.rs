@@ -58,6 +58,10 @@ pub struct DeviceSection {
     /// Instruction set: "avx512", "avx2", "portable" or "reference"; default: the best this processor has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
+    /// What operands of dense products are rounded to: "f32" (the default), or "bf16", twice as fast on a processor with
+    /// AVX512-BF16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub products: Option<String>,
     /// Threads; default: one per core. Results do not depend on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,

@@ -17,9 +17,9 @@ use crate::real::{as_f32, as_f32_mut};
 use crate::runtime::DisjointSlice;
 use crate::{Cpu, Level, Real, WeightSlice};
 
-/// Rows whose logits are held at once: enough to make reading the weight cheap, few enough for [rows, V] to stay small
-/// (26 MB for V = 50,280).
-pub const ROWS_PER_BLOCK: usize = 128;
+/// Rows whose logits are held at once: enough to make reading and packing the weight cheap, few enough for [rows, V] to
+/// stay small (103 MB for V = 50,280).
+pub const ROWS_PER_BLOCK: usize = 512;
 
 /// losses\[r\] = logsumexp(x_r · Wᵀ) - (x_r · Wᵀ)\[targets\[r\]\] for x `[rows, k]`, w `[vocab, k]`, and where asked for:
 ///

@@ -81,6 +81,41 @@ proptest::proptest! {
     }
 }
 
+/// Where the processor can: operands rounded by hand and multiplied in double precision are the same products.
+#[test]
+fn bf16_products_are_those_of_rounded_operands() {
+    let Ok(cpu) = Cpu::new(Level::best(), 2).unwrap().with_products(crate::Products::Bf16) else {
+        println!("this processor has no AVX512-BF16: there is nothing to compare");
+        return;
+    };
+    let round = |x: &[f32]| -> Vec<f32> { x.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect() };
+    for (i, (m, n, k)) in SHAPES.into_iter().enumerate() {
+        let (accumulate, alpha) = (i % 2 == 0, if i % 3 == 0 { 1.0 } else { -0.75 });
+        let (x, w, start, bias) = (numbers(m * k, 1), numbers(n * k, 2), numbers(m * n, 3), numbers(n, 4));
+        let (rounded_x, rounded_w) = (round(&x), round(&w));
+        let bias = (i % 2 == 1).then_some(&bias[..]);
+        let (mut nt, mut nn) = (widen(&start), widen(&start));
+        let (a64, wide) = (f64::from(alpha), widen(&rounded_x));
+        // Few rows take a single-precision weight as it is.
+        let kept = WeightSlice::F32(if m <= 6 { &w } else { &rounded_w });
+        matmul_nt(&reference(), &mut nt, &wide, kept, bias.map(widen).as_deref(), a64, m, n, k, accumulate);
+        matmul_nn(&reference(), &mut nn, &wide, WeightSlice::F32(&rounded_w), a64, m, n, k, accumulate);
+        let tolerance = 1e-6 * (k as f64).sqrt().max(4.0);
+        let stored = Stored::new(&rounded_w);
+        for (storage, w) in [("f32", WeightSlice::F32(&w)), stored.slices()[2]] {
+            let name = format!("{storage} {m}x{n}x{k} accumulate {accumulate}");
+            let mut y = start.clone();
+            matmul_nt(&cpu, &mut y, &x, w, bias, alpha, m, n, k, accumulate);
+            if !(m <= 6 && storage != "f32") {
+                assert_close(&format!("nt {name}"), &y, &nt, tolerance);
+            }
+            let mut y = start.clone();
+            matmul_nn(&cpu, &mut y, &x, w, alpha, m, n, k, accumulate);
+            assert_close(&format!("nn {name}"), &y, &nn, tolerance);
+        }
+    }
+}
+
 /// Sums of small integers are exact, so every level must give them to the bit, and a transposed operand written out
 /// by hand must agree: this pins the meaning of rows and columns, which the reference alone cannot.
 #[test]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{DisjointSlice, Level, RuntimeError};
+use super::{DisjointSlice, Level, Products, RuntimeError};
 
 /// A CPU device: which kernels run and on which threads. Cloning shares the pool.
 #[derive(Clone)]
 pub struct Cpu {
     level: Level,
+    products: Products,
     pool: Arc<rayon::ThreadPool>,
 }
 
@@ -28,7 +29,7 @@ impl Cpu {
             .thread_name(|i| format!("statetune-{i}"))
             .build()
             .map_err(|e| RuntimeError::ThreadPool { threads, reason: e.to_string() })?;
-        Ok(Cpu { level, pool: Arc::new(pool) })
+        Ok(Cpu { level, products: Products::default(), pool: Arc::new(pool) })
     }
 
     /// The fastest level on all cores.
@@ -37,6 +38,22 @@ impl Cpu {
     /// When the threads cannot be started.
     pub fn best() -> Result<Cpu, RuntimeError> {
         Cpu::new(Level::best(), 0)
+    }
+
+    /// The same device with dense products in this precision.
+    ///
+    /// # Errors
+    /// When the processor cannot, at this level.
+    pub fn with_products(self, products: Products) -> Result<Cpu, RuntimeError> {
+        match products.is_available(self.level) {
+            true => Ok(Cpu { products, ..self }),
+            false => Err(RuntimeError::ProductsUnavailable { wanted: products, level: self.level }),
+        }
+    }
+
+    /// What the operands of dense products are rounded to.
+    pub fn products(&self) -> Products {
+        self.products
     }
 
     /// The SIMD level in use.
@@ -71,7 +88,8 @@ impl Cpu {
 
 impl std::fmt::Debug for Cpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cpu({}, {} threads)", self.level, self.threads())
+        let products = if self.products == Products::F32 { "" } else { ", bf16 products" };
+        write!(f, "cpu({}{products}, {} threads)", self.level, self.threads())
     }
 }
 

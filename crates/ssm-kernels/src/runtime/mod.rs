@@ -5,12 +5,14 @@ pub mod disjoint;
 pub mod level;
 pub mod mapped_file;
 pub mod memory;
+pub mod products;
 
 pub use cpu::Cpu;
 pub use disjoint::DisjointSlice;
 pub use level::Level;
 pub use mapped_file::MappedFile;
 pub use memory::keep_freed_memory;
+pub use products::Products;
 
 /// What can go wrong when a device is set up.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,22 @@ pub enum RuntimeError {
     UnknownLevel {
         /// The name given.
         found: String,
+    },
+    /// No precision of products has this name.
+    #[error("unknown precision of products `{found}` (expected f32 or bf16)")]
+    UnknownProducts {
+        /// The name given.
+        found: String,
+    },
+    /// The processor cannot multiply in bf16, or not at this level.
+    #[error(
+        "products in {wanted} need AVX-512 with BF16, which this processor does not have at level {level}; use f32"
+    )]
+    ProductsUnavailable {
+        /// The precision asked for.
+        wanted: Products,
+        /// The level in use.
+        level: Level,
     },
     /// The operating system refused to start the worker threads.
     #[error("cannot start {threads} worker threads: {reason}")]

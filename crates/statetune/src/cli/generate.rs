@@ -22,7 +22,7 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
     } else {
         (arguments.model.clone(), arguments.model.join("tokenizer.json"), None)
     };
-    let device = setup::device(&DeviceSection { level: None, threads: arguments.threads })?;
+    let device = setup::device(&DeviceSection { threads: arguments.threads, ..DeviceSection::default() })?;
     let model = setup::model(&model_path, &device)?;
     let tokenizer = setup::tokenizer(arguments.tokenizer.as_ref().unwrap_or(&tokenizer_path), &model)?;
     let adapter = match arguments.adapter.clone().or(run_adapter) {

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use statetune_datasets_eval::{DataConfig, Dataset, END_OF_TEXT, Pool, Split, Tokenizer, load};
 use statetune_mamba_model::Mamba;
 use statetune_peft_methods::Adapter;
-use statetune_ssm_kernels::{Cpu, Level};
+use statetune_ssm_kernels::{Cpu, Level, Products};
 use statetune_tensor::{DType, Device};
 use statetune_trainer::config::DeviceSection;
 use statetune_trainer::{RunConfig, RunFolder};
@@ -22,7 +22,11 @@ pub fn device(section: &DeviceSection) -> anyhow::Result<Device> {
         Some(name) => name.parse::<Level>().with_context(|| format!("`device.level` = \"{name}\""))?,
         None => Level::best(),
     };
-    Ok(Device::Cpu(Cpu::new(level, section.threads.unwrap_or(0))?))
+    let products = match &section.products {
+        Some(name) => name.parse::<Products>().with_context(|| format!("`device.products` = \"{name}\""))?,
+        None => Products::default(),
+    };
+    Ok(Device::Cpu(Cpu::new(level, section.threads.unwrap_or(0))?.with_products(products)?))
 }
 
 /// The base model of a configuration.

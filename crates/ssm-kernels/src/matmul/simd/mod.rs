@@ -6,16 +6,21 @@
 //! size it packs its block of the right operand, widening it to `f32`, and sweeps its rows with the tile. An element's
 //! sum is cut at multiples of KC and nowhere else, so it does not depend on the batch around it, nor on threads.
 //!
+//! Where the device says so, operands are rounded to bf16 and multiplied twice as fast (`bf16`).
+//!
 //! Bound: 2·m·n·k operations on two FMA units. Reached on one Zen 3 core (AVX2, `examples/matmul_bench.rs`): see
 //! `benches/runs/`.
 
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod pack;
 mod rows;
 mod tile;
 
 use std::cell::Cell;
+use std::ops::Range;
 
-use crate::runtime::{DisjointSlice, Level};
+use crate::runtime::{DisjointSlice, Level, Products};
 use crate::{Cpu, WeightSlice, dispatch_level};
 
 use pack::{pack_left, pack_right};
@@ -75,14 +80,14 @@ thread_local! {
 }
 
 /// Runs `body` with a scratch slice of at least `len` elements of unspecified values.
-fn with_scratch<R>(
-    scratch: &'static std::thread::LocalKey<Cell<Vec<f32>>>,
+fn with_scratch<T: Copy + Default, R>(
+    scratch: &'static std::thread::LocalKey<Cell<Vec<T>>>,
     len: usize,
-    body: impl FnOnce(&mut [f32]) -> R,
+    body: impl FnOnce(&mut [T]) -> R,
 ) -> R {
     let mut buffer = scratch.take();
     if buffer.len() < len {
-        buffer.resize(len, 0.0);
+        buffer.resize(len, T::default());
     }
     let result = body(&mut buffer[..len]);
     scratch.set(buffer);
@@ -95,29 +100,26 @@ pub(super) fn product(cpu: &Cpu, y: &mut [f32], left: Left, right: Right, bias: 
     if m == 0 || n == 0 {
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if let (Left::Rows(x), Products::Bf16) = (left, cpu.products()) {
+        if let (Right::Transposed(w), true) = (right, m <= FEW_ROWS && k > 0) {
+            return rows::few_rows(cpu, y, &bf16::rounded(x), w, bias, shape);
+        }
+        // SAFETY: a `Cpu` only holds a precision whose instructions the processor was found to have.
+        return unsafe { bf16::product(cpu, y, x, right, bias, shape) };
+    }
     if let (Left::Rows(x), Right::Transposed(w), true) = (left, right, m <= FEW_ROWS && k > 0) {
         return rows::few_rows(cpu, y, x, w, bias, shape);
     }
     let (mr, nr) = tile_size(cpu.level());
-    let panels = m.div_ceil(mr);
-    with_scratch(&LEFT, panels * mr * k, |packed| {
+    with_scratch(&LEFT, m.div_ceil(mr) * mr * k, |packed| {
         cpu.for_each_chunk(packed, 8 * mr * k.max(1), |i, packed| pack_left(packed, left, i * 8 * mr, mr, m, k));
         let packed = &*packed;
-        let column_blocks = n.div_ceil(NC);
-        // Whole panels per task, so that every task starts on one.
-        let row_tasks = if column_blocks >= MIN_COLUMN_TASKS { 1 } else { MIN_COLUMN_TASKS.div_ceil(column_blocks) };
-        let panels_per_task = panels.div_ceil(row_tasks).max(MC / 2 / mr);
-        let row_blocks = panels.div_ceil(panels_per_task);
         let y = DisjointSlice::new(y);
-        cpu.for_each(column_blocks * row_blocks, |task| {
-            let (columns, block) = (task / row_blocks * NC, task % row_blocks * panels_per_task);
-            let columns = columns..n.min(columns + NC);
-            let rows = block * mr..m.min((block + panels_per_task) * mr);
+        for_each_task(cpu, m, n, mr, |columns, rows| {
             let width = columns.len().next_multiple_of(nr);
             with_scratch(&RIGHT, KC.min(k.max(1)) * width, |packed_right| {
-                let mut first = 0;
-                loop {
-                    let depth = KC.min(k - first);
+                for_each_depth(k, |first, depth| {
                     pack_right(cpu.level(), packed_right, right, first..first + depth, columns.clone(), nr, n, k);
                     let output = Output {
                         y: &y,
@@ -127,22 +129,34 @@ pub(super) fn product(cpu: &Cpu, y: &mut [f32], left: Left, right: Right, bias: 
                         alpha: shape.alpha,
                         add: shape.accumulate || first > 0,
                     };
-                    let mut row = rows.start;
-                    while row < rows.end {
-                        let until = rows.end.min(row + MC);
-                        let (rows, right) = (row..until, &*packed_right);
-                        let panel = PanelsOf { packed, k, first, depth };
-                        run(cpu.level(), &output, panel, right, rows);
-                        row = until;
+                    for row in rows.clone().step_by(MC) {
+                        let panels = PanelsOf { packed, k, first, depth };
+                        run(cpu.level(), &output, panels, packed_right, row..rows.end.min(row + MC));
                     }
-                    first += depth;
-                    if first >= k {
-                        break;
-                    }
-                }
+                });
             });
         });
     });
+}
+
+/// Calls `task(columns, rows)` for blocks that cover y, each once, in parallel; rows begin at a multiple of `mr`.
+fn for_each_task(cpu: &Cpu, m: usize, n: usize, mr: usize, task: impl Fn(Range<usize>, Range<usize>) + Sync) {
+    let (panels, column_blocks) = (m.div_ceil(mr), n.div_ceil(NC));
+    // Whole panels per task, so that every task starts on one.
+    let row_tasks = if column_blocks >= MIN_COLUMN_TASKS { 1 } else { MIN_COLUMN_TASKS.div_ceil(column_blocks) };
+    let panels_per_task = panels.div_ceil(row_tasks).max(MC / 2 / mr);
+    let row_blocks = panels.div_ceil(panels_per_task);
+    cpu.for_each(column_blocks * row_blocks, |index| {
+        let (columns, block) = (index / row_blocks * NC, index % row_blocks * panels_per_task);
+        task(columns..n.min(columns + NC), block * mr..m.min((block + panels_per_task) * mr));
+    });
+}
+
+/// Calls `step(first, depth)` for the inner size in blocks of [`KC`]; once with depth 0 where it is 0.
+fn for_each_depth(k: usize, mut step: impl FnMut(usize, usize)) {
+    for first in (0..k.max(1)).step_by(KC) {
+        step(first, KC.min(k - first));
+    }
 }
 
 /// Where the left panels' rows for `depth` inner elements from `first` on lie.
@@ -154,6 +168,6 @@ pub(super) struct PanelsOf<'a> {
     pub depth: usize,
 }
 
-fn run(level: Level, output: &Output<'_, '_>, panels: PanelsOf<'_>, right: &[f32], rows: std::ops::Range<usize>) {
-    dispatch_level!(level, sweep(output: &Output<'_, '_>, panels: PanelsOf<'_>, right: &[f32], rows: std::ops::Range<usize>));
+fn run(level: Level, output: &Output<'_, '_>, panels: PanelsOf<'_>, right: &[f32], rows: Range<usize>) {
+    dispatch_level!(level, sweep(output: &Output<'_, '_>, panels: PanelsOf<'_>, right: &[f32], rows: Range<usize>));
 }

@@ -96,7 +96,7 @@ unsafe fn multiply<L: Lanes, const MR: usize>(left: *const f32, right: *const f3
 /// # Safety
 /// The tile's `height` by `width` elements belong to this task; the lanes' instructions are enabled.
 #[inline(always)]
-unsafe fn write<L: Lanes, const MR: usize>(
+pub(super) unsafe fn write<L: Lanes, const MR: usize>(
     output: &Output<'_, '_>,
     sums: [[L::V; 2]; MR],
     row: usize,

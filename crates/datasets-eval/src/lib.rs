@@ -19,5 +19,5 @@ pub use config::{DataConfig, Format, OnTooLong, Split};
 pub use error::{DataError, Result};
 pub use example::{ClassLabel, Counts, Dataset, Example};
 pub use packing::{PackedBatch, PackingPlan, evaluation_batches};
-pub use readers::load;
-pub use tokenizer::{END_OF_TEXT, Pool, Tokenizer};
+pub use readers::{load, load_watched};
+pub use tokenizer::{END_OF_TEXT, Pool, Tokenizer, Watch};

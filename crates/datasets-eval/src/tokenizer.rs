@@ -2,6 +2,7 @@
 //! the library itself is only ever asked for one text at a time, so its own parallelism has nothing to do.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -10,6 +11,12 @@ use crate::{DataError, Result};
 
 /// What ends a text unless something else is named: the token of the GPT-NeoX and Mamba vocabularies.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// Who wants to know how far something is: (done, of), from any thread.
+pub type Watch<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+/// Rows between two calls of a [`Watch`].
+const WATCH_EVERY: usize = 256;
 
 /// Threads for tokenising.
 #[derive(Debug)]
@@ -24,7 +31,26 @@ impl Pool {
 
     /// `f` of every index in order; the first error by index, whatever the timing.
     pub(crate) fn map<T: Send>(&self, count: usize, f: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
-        let results: Vec<Result<T>> = self.0.install(|| (0..count).into_par_iter().map(&f).collect());
+        self.map_watched(count, f, &|_, _| {})
+    }
+
+    /// The same; `watch` hears now and then, from any thread, how many are done of how many.
+    pub(crate) fn map_watched<T: Send>(
+        &self,
+        count: usize,
+        f: impl Fn(usize) -> Result<T> + Sync,
+        watch: Watch<'_>,
+    ) -> Result<Vec<T>> {
+        let done = AtomicUsize::new(0);
+        let watched = |index: usize| {
+            let result = f(index);
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if done.is_multiple_of(WATCH_EVERY) || done == count {
+                watch(done, count);
+            }
+            result
+        };
+        let results: Vec<Result<T>> = self.0.install(|| (0..count).into_par_iter().map(watched).collect());
         results.into_iter().collect()
     }
 }

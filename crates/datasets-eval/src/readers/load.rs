@@ -12,6 +12,7 @@ use crate::tasks::glue::GlueTask;
 use crate::tokenizer::END_OF_TEXT;
 use crate::{
     ClassLabel, Counts, DataConfig, DataError, Dataset, Example, Format, OnTooLong, Pool, Result, Split, Tokenizer,
+    Watch,
 };
 
 /// Reads and tokenises a split, or takes it from the cache in the folder `cache` if it is there and whole.
@@ -26,6 +27,18 @@ pub fn load(
     pool: &Pool,
     cache: Option<&Path>,
 ) -> Result<Dataset> {
+    load_watched(config, split, tokenizer, pool, cache, &|_, _| {})
+}
+
+/// [`load`] with somebody to watch how many rows are tokenised.
+pub fn load_watched(
+    config: &DataConfig,
+    split: Split,
+    tokenizer: &Tokenizer,
+    pool: &Pool,
+    cache: Option<&Path>,
+    watch: Watch<'_>,
+) -> Result<Dataset> {
     config.check()?;
     let file = config.file(split)?;
     let hint = "give the path of a readable file";
@@ -35,7 +48,7 @@ pub fn load(
         return Ok(dataset);
     }
     let text = table::decode(&bytes, file)?;
-    let source = Source { config, file, tokenizer, pool, limit: config.limit.unwrap_or(usize::MAX) };
+    let source = Source { config, file, tokenizer, pool, watch, limit: config.limit.unwrap_or(usize::MAX) };
     let dataset = match config.format {
         Format::Glue => source.glue(text)?,
         Format::Jsonl => source.rows(&table::json_rows(text, file, source.limit)?)?,
@@ -57,6 +70,7 @@ struct Source<'a> {
     file: &'a Path,
     tokenizer: &'a Tokenizer,
     pool: &'a Pool,
+    watch: Watch<'a>,
     limit: usize,
 }
 
@@ -195,7 +209,7 @@ impl Source<'_> {
             tokens.extend(end.filter(|end| class.is_none() && tokens.last() != Some(end)));
             Ok(Example { id: index as u64, tokens, labelled_from, class })
         };
-        let examples = self.pool.map(tasks.len(), encode)?;
+        let examples = self.pool.map_watched(tasks.len(), encode, self.watch)?;
         let lines = tasks.iter().map(|task| task.line);
         self.select(examples, lines, classes)
     }
@@ -227,7 +241,7 @@ impl Source<'_> {
     fn text(&self, text: &str) -> Result<Dataset> {
         let end = self.end_of_text()?;
         let documents = documents(text, self.file, self.limit)?;
-        let encoded = self.pool.map(documents.len(), |index| {
+        let encode = |index: usize| {
             let (line, document) = &documents[index];
             let mut tokens = self.tokenizer.encode(document)?;
             if tokens.is_empty() {
@@ -242,7 +256,8 @@ impl Source<'_> {
                 )),
                 _ => Ok(tokens),
             }
-        })?;
+        };
+        let encoded = self.pool.map_watched(documents.len(), encode, self.watch)?;
         let cut = encoded.iter().flat_map(|tokens| windows(tokens, self.config.max_tokens)).enumerate();
         let example = |(id, window): (usize, &[u32])| Example {
             id: id as u64,

@@ -6,4 +6,4 @@ mod row;
 mod table;
 mod template;
 
-pub use load::load;
+pub use load::{load, load_watched};

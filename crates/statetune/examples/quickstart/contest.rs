@@ -98,7 +98,7 @@ impl Judge<'_> {
     fn evaluation(&self, adapter: &Adapter, config: &RunConfig) -> anyhow::Result<Evaluation> {
         let device = self.model.device();
         let data = statetune::datasets_eval::DataConfig { train: None, ..config.data.clone() };
-        let validation: Option<Dataset> = statetune::cli::setup::data(&data, self.tokenizer, device, None)?.1;
+        let validation: Option<Dataset> = statetune::cli::setup::data(&data, self.tokenizer, device, None, true)?.1;
         let TrainSettings { micro_batch_tokens, share_prefix, .. } = config.train;
         let validation = validation.context("there is validation data")?;
         Ok(evaluate(self.model, adapter.patches(), &validation, micro_batch_tokens, share_prefix, |_, _| {})?)

@@ -25,7 +25,7 @@ pub(super) fn run(arguments: &EvalArguments, output: Output) -> anyhow::Result<(
         None => Adapter::new(&model, Vec::new(), 0)?,
     };
     let data = statetune_datasets_eval::DataConfig { train: None, ..config.data.clone() };
-    let validation = setup::data(&data, &tokenizer, &device, None)?.1;
+    let validation = setup::data(&data, &tokenizer, &device, None, output.quiet)?.1;
     let validation = validation.context("`data.validation` is missing: name the file to evaluate on")?;
     let mut bar = Bar::new("evaluating", output.quiet);
     let settings = &config.train;

@@ -1,9 +1,10 @@
 //! From a configuration to what a run needs: device, model, tokenizer, data.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::{Context, bail};
-use statetune_datasets_eval::{DataConfig, Dataset, END_OF_TEXT, Pool, Split, Tokenizer, load};
+use statetune_datasets_eval::{DataConfig, Dataset, END_OF_TEXT, Pool, Split, Tokenizer, load_watched};
 use statetune_mamba_model::Mamba;
 use statetune_peft_methods::Adapter;
 use statetune_ssm_kernels::{Cpu, Level, Products};
@@ -12,6 +13,7 @@ use statetune_trainer::config::DeviceSection;
 use statetune_trainer::{RunConfig, RunFolder};
 
 use super::Output;
+use super::progress::Bar;
 
 /// The configured processor: the best instruction set and all cores unless told otherwise.
 ///
@@ -83,6 +85,7 @@ pub fn data(
     tokenizer: &Tokenizer,
     device: &Device,
     cache: Option<&Path>,
+    quiet: bool,
 ) -> anyhow::Result<(Option<Dataset>, Option<Dataset>)> {
     let Device::Cpu(cpu) = device;
     let pool = Pool::new(cpu.threads())?;
@@ -90,7 +93,12 @@ pub fn data(
         if !present {
             return Ok(None);
         }
-        Ok(Some(load(config, split, tokenizer, &pool, cache)?))
+        let bar = Mutex::new(Bar::new("tokenising", quiet));
+        let watch = |done: usize, of: usize| {
+            // Only who shows a bar could have panicked with it.
+            bar.lock().expect("a bar").at(done as u64, of as u64, String::new);
+        };
+        Ok(Some(load_watched(config, split, tokenizer, &pool, cache, &watch)?))
     };
     Ok((read(Split::Train, config.train.is_some())?, read(Split::Validation, config.validation.is_some())?))
 }

@@ -61,7 +61,7 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
     let model = setup::model(&config.model.path, &device)?;
     let tokenizer = setup::tokenizer(&config.model.tokenizer_path(), &model)?;
     let cache = folder.parent().map(|parent| parent.join(".cache"));
-    let (train, validation) = setup::data(&config.data, &tokenizer, &device, cache.as_deref())?;
+    let (train, validation) = setup::data(&config.data, &tokenizer, &device, cache.as_deref(), output.quiet)?;
     let train = train.context("training data was asked for")?;
     let adapter = Adapter::new(&model, config.methods()?, config.train.seed)?;
     let base_model = config.model.path.display().to_string();

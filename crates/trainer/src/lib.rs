@@ -3,7 +3,7 @@
 //! - [`config`]: a run's TOML file.
 //! - [`Run`]: the loop; [`step`]: gradients of a step; [`AdamW`], [`schedule`]: the update.
 //! - [`checkpoint`]: what resume needs; [`record`]: the log; [`report`]: a page of it.
-//! - [`evaluate`]: loss and scores on a data set.
+//! - [`evaluate()`]: loss and scores on a data set.
 //!
 //! Models, methods and data come from their own crates; the command line is in `statetune`.
 #![forbid(unsafe_code)]

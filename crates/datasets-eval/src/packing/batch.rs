@@ -6,21 +6,21 @@ use crate::Dataset;
 /// The last token of each example is only a target, so it is not part of `ids`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedBatch {
-    /// Tokens of all sequences, [T].
+    /// Tokens of all sequences, `[T]`.
     pub ids: Vec<u32>,
-    /// Where each sequence starts, and T at the end, [S + 1].
+    /// Where each sequence starts, and T at the end, `[S + 1]`.
     pub offsets: Vec<usize>,
-    /// Index of each sequence's example in the data set, [S].
+    /// Index of each sequence's example in the data set, `[S]`.
     pub examples: Vec<usize>,
-    /// [`Example::id`](crate::Example::id) of each sequence, [S]; random numbers are keyed by it.
+    /// [`Example::id`](crate::Example::id) of each sequence, `[S]`; random numbers are keyed by it.
     pub example_ids: Vec<u64>,
-    /// Position in its example of each sequence's first token, [S]: 0, until a common prefix is cut.
+    /// Position in its example of each sequence's first token, `[S]`: 0, until a common prefix is cut.
     pub first_positions: Vec<u32>,
-    /// Row (index into `ids`) whose hidden state predicts `targets[i]`, ascending, [M].
+    /// Row (index into `ids`) whose hidden state predicts `targets[i]`, ascending, `[M]`.
     pub rows: Vec<u32>,
-    /// The tokens to predict, [M].
+    /// The tokens to predict, `[M]`.
     pub targets: Vec<u32>,
-    /// Which sequence a row belongs to, [M].
+    /// Which sequence a row belongs to, `[M]`.
     pub row_sequence: Vec<usize>,
 }
 

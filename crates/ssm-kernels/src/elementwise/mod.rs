@@ -1,7 +1,7 @@
 //! Elementwise functions over whole slices, their gradients, and the two reductions a training step needs over every
 //! tensor: the sum of squares (for clipping) and the search for a number that is not finite.
 //!
-//! Chunks of [`CHUNK`] elements run in parallel: in `f32` on vectors at every level but the reference, and by the
+//! Chunks of 2^14 elements run in parallel: in `f32` on vectors at every level but the reference, and by the
 //! reference otherwise. An element's bits do not depend on where it lies. The sum of squares adds in `f64` whatever the
 //! type; the search for a number that is not finite is the same plain loop everywhere.
 

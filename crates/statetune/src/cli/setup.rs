@@ -79,7 +79,7 @@ pub fn stop_tokens(model: &Mamba, tokenizer: &Tokenizer) -> Vec<u32> {
 /// Training and validation data of a configuration, tokenised, with a cache in the run folder's neighbourhood.
 ///
 /// # Errors
-/// Those of [`load`].
+/// Those of [`load_watched`].
 pub fn data(
     config: &DataConfig,
     tokenizer: &Tokenizer,

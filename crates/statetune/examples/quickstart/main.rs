@@ -58,6 +58,7 @@ fn main() -> anyhow::Result<()> {
         charts: results.iter().flat_map(show::curves).collect(),
         generations,
         notes: vec![show::LEGEND.into()],
+        ..Report::default()
     };
     let path = folder.join("report.html");
     fs::write(&path, render(&report)).with_context(|| format!("cannot write {}", path.display()))?;

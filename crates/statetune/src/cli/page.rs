@@ -22,10 +22,11 @@ pub fn of_run(folder: &Path) -> anyhow::Result<PathBuf> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let report = Report {
         title: format!("statetune: {name}"),
-        summary: flatten(&summary),
+        summary: facts(&summary),
         charts: charts(&[(name, records.clone())]),
         tables: evaluations(&records).into_iter().collect(),
-        notes: notes(&records).into_iter().chain([config]).collect(),
+        notes: notes(&records),
+        listings: vec![("Configuration".into(), config)],
         ..Report::default()
     };
     let path = folder.join("report.html");
@@ -100,21 +101,28 @@ fn notes(records: &[Value]) -> Vec<String> {
     records.iter().filter_map(text).collect()
 }
 
-/// An object's plain values by dotted name.
-fn flatten(value: &Value) -> Vec<(String, String)> {
-    fn walk(prefix: &str, value: &Value, found: &mut Vec<(String, String)>) {
-        match value {
-            Value::Object(map) => {
-                for (key, value) in map {
-                    walk(&if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") }, value, found);
-                }
-            }
-            Value::Null => {}
-            Value::String(text) => found.push((prefix.to_owned(), text.clone())),
-            other => found.push((prefix.to_owned(), other.to_string())),
-        }
-    }
-    let mut found = Vec::new();
-    walk("", value, &mut found);
-    found
+/// The summary's facts, as one reads them.
+fn facts(summary: &Value) -> Vec<(String, String)> {
+    let number = |pointer: &str| summary.pointer(pointer).and_then(Value::as_f64);
+    let whole = |pointer: &str| number(pointer).map(|x| format!("{x:.0}"));
+    let metric = summary["metric"].as_str().unwrap_or("metric");
+    let best = number("/best/value").zip(number("/best/step"));
+    let skipped = whole("/skipped_steps").filter(|count| count != "0");
+    let rows = |split: &str| {
+        let (kept, all) = (whole(&format!("/data/{split}/kept"))?, whole(&format!("/data/{split}/rows"))?);
+        Some(if kept == all { all } else { format!("{kept} of {all}") })
+    };
+    let facts = [
+        ("trained numbers", whole("/trainable")),
+        ("steps", whole("/steps")),
+        ("skipped steps", skipped),
+        ("training examples", rows("train")),
+        ("validation examples", rows("validation")),
+        ("tokens", whole("/tokens")),
+        ("minutes of training", number("/seconds").map(|x| format!("{:.1}", x / 60.0))),
+        ("tokens per second", whole("/tokens_per_second")),
+        ("peak memory", whole("/peak_memory_mib").map(|mib| mib + " MiB")),
+        (&format!("best {metric}"), best.map(|(value, step)| format!("{value:.4} after step {step}"))),
+    ];
+    facts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }

@@ -27,6 +27,9 @@ pub fn render(report: &Report) -> String {
         let notes = report.notes.iter().map(|note| format!("<li>{}</li>\n", escape(note)));
         body += &format!("<h2>Notes</h2>\n<ul>\n{}</ul>\n", notes.collect::<String>());
     }
+    for (title, text) in &report.listings {
+        body += &format!("<h2>{}</h2>\n<pre>{}</pre>\n", escape(title), escape(text));
+    }
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -121,6 +124,7 @@ mod tests {
             }],
             generations: vec![Generation { prompt: "Q:".into(), outputs: vec![("lora".into(), "A".into())] }],
             notes: vec!["3 rows were too long".into()],
+            listings: vec![("Configuration".into(), "epochs = 1".into())],
         }
     }
 
@@ -150,7 +154,7 @@ mod tests {
             }
         }
         let page = render(&full());
-        for text in ["12,288", "Methods", "83.1%", "<svg", "Q:", "3 rows were too long"] {
+        for text in ["12,288", "Methods", "83.1%", "<svg", "Q:", "3 rows were too long", "<pre>epochs = 1</pre>"] {
             assert!(page.contains(text), "{text}");
         }
     }
@@ -170,13 +174,14 @@ mod tests {
             }],
             generations: vec![Generation { prompt: evil(), outputs: vec![(evil(), evil())] }],
             notes: vec![evil()],
+            listings: vec![(evil(), evil())],
         });
         balanced(&page);
         assert!(!page.contains("<script") && !page.contains('\u{7}'));
         let escaped = "&lt;script&gt;alert(&quot;x&quot; &amp; &#39;y&#39;)&lt;/script&gt;\u{fffd}";
         // Title and heading; two in the summary; three in the table; three of the chart and the name in legend and line;
-        // three of the generation; the note.
-        assert!(page.matches(escaped).count() >= 15, "{}", page.matches(escaped).count());
+        // three of the generation; the note; two of the listing.
+        assert!(page.matches(escaped).count() >= 17, "{}", page.matches(escaped).count());
     }
 
     #[test]

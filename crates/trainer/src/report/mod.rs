@@ -23,6 +23,8 @@ pub struct Report {
     pub generations: Vec<Generation>,
     /// Things to know, counted rows among them.
     pub notes: Vec<String>,
+    /// Texts as they stand, by title: a configuration.
+    pub listings: Vec<(String, String)>,
 }
 
 /// A table. A row may be shorter than the header; cells that read as numbers are aligned to the right.

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use statetune::peft_methods::METHODS;
 use statetune::ssm_kernels::random::uniform;
 use support::{Fixture, checkpoints, interrupted, same_results};
 
@@ -159,6 +160,38 @@ fn killed_and_resumed_is_uninterrupted() {
 }
 
 /// From every checkpoint, and from before the first.
+/// Every entry of METHODS with each of its examples, killed once at a random step.
+#[test]
+fn every_method_killed_and_resumed_is_uninterrupted() {
+    const STEPS: u64 = 60;
+    let mut draws = Draws::new();
+    for info in METHODS {
+        for example in (info.examples)() {
+            let fixture = Fixture::new();
+            let what = format!("{} {example}", info.tag);
+            let mut method = toml::Table::try_from(&example).expect("an example without nulls");
+            method.insert("method".into(), info.tag.into());
+            let mut config: toml::Table = fixture.read("run.toml").parse().expect("the configuration");
+            config.insert("methods".into(), vec![toml::Value::Table(method)].into());
+            config["train"]["max_steps"] = (STEPS as i64).into();
+            fixture.write("run.toml", config.to_string());
+            finish(&fixture, "whole");
+            let step = 1 + draws.below(STEPS as f64 / 2.0) as u64;
+            let moment = Moment::Checkpoint(step, Duration::from_secs_f64(draws.below(0.01)));
+            let mut child = start(&fixture, "killed");
+            let running = moment.wait(&mut child, &fixture.path("killed"));
+            assert!(running, "{what}: {moment:?}: it ended before it could be killed");
+            child.kill().expect("a process to kill");
+            let output = child.wait_with_output().expect("its end");
+            println!("{what}: {moment:?}: {}", output.status);
+            let by_us = output.status.signal() == Some(SIGKILL);
+            assert!(by_us || output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+            finish(&fixture, "killed");
+            same_results(&what, &fixture.path("whole"), &fixture.path("killed"));
+        }
+    }
+}
+
 #[test]
 fn resumed_from_any_checkpoint_is_uninterrupted() {
     let fixture = uninterrupted(12, 100);

@@ -20,7 +20,7 @@ mod tile;
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::runtime::{DisjointSlice, Level, Products};
+use crate::runtime::{DisjointSlice, Level};
 use crate::{Cpu, WeightSlice, dispatch_level};
 
 use pack::{pack_left, pack_right};
@@ -101,7 +101,7 @@ pub(super) fn product(cpu: &Cpu, y: &mut [f32], left: Left, right: Right, bias: 
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if let (Left::Rows(x), Products::Bf16) = (left, cpu.products()) {
+    if let (Left::Rows(x), crate::Products::Bf16) = (left, cpu.products()) {
         if let (Right::Transposed(w), true) = (right, m <= FEW_ROWS && k > 0) {
             return rows::few_rows(cpu, y, &bf16::rounded(x), w, bias, shape);
         }

@@ -94,6 +94,11 @@ pub fn paths() -> Vec<ComputePath> {
 pub struct Tolerance(Value);
 
 impl Tolerance {
+    /// Those of a file that holds more.
+    pub fn new(tolerances: Value) -> Tolerance {
+        Tolerance(tolerances)
+    }
+
     /// Reads the file in the folder or, for a layout variant, in the one above.
     pub fn read(folder: &Path) -> Tolerance {
         let own = folder.join("tolerance.json");

@@ -77,6 +77,16 @@ impl Batch {
         })
     }
 
+    /// One sequence of `count` inputs that are no tokens. To dropout they belong to no example of any data set.
+    pub(crate) fn virtual_inputs(count: usize) -> Batch {
+        Batch {
+            ids: vec![0; count].into(),
+            offsets: [0, count].into(),
+            rows: DropoutRows { example: vec![u64::MAX; count].into(), position: (0..count as u32).collect() },
+            first_row: [0].into(),
+        }
+    }
+
     /// T.
     pub fn tokens(&self) -> usize {
         self.ids.len()
@@ -100,6 +110,14 @@ impl Batch {
     /// What dropout knows of each row.
     pub fn dropout_rows(&self) -> &DropoutRows {
         &self.rows
+    }
+
+    /// What dropout knows of some of the rows.
+    pub(crate) fn dropout_rows_of(&self, rows: &[u32]) -> DropoutRows {
+        DropoutRows {
+            example: rows.iter().map(|&row| self.rows.example[row as usize]).collect(),
+            position: rows.iter().map(|&row| self.rows.position[row as usize]).collect(),
+        }
     }
 
     /// The row of the last token of each sequence, `[S]`.

@@ -3,17 +3,19 @@
 
 use std::sync::Arc;
 
-use statetune_tensor::ops::{self, LowRankInput};
+use statetune_tensor::ops::{self, DropoutRows};
 use statetune_tensor::{Tape, Var};
 
 use crate::batch::Batch;
 use crate::bound::Bound;
 use crate::ops::{Conv1d, ScanOperands, Table, conv1d, scan};
 use crate::parameters::Id;
-use crate::site::Operand;
+use crate::patched_linear::{PatchedLinear, product};
+use crate::site::{Operand, VirtualPlace};
 use crate::{Mamba, ModelError};
 
 /// What a forward pass needs besides activations.
+#[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub tape: &'a Tape,
     pub model: &'a Mamba,
@@ -28,6 +30,16 @@ pub(crate) struct InitialStates<'a> {
     pub row_of: &'a Arc<[usize]>,
 }
 
+/// The tables that convolution and scan start from; zeros where absent.
+#[derive(Clone, Default)]
+struct Start {
+    conv: Option<Table>,
+    ssm: Option<Table>,
+}
+
+/// The final states of convolution and scan.
+type FinalStates = (Var, Var);
+
 impl Context<'_> {
     /// A parameter that enters operations as a value: trained, or constant.
     pub fn value(&self, id: Id) -> Var {
@@ -36,25 +48,16 @@ impl Context<'_> {
 
     /// x Wᵀ + bias with everything patched onto W, cut into `splits`.
     fn linear(&self, id: Id, bias: Option<Id>, x: &Var, splits: &[usize]) -> Result<Vec<Var>, ModelError> {
-        let bias = bias.map(|id| self.value(id));
-        let low_rank = self.bound.low_rank(id);
-        let dropped = low_rank
-            .iter()
-            .map(|part| part.dropped(self.tape, x, self.batch.dropout_rows()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let parts: Vec<LowRankInput<'_>> = low_rank
-            .iter()
-            .zip(&dropped)
-            .map(|(part, x)| LowRankInput {
-                rows: part.rows.clone(),
-                scale: part.scale,
-                x: x.as_ref(),
-                a: &part.a,
-                b: &part.b,
-            })
-            .collect();
-        let weight = self.model.weight(id)?;
-        Ok(ops::linear(self.tape, x, &weight, self.bound.trained(id), bias.as_ref(), splits, &parts)?)
+        let rows: &DropoutRows = self.batch.dropout_rows();
+        let layer = PatchedLinear {
+            weight: self.model.weight(id)?,
+            trained: self.bound.trained(id),
+            bias: bias.map(|id| self.value(id)),
+            low_rank: self.bound.low_rank(id),
+            columns: self.bound.columns(id),
+            biases: self.bound.biases(id),
+        };
+        layer.apply(self.tape, x, splits, rows)
     }
 
     /// An operand with one row, that all sequences share.
@@ -66,6 +69,30 @@ impl Context<'_> {
         Ok(Some(Table { values, row_of: self.batch.shared_row().clone() }))
     }
 
+    /// What sequences of a layer begin from: the trained initial states, then the virtual inputs, run once for all.
+    fn start(&self, layer: usize) -> Result<Start, ModelError> {
+        let conv = self.shared(layer, Operand::ConvInitial)?;
+        let mut start = Start { conv, ssm: self.shared(layer, Operand::ScanInitial)? };
+        for (place, inputs) in self.bound.virtual_inputs(layer) {
+            let alone = Batch::virtual_inputs(inputs.shape()[0]);
+            let context = Context { batch: &alone, ..*self };
+            let x = match place {
+                VirtualPlace::BeforeConv => inputs.clone(),
+                VirtualPlace::BeforeInProj => {
+                    let (ids, d_inner) = (&self.model.ids().layers[layer], self.model.config().d_inner);
+                    context.linear(ids.in_proj, ids.in_proj_bias, inputs, &[d_inner, d_inner])?.remove(0)
+                }
+            };
+            let first = |table: Table| Table { row_of: alone.shared_row().clone(), ..table };
+            let from = Start { conv: start.conv.take().map(first), ssm: start.ssm.take().map(first) };
+            let (_, states) = context.convolve_and_scan(layer, &x, None, from, true)?;
+            let (conv, ssm) = states.expect("asked for");
+            let shared = |values: Var| Some(Table { values, row_of: self.batch.shared_row().clone() });
+            start = Start { conv: shared(conv), ssm: shared(ssm) };
+        }
+        Ok(start)
+    }
+
     /// The mixer of a layer: x `[T, d_model]` to `[T, d_model]`, and the final states if asked for.
     pub fn mixer(
         &self,
@@ -73,35 +100,57 @@ impl Context<'_> {
         x: &Var,
         initial: Option<InitialStates<'_>>,
         final_states: bool,
-    ) -> Result<(Var, Option<(Var, Var)>), ModelError> {
+    ) -> Result<(Var, Option<FinalStates>), ModelError> {
+        let (config, ids) = (self.model.config(), &self.model.ids().layers[layer]);
+        let d_inner = config.d_inner;
+        let mut xz = self.linear(ids.in_proj, ids.in_proj_bias, x, &[d_inner, d_inner])?.into_iter();
+        let (x, z) = (xz.next().expect("split in two"), xz.next().expect("split in two"));
+        // Given states continue sequences; the trained ones begin them.
+        let start = match initial {
+            Some(given) => {
+                let table = |values: &Var| Some(Table { values: values.clone(), row_of: given.row_of.clone() });
+                Start { conv: table(given.conv), ssm: table(given.ssm) }
+            }
+            None => self.start(layer)?,
+        };
+        let (y, states) = self.convolve_and_scan(layer, &x, Some(&z), start, final_states)?;
+        let out = self.linear(ids.out_proj, ids.out_proj_bias, &y, &[config.d_model])?.remove(0);
+        Ok((out, states))
+    }
+
+    /// From x `[T, D]` to the readout, gated by z if there is one.
+    fn convolve_and_scan(
+        &self,
+        layer: usize,
+        x: &Var,
+        z: Option<&Var>,
+        start: Start,
+        final_states: bool,
+    ) -> Result<(Var, Option<FinalStates>), ModelError> {
         let (config, ids) = (self.model.config(), &self.model.ids().layers[layer]);
         let (tape, offsets) = (self.tape, self.batch.offsets());
         let (d_inner, d_state) = (config.d_inner, config.d_state);
-        let mut xz = self.linear(ids.in_proj, ids.in_proj_bias, x, &[d_inner, d_inner])?.into_iter();
-        let (x, z) = (xz.next().expect("split in two"), xz.next().expect("split in two"));
-
-        // Given states continue sequences; the trained ones begin them.
-        let (conv_initial, scan_initial) = match initial {
-            Some(given) => {
-                let table = |values: &Var| Table { values: values.clone(), row_of: given.row_of.clone() };
-                (Some(table(given.conv)), Some(table(given.ssm)))
-            }
-            None => (self.shared(layer, Operand::ConvInitial)?, self.shared(layer, Operand::ScanInitial)?),
-        };
         let (conv_weight, conv_bias) = (self.value(ids.conv_weight), ids.conv_bias.map(|id| self.value(id)));
-        let initial_row = conv_initial.as_ref().map_or(self.batch.shared_row(), |table| &table.row_of).clone();
+        let initial_row = start.conv.as_ref().map_or(self.batch.shared_row(), |table| &table.row_of).clone();
         let conv = Conv1d { offsets: offsets.clone(), initial_row, final_state: final_states };
-        let conv_initial = conv_initial.as_ref().map(|table| &table.values);
-        let (u, conv_state) = conv1d(tape, conv, &x, &conv_weight, conv_bias.as_ref(), conv_initial)?;
+        let conv_initial = start.conv.as_ref().map(|table| &table.values);
+        let (u, conv_state) = conv1d(tape, conv, x, &conv_weight, conv_bias.as_ref(), conv_initial)?;
 
         let mut parts = self.linear(ids.x_proj, None, &u, &[config.dt_rank, d_state, d_state])?.into_iter();
         let mut part = || parts.next().expect("split in three");
-        let (dt, b, c) = (part(), part(), part());
+        let (dt, mut b, mut c) = (part(), part(), part());
         let delta = self.linear(ids.dt_proj, None, &dt, &[d_inner])?.remove(0);
-        let a = match self.bound.trained(ids.a_log) {
+        let mut a = match self.bound.trained(ids.a_log) {
             Some(a_log) => ops::neg_exp(tape, a_log)?,
             None => self.model.a(layer).clone().into(),
         };
+        if let Some(added) = self.bound.added_state(layer) {
+            a = ops::join_columns(tape, &[&a, &added.a])?;
+            b = ops::join_columns(tape, &[&b, &product(tape, &u, &added.b)?])?;
+            c = ops::join_columns(tape, &[&c, &product(tape, &u, &added.c)?])?;
+        }
+        let map = self.bound.operand(layer, Operand::PreviousMap);
+        let c_previous = map.map(|map| product(tape, &u, map)).transpose()?;
         let (delta_bias, d_skip) = (self.value(ids.dt_bias), self.value(ids.d));
         let operands = ScanOperands {
             u: &u,
@@ -111,16 +160,15 @@ impl Context<'_> {
             c: &c,
             delta_bias: Some(&delta_bias),
             d_skip: Some(&d_skip),
-            z: Some(&z),
-            initial: scan_initial,
+            z,
+            initial: start.ssm,
             state_scale: self.shared(layer, Operand::StateScale)?,
             state_extra: self.shared(layer, Operand::StateExtra)?,
             state_offset: self.shared(layer, Operand::StateOffset)?,
             output_offset: self.shared(layer, Operand::OutputOffset)?,
-            c_previous: None,
+            c_previous: c_previous.as_ref(),
         };
         let (y, ssm_state) = scan(tape, offsets, final_states, &operands)?;
-        let out = self.linear(ids.out_proj, ids.out_proj_bias, &y, &[config.d_model])?.remove(0);
-        Ok((out, conv_state.zip(ssm_state)))
+        Ok((y, conv_state.zip(ssm_state)))
     }
 }

@@ -12,8 +12,9 @@ use crate::block::{Context, InitialStates};
 use crate::bound::Bound;
 use crate::checkpoint::{Checkpoint, RawTensor, SaveOptions, TensorToSave, expected_tensors, save_hugging_face};
 use crate::config::MambaConfig;
+use crate::head::Head;
 use crate::parameters::{Id, Ids, Parameter, stays_in_storage_type};
-use crate::patch::Ends;
+use crate::site::Ends;
 use crate::state::StateVars;
 
 /// A Mamba-1 language model on a device. It is never changed in place by training: patches are.
@@ -31,6 +32,8 @@ pub struct Mamba {
 pub struct Output {
     /// `[T, d_model]`, after the last norm: what the head multiplies.
     pub hidden: Var,
+    /// The same of the soft tokens `[k, d_model]` that were put in front of the sequences, once for all.
+    pub soft_hidden: Option<Var>,
     /// The final states of the sequences, if asked for.
     pub states: Option<StateVars>,
 }
@@ -134,6 +137,37 @@ impl Mamba {
         Mamba::new(self.config.clone(), &self.device, self.compute, parameters)
     }
 
+    /// A model of another configuration made from this one: tensors that are given replace its own, or are new. New ones
+    /// get the storage type of the embedding.
+    ///
+    /// # Errors
+    /// When a tensor of the new configuration is neither given nor there, or of another shape; one that is given is not in
+    /// the configuration.
+    pub fn rebuilt(
+        &self,
+        config: MambaConfig,
+        mut given: std::collections::BTreeMap<String, Tensor>,
+    ) -> Result<Mamba, ModelError> {
+        let fail = |name: &str, reason: String| ModelError::Patch { name: name.to_owned(), reason };
+        let mut parameters = Vec::new();
+        for (name, shape) in expected_tensors(&config) {
+            let own = self.parameter(&name);
+            let embedding = &self.parameters[self.ids.embedding];
+            let like = own.unwrap_or(embedding);
+            let dtype = if stays_in_storage_type(&name) || own.is_some() { like.value.dtype() } else { self.compute };
+            let value = given.remove(&name).or_else(|| own.map(|own| own.value.clone()));
+            let value = value.ok_or_else(|| fail(&name, "the configuration calls for it, but there is none".into()))?;
+            if value.shape() != shape {
+                return Err(fail(&name, format!("shape {:?}, expected {shape:?}", value.shape())));
+            }
+            parameters.push(Parameter { value: value.cast(dtype), stored: like.stored, name });
+        }
+        if let Some(name) = given.keys().next() {
+            return Err(fail(name, "the configuration has no such tensor".into()));
+        }
+        Mamba::new(config, &self.device, self.compute, parameters)
+    }
+
     /// The same model with its head as a tensor of its own, so that embedding and head can differ.
     ///
     /// # Errors
@@ -168,8 +202,9 @@ impl Mamba {
 
     /// Computes the hidden states of a packed batch.
     ///
-    /// `states` continues sequences (see [`crate::State`]); without it sequences begin, from the trained initial states
-    /// if there are any. `final_states` asks for the states after the last tokens.
+    /// `states` continues sequences (see [`crate::State`]); without it sequences begin, from the trained initial states,
+    /// virtual inputs and soft tokens if there are any: what comes before the tokens is run once, for all sequences.
+    /// `final_states` asks for the states after the last tokens.
     ///
     /// # Errors
     /// A token id is not below the vocabulary's size; the states are not those of this model and batch.
@@ -196,9 +231,29 @@ impl Mamba {
                 return Err(ModelError::State { reason });
             }
         }
+        let (mut soft_hidden, mut begun) = (None, None);
+        if let (None, Some(tokens)) = (states, bound.soft_tokens()) {
+            let alone = Batch::virtual_inputs(tokens.shape()[0]);
+            let context = Context { tape, model: self, bound, batch: &alone };
+            let output = self.layers(&context, tokens.clone(), None, true)?;
+            begun = Some(output.states.expect("asked for").shared_by(batch.sequences())?);
+            soft_hidden = Some(output.hidden);
+        }
         let context = Context { tape, model: self, bound, batch };
-        let eps = self.config.layer_norm_epsilon;
-        let mut hidden = self.embed(&context)?;
+        let embedded = self.embed(&context)?;
+        let output = self.layers(&context, embedded, states.or(begun.as_ref()), final_states)?;
+        Ok(Output { soft_hidden, ..output })
+    }
+
+    /// From embedded inputs `[T, d_model]` to hidden states.
+    fn layers(
+        &self,
+        context: &Context<'_>,
+        mut hidden: Var,
+        states: Option<&StateVars>,
+        final_states: bool,
+    ) -> Result<Output, ModelError> {
+        let (tape, eps) = (context.tape, self.config.layer_norm_epsilon);
         let mut residual: Option<Var> = None;
         let mut final_layers = Vec::new();
         for layer in 0..self.config.num_hidden_layers {
@@ -214,8 +269,8 @@ impl Mamba {
         }
         let weight = context.value(self.ids.norm_f);
         let (hidden, _) = ops::add_rms_norm(tape, &hidden, residual.as_ref(), &weight, eps)?;
-        let states = final_states.then(|| StateVars { layers: final_layers, row_of: batch.own_rows() });
-        Ok(Output { hidden, states })
+        let states = final_states.then(|| StateVars { layers: final_layers, row_of: context.batch.own_rows() });
+        Ok(Output { hidden, soft_hidden: None, states })
     }
 
     /// The embedded tokens `[T, d_model]` with everything patched onto the embedding.
@@ -223,28 +278,19 @@ impl Mamba {
         let (tape, ids, id) = (context.tape, context.batch.ids(), self.ids.embedding);
         let weight = self.weight(id)?;
         let mut x = ops::embedding(tape, &weight, context.bound.trained(id), ids, self.compute)?;
-        for part in context.bound.low_rank(id) {
+        let parts = || context.bound.low_rank(id).iter().filter(|part| part.is_at(Ends::Input));
+        // A gain is for the matrix and its own addition: all else comes after it.
+        for part in parts().filter(|part| part.gain.is_some()).chain(parts().filter(|part| part.gain.is_none())) {
             // Row `id` of B A: a lookup in B, then the small product.
             let rows = ops::embedding(tape, &weight, Some(&part.b), ids, self.compute)?;
             let rows = part.dropped(tape, &rows, context.batch.dropout_rows())?.unwrap_or(rows);
             let addition = ops::scale(tape, &ops::matmul(tape, &rows, &part.a)?, part.scale)?;
             x = ops::add(tape, &x, &addition)?;
+            if let Some(gain) = &part.gain {
+                x = ops::scale_columns(tape, &x, gain)?;
+            }
         }
         Ok(x)
-    }
-
-    /// The head's matrix if patches change it: W, trained or not, plus its low-rank additions.
-    ///
-    /// This is the one place where a low-rank patch is materialised, because the loss never holds logits to add to.
-    fn patched_head(&self, tape: &Tape, bound: &Bound) -> Result<Option<Var>, ModelError> {
-        let id = self.ids.head;
-        let mut head = bound.trained(id).cloned();
-        for part in bound.low_rank(id).iter().filter(|part| part.ends == Ends::Both) {
-            let base = head.unwrap_or_else(|| self.value(id).cast(self.compute).into());
-            let addition = ops::scale(tape, &ops::matmul(tape, &part.b, &part.a)?, part.scale)?;
-            head = Some(ops::add(tape, &base, &addition)?);
-        }
-        Ok(head)
     }
 
     /// Logits `[R, vocab_size]` of some rows of the hidden states.
@@ -253,12 +299,11 @@ impl Mamba {
     /// When a row is not below T.
     pub fn logits(&self, tape: &Tape, bound: &Bound, hidden: &Var, rows: &[u32]) -> Result<Var, ModelError> {
         let x = ops::select_rows(tape, hidden, &Arc::from(rows))?;
-        let head = self.patched_head(tape, bound)?;
-        let weight = self.weight(self.ids.head)?;
-        Ok(ops::linear(tape, &x, &weight, head.as_ref(), None, &[self.config.vocab_size], &[])?.remove(0))
+        Head::new(tape, self, bound, &x, None)?.logits(tape)
     }
 
-    /// The cross-entropy of the tokens `targets` `[R]` at `rows` `[R]`, summed and divided by `divisor`.
+    /// The cross-entropy of the tokens `targets` `[R]` at `rows` `[R]` of the batch's hidden states, summed and divided by
+    /// `divisor`.
     ///
     /// # Errors
     /// When a row is not below T or a target not below the vocabulary's size.
@@ -266,6 +311,7 @@ impl Mamba {
         &self,
         tape: &Tape,
         bound: &Bound,
+        batch: &Batch,
         hidden: &Var,
         rows: &[u32],
         targets: &[u32],
@@ -279,9 +325,8 @@ impl Mamba {
             selected = ops::select_rows(tape, hidden, &Arc::from(rows))?;
             &selected
         };
-        let head = self.patched_head(tape, bound)?;
-        let weight = self.weight(self.ids.head)?;
-        Ok(ops::linear_cross_entropy(tape, x, &weight, head.as_ref(), &Arc::from(targets), divisor)?)
+        let identities = patched_at_head(self, bound).then(|| batch.dropout_rows_of(rows));
+        Head::new(tape, self, bound, x, identities.as_ref())?.loss(tape, targets, divisor)
     }
 
     pub(crate) fn ids(&self) -> &Ids {
@@ -300,6 +345,11 @@ impl Mamba {
     pub(crate) fn a(&self, layer: usize) -> &Tensor {
         &self.a[layer]
     }
+}
+
+/// Whether the head has a patch that may drop its inputs.
+fn patched_at_head(model: &Mamba, bound: &Bound) -> bool {
+    !bound.low_rank(model.ids.head).is_empty()
 }
 
 /// A tensor of a file, in memory.

@@ -3,13 +3,25 @@
 //! A linear site is a stored matrix or a row range of it, named by the module's path as in checkpoints with the range
 //! as a suffix: `backbone.layers.0.mixer.in_proj`, `backbone.layers.0.mixer.in_proj.x`. Patterns name sites by any
 //! trailing part of the path: `in_proj.x` is that site in every layer. Operand sites are inputs of the convolution or
-//! of the scan that the base model leaves absent.
+//! of the scan that the base model leaves absent; further state dimensions, virtual inputs of a layer and soft tokens in
+//! front of the embedded sequence are sites of their own.
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::checkpoint::{EMBEDDING, LM_HEAD};
 use crate::config::MambaConfig;
+
+/// Which uses of a matrix a patch changes. It matters for embeddings that are tied to the language-model head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ends {
+    /// Every use.
+    Both,
+    /// The lookup of tied embeddings, not the language-model head (the meaning of Hugging Face PEFT).
+    Input,
+    /// The language-model head, not the lookup.
+    Output,
+}
 
 /// A matrix, or some of its rows, that multiplies activations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +34,8 @@ pub struct LinearSite {
     pub rows: Range<usize>,
     /// The columns of that tensor; they are the site's inputs.
     pub in_features: usize,
+    /// The uses of the tensor that are meant: of tied embeddings, `lm_head` is the output end.
+    pub ends: Ends,
 }
 
 impl LinearSite {
@@ -32,7 +46,7 @@ impl LinearSite {
 
     /// Whether the site is the input embedding, whose rows are looked up and not multiplied.
     pub fn is_embedding(&self) -> bool {
-        self.parameter == EMBEDDING
+        self.parameter == EMBEDDING && self.ends != Ends::Output
     }
 }
 
@@ -51,6 +65,8 @@ pub enum Operand {
     StateOffset,
     /// y' `[D]`, the output offset.
     OutputOffset,
+    /// P `[N, D]`: C'_t = P u_t reads the previous state.
+    PreviousMap,
 }
 
 impl Operand {
@@ -59,6 +75,7 @@ impl Operand {
         match self {
             Operand::ConvInitial => vec![config.d_inner, config.d_conv - 1],
             Operand::OutputOffset => vec![config.d_inner],
+            Operand::PreviousMap => vec![config.d_state, config.d_inner],
             _ => vec![config.d_inner, config.d_state],
         }
     }
@@ -72,6 +89,7 @@ impl Operand {
             Operand::StateExtra => "state_extra",
             Operand::StateOffset => "state_offset",
             Operand::OutputOffset => "output_offset",
+            Operand::PreviousMap => "previous_map",
         }
     }
 }
@@ -79,6 +97,25 @@ impl Operand {
 impl fmt::Display for Operand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// Where virtual inputs enter a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VirtualPlace {
+    /// In front of the layer's normalised input, `[k, d_model]`: before `in_proj`.
+    BeforeInProj,
+    /// In front of x, `[k, D]`: after `in_proj`, before the convolution.
+    BeforeConv,
+}
+
+impl VirtualPlace {
+    /// The width of an input there.
+    pub fn width(self, config: &MambaConfig) -> usize {
+        match self {
+            VirtualPlace::BeforeInProj => config.d_model,
+            VirtualPlace::BeforeConv => config.d_inner,
+        }
     }
 }
 
@@ -99,6 +136,20 @@ pub enum Site {
         /// Which operand.
         operand: Operand,
     },
+    /// Further state dimensions of one layer's scan.
+    AddedState {
+        /// The layer, from 0.
+        layer: usize,
+    },
+    /// Inputs in front of every sequence of one layer, whose outputs are dropped.
+    VirtualInputs {
+        /// The layer, from 0.
+        layer: usize,
+        /// Where they enter.
+        place: VirtualPlace,
+    },
+    /// Tokens in front of every embedded sequence.
+    SoftTokens,
 }
 
 impl fmt::Display for Site {
@@ -106,6 +157,14 @@ impl fmt::Display for Site {
         match self {
             Site::Rows { parameter, rows } => write!(f, "{parameter}[{}..{}]", rows.start, rows.end),
             Site::Operand { layer, operand } => write!(f, "{}.{operand}", mixer_path(*layer)),
+            Site::AddedState { layer } => write!(f, "{}.added_state", mixer_path(*layer)),
+            Site::VirtualInputs { layer, place: VirtualPlace::BeforeInProj } => {
+                write!(f, "{}.virtual_inputs_before_in_proj", mixer_path(*layer))
+            }
+            Site::VirtualInputs { layer, place: VirtualPlace::BeforeConv } => {
+                write!(f, "{}.virtual_inputs_before_conv", mixer_path(*layer))
+            }
+            Site::SoftTokens => f.write_str("soft_tokens"),
         }
     }
 }
@@ -123,8 +182,11 @@ pub fn linear_sites(config: &MambaConfig) -> Vec<LinearSite> {
         parameter: parameter.to_owned(),
         rows,
         in_features,
+        ends: Ends::Both,
     };
-    let mut sites = vec![site("backbone.embeddings".into(), EMBEDDING, 0..vocab_size, d_model)];
+    let ends = if config.tie_word_embeddings { Ends::Both } else { Ends::Input };
+    let mut sites =
+        vec![LinearSite { ends, ..site("backbone.embeddings".into(), EMBEDDING, 0..vocab_size, d_model) }];
     for layer in 0..config.num_hidden_layers {
         let path = mixer_path(layer);
         let mut module = |module: &str, parts: &[(&str, usize)], in_features: usize| {
@@ -142,9 +204,8 @@ pub fn linear_sites(config: &MambaConfig) -> Vec<LinearSite> {
         module("dt_proj", &[("", d_inner)], dt_rank);
         module("out_proj", &[("", d_model)], d_inner);
     }
-    if !config.tie_word_embeddings {
-        sites.push(site("lm_head".into(), LM_HEAD, 0..vocab_size, d_model));
-    }
+    let head = if config.tie_word_embeddings { EMBEDDING } else { LM_HEAD };
+    sites.push(LinearSite { ends: Ends::Output, ..site("lm_head".into(), head, 0..vocab_size, d_model) });
     sites
 }
 

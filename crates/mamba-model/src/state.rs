@@ -112,12 +112,14 @@ impl State {
         self.layers.iter().enumerate().flat_map(named).collect()
     }
 
-    /// The inverse of [`State::tensors`] for a model of this configuration.
+    /// The inverse of [`State::tensors`] for a model of this configuration whose layers have `added_states` further state
+    /// dimensions by patches (see [`Patches::added_states`](crate::Patches::added_states)).
     ///
     /// # Errors
     /// When a tensor is missing or of another shape.
     pub fn from_tensors(
         config: &MambaConfig,
+        added_states: &[usize],
         dtype: DType,
         mut take: impl FnMut(&str) -> Option<Tensor>,
     ) -> Result<State, ModelError> {
@@ -137,7 +139,10 @@ impl State {
         for i in 0..config.num_hidden_layers {
             layers.push(LayerState {
                 conv: named(format!("layers.{i}.conv"), [config.d_inner, config.d_conv - 1])?,
-                ssm: named(format!("layers.{i}.ssm"), [config.d_inner, config.d_state])?,
+                ssm: named(
+                    format!("layers.{i}.ssm"),
+                    [config.d_inner, config.d_state + added_states.get(i).copied().unwrap_or(0)],
+                )?,
             });
         }
         Ok(State { layers, sequences: sequences.unwrap_or(0) })

@@ -67,7 +67,7 @@ fn check(folder: &Path, name: &str, path: &ComputePath) {
             continue; // a single token predicts nothing
         }
         with_loss += 1;
-        let loss = model.loss(&tape, &bound, &output.hidden, &rows, &targets, rows.len() as f64).unwrap().loss;
+        let loss = model.loss(&tape, &bound, &batch, &output.hidden, &rows, &targets, rows.len() as f64).unwrap().loss;
         let loss_expected = &expected.get(&format!("{length}.loss")).numbers;
         let found = [loss.tensor().item().unwrap()];
         tolerance.absolute("loss", compute, &at(&format!("{length}.loss")), loss_expected, &found);
@@ -106,7 +106,7 @@ fn golden_generation_beam() {
 fn train_everything(model: &Mamba) -> Patches {
     let patch = |name: &str, rows: usize| Patch {
         site: Site::Rows { parameter: name.to_owned(), rows: 0..rows },
-        change: Change::Train(name.to_owned()),
+        change: Change::train(name),
     };
     let patches = model.parameters().iter().map(|p| patch(&p.name, p.value.shape()[0])).collect();
     let tensors = model.parameters().iter().map(|p| (p.name.clone(), p.value.cast(model.compute())));

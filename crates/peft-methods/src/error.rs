@@ -59,6 +59,35 @@ pub enum PeftError {
         /// The patched site.
         site: String,
     },
+    /// This build cannot do what was asked for.
+    #[error(
+        "{what} needs the feature `{feature}`, which this build leaves out. It links the system's OpenBLAS (Debian: \
+         `apt-get install libopenblas-dev`); then build with `cargo build --release --features {feature}`"
+    )]
+    MissingFeature {
+        /// The feature.
+        feature: &'static str,
+        /// What needs it.
+        what: String,
+    },
+    /// A decomposition of a matrix cannot be made.
+    #[error("{reason}")]
+    LinearAlgebra {
+        /// Which one, and why not.
+        reason: String,
+    },
+    /// Two checkpoints have no difference that an adapter could hold.
+    #[error("cannot extract an adapter: {reason}")]
+    Extract {
+        /// What was expected, what was found.
+        reason: String,
+    },
+    /// An adapter has no form in Hugging Face PEFT.
+    #[error("this adapter cannot be written as a folder of Hugging Face PEFT: {reason}")]
+    NotExportable {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

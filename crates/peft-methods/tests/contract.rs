@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 use statetune_mamba_model::config::MambaConfig;
-use statetune_mamba_model::{Batch, Bound, DropoutStep, Mamba, Patches};
+use statetune_mamba_model::{Batch, Bound, DropoutStep, Held, Mamba, Patches};
 use statetune_peft_methods::{Adapter, METHODS, MethodInfo, PeftError, methods};
 use statetune_ssm_kernels::random::{normal, stream_of};
 use statetune_ssm_kernels::{Cpu, Level};
@@ -34,7 +34,7 @@ fn for_every_method(test: impl Fn(&str, &MethodInfo, &Mamba, &Adapter, f64)) {
             for info in METHODS {
                 for example in (info.examples)() {
                     let name = format!("{} {example} {dtype} {device:?} tied: {tied}", info.tag);
-                    let adapter = Adapter::new(&model, vec![(info.parse)(example).unwrap()], 3).unwrap();
+                    let adapter = start(&model, info, example);
                     randomise(&adapter);
                     test(&name, info, &model, &adapter, tolerance);
                 }
@@ -43,9 +43,26 @@ fn for_every_method(test: impl Fn(&str, &MethodInfo, &Mamba, &Adapter, f64)) {
     }
 }
 
-/// Adds numbers of order 0.1 to every tensor.
+/// A new adapter. Where its start needs a feature that this build lacks, random numbers stand in for the decomposition: all
+/// but the start is tested.
+fn start(model: &Mamba, info: &MethodInfo, example: Value) -> Adapter {
+    match Adapter::new(model, vec![(info.parse)(example.clone()).unwrap()], 3) {
+        Err(PeftError::MissingFeature { .. }) => {
+            let method = (info.parse)(example).unwrap();
+            let tensors = method.plan(model.config()).unwrap().tensors.into_iter().map(|spec| {
+                let mut values = vec![0f64; spec.shape.iter().product()];
+                normal(&mut values, 0.0, 0.3, 3, stream_of(spec.name.trim_end_matches('0')));
+                (spec.name, Tensor::from_vec(values, &spec.shape).unwrap())
+            });
+            Adapter::with_tensors(model, vec![method], tensors.collect()).unwrap()
+        }
+        other => other.unwrap(),
+    }
+}
+
+/// Adds numbers of order 0.1 to every tensor that is saved: what is made from a seed must stay what it is.
 fn randomise(adapter: &Adapter) {
-    for tensor in adapter.patches().tensors() {
+    for (tensor, _) in adapter.patches().tensors().iter().zip(adapter.specs()).filter(|(_, spec)| spec.saved) {
         let value = tensor.buffer.tensor();
         let mut noise = vec![0f64; value.len()];
         normal(&mut noise, 0.0, 0.1, 9, stream_of(&tensor.name));
@@ -83,9 +100,9 @@ fn the_model_is_unchanged_at_the_start() {
         let model = Mamba::random(&config(), &device, dtype, DType::F32, 1).unwrap();
         let batch = Batch::new(&[sequence(17, 0)]).unwrap();
         let base = logits(&model, &Patches::none(), &batch);
-        for info in METHODS {
+        for info in METHODS.iter().filter(|info| info.starts_unchanged) {
             for example in (info.examples)() {
-                let adapter = Adapter::new(&model, vec![(info.parse)(example.clone()).unwrap()], 3).unwrap();
+                let adapter = start(&model, info, example.clone());
                 let found = logits(&model, adapter.patches(), &batch);
                 close(&format!("{} {example} {dtype} {device:?}", info.tag), &base, &found, 1e-6);
             }
@@ -110,7 +127,7 @@ fn random_tensors_change_the_model() {
         let batch = Batch::new(&[sequence(17, 0)]).unwrap();
         let (base, found) = (logits(model, &Patches::none(), &batch), logits(model, adapter.patches(), &batch));
         let change = base.iter().zip(&found).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
-        assert!(change > 1e-3, "{name}: the adapter moves no logit by more than {change:e}");
+        assert!(change > 1e-4, "{name}: the adapter moves no logit by more than {change:e}");
     });
 }
 
@@ -164,14 +181,19 @@ fn packed_gradients_are_alone_gradients_and_every_patch_has_one() {
             let batch = Batch::packed(ids.clone(), offsets, &examples, &vec![0; members.len()]).unwrap();
             let hidden = model.forward(&tape, &bound, &batch, None, false).unwrap().hidden;
             let rows: Vec<u32> = (0..ids.len() as u32).collect();
-            let loss = model.loss(&tape, &bound, &hidden, &rows, &ids, tokens as f64).unwrap().loss;
+            let loss = model.loss(&tape, &bound, &batch, &hidden, &rows, &ids, tokens as f64).unwrap().loss;
             let gradients = bound.gradients(&mut tape.backward(&loss).unwrap());
             gradients.iter().map(|g| g.as_ref().map_or(Vec::new(), Tensor::to_f64_vec)).collect()
         };
         let packed = gradient(&[0, 1, 2]);
         let alone: Vec<_> = (0..3).map(|s| gradient(&[s])).collect();
         for (i, spec) in adapter.specs().iter().enumerate() {
-            assert!(packed[i].iter().any(|&g| g != 0.0), "{name}: `{}` has no gradient", spec.name);
+            if !spec.trained {
+                assert!(packed[i].is_empty(), "{name}: the constant `{}` has a gradient", spec.name);
+                continue;
+            }
+            let zero = packed[i].iter().all(|&g| g == 0.0);
+            assert!(!zero || spec.may_stay.is_some(), "{name}: `{}` has no gradient", spec.name);
             let sum: Vec<f64> = (0..packed[i].len()).map(|j| alone.iter().map(|g| g[i][j]).sum()).collect();
             let scale = sum.iter().fold(1e-3f64, |m, g| m.max(g.abs()));
             let scaled = |g: &[f64]| g.iter().map(|g| g / scale).collect::<Vec<_>>();
@@ -187,24 +209,26 @@ fn gradients_match_differences() {
     let model = Mamba::random(&config(), &device, DType::F64, DType::F32, 1).unwrap();
     for info in METHODS {
         for example in (info.examples)() {
-            let adapter = Adapter::new(&model, vec![(info.parse)(example.clone()).unwrap()], 3).unwrap();
+            let adapter = start(&model, info, example.clone());
             randomise(&adapter);
             let ids = sequence(37, 2);
             let batch = Batch::new(&[&ids]).unwrap();
             let rows: Vec<u32> = (0..ids.len() as u32).collect();
-            let loss = |tape: &Tape| {
-                let bound =
-                    Bound::new(tape, &model, adapter.patches(), Some(DropoutStep { seed: 4, step: 2 })).unwrap();
+            let loss = |tape: &Tape, held: Option<&Held>| {
+                let dropout = Some(DropoutStep { seed: 4, step: 2 });
+                let bound = Bound::holding(tape, &model, adapter.patches(), dropout, held).unwrap();
                 let hidden = model.forward(tape, &bound, &batch, None, false).unwrap().hidden;
-                (model.loss(tape, &bound, &hidden, &rows, &ids, 1.0).unwrap().loss, bound)
+                (model.loss(tape, &bound, &batch, &hidden, &rows, &ids, 1.0).unwrap().loss, bound)
             };
             let tape = Tape::new(&device);
-            let (value, bound) = loss(&tape);
+            let (value, bound) = loss(&tape, None);
+            // What the backward holds constant, the difference holds too.
+            let held = bound.held().clone();
             let gradients = bound.gradients(&mut tape.backward(&value).unwrap());
             drop(bound);
             let mut analytic = 0.0;
             let mut moves = Vec::new();
-            for (tensor, gradient) in adapter.patches().tensors().iter().zip(&gradients) {
+            for (tensor, gradient) in adapter.patches().tensors().iter().zip(&gradients).filter(|(t, _)| t.trained) {
                 let mut direction = vec![0f64; tensor.buffer.tensor().len()];
                 normal(&mut direction, 0.0, 1.0, 5, stream_of(&tensor.name));
                 let gradient = gradient.as_ref().expect("a gradient").to_f64_vec();
@@ -216,7 +240,7 @@ fn gradients_match_differences() {
                     let moved: Vec<f64> = start.to_f64_vec().iter().zip(direction).map(|(x, d)| x + step * d).collect();
                     tensor.buffer.set(Tensor::from_vec(moved, start.shape()).unwrap()).unwrap();
                 }
-                loss(&Tape::inference(&device)).0.tensor().item().unwrap()
+                loss(&Tape::inference(&device), Some(&held)).0.tensor().item().unwrap()
             };
             let h = 1e-5;
             let numeric = (at(h) - at(-h)) / (2.0 * h);

@@ -8,6 +8,7 @@
 //! output features of a linear layer. See the legend in `docs/architecture.md`.
 
 pub mod adamw;
+pub mod columns;
 pub mod conv1d;
 pub mod cross_entropy;
 pub mod elementwise;

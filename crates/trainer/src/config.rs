@@ -88,7 +88,7 @@ pub struct TrainSettings {
     pub batch_size: usize,
     /// Tokens that are computed at once; a step's examples are split accordingly and gradients added. Bounds memory.
     pub micro_batch_tokens: usize,
-    /// Learning rate after the warm-up.
+    /// Learning rate after the warm-up; default: that of the methods (`statetune methods`), the lowest of several.
     pub learning_rate: f64,
     /// Its course: "linear", "cosine" or "constant".
     pub schedule: ScheduleKind,
@@ -205,6 +205,10 @@ impl RunConfig {
     /// As [`RunConfig::read`].
     pub fn parse(text: &str, path: &Path, settings: &[String]) -> Result<RunConfig, TrainError> {
         let fail = |reason: String| TrainError::Config { path: path.to_path_buf(), reason };
+        // Without a rate of its own a run takes the methods'.
+        let rate_in = |table: &toml::Table| table.get("train").is_some_and(|train| train.get("learning_rate").is_some());
+        let given = text.parse::<toml::Table>().is_ok_and(|table| rate_in(&table))
+            || settings.iter().any(|setting| setting.split('=').next().is_some_and(|k| k.trim() == "train.learning_rate"));
         // Without settings the text itself is read, so that messages show the line.
         let config: RunConfig = if settings.is_empty() {
             toml::from_str(text).map_err(|error| fail(explain(&error)))?
@@ -215,9 +219,13 @@ impl RunConfig {
             }
             table.try_into().map_err(|error| fail(explain(&error)))?
         };
+        let mut config = config;
+        let methods = config.methods().map_err(|error| fail(error.to_string()))?;
+        if !given {
+            config.train.learning_rate = default_rate(&methods);
+        }
         config.train.check().map_err(fail)?;
         config.data.check().map_err(|error| fail(error.to_string()))?;
-        config.methods().map_err(|error| fail(error.to_string()))?;
         Ok(config)
     }
 
@@ -233,6 +241,12 @@ impl RunConfig {
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a configuration that was read from TOML")
     }
+}
+
+/// The learning rate of a run that gives none: the lowest of its methods' own, since one rate is for all.
+fn default_rate(methods: &[Box<dyn Method>]) -> f64 {
+    let rates = methods.iter().filter_map(|method| methods::find(method.tag()).ok()).map(|info| info.learning_rate);
+    rates.reduce(f64::min).unwrap_or(TrainSettings::default().learning_rate)
 }
 
 /// A TOML error's message, with the nearest key where one is unknown.

@@ -1,6 +1,6 @@
 //! No silent no-op: a patch must have a gradient at the first step, and every tensor must have moved after three.
 
-use statetune_mamba_model::Patches;
+use statetune_peft_methods::{Adapter, TensorSpec};
 use statetune_tensor::Tensor;
 
 use crate::TrainError;
@@ -16,8 +16,8 @@ impl EffectCheck {
     pub const UPDATES: u64 = 3;
 
     /// Remembers the tensors as they are before the first update.
-    pub fn new(patches: &Patches) -> EffectCheck {
-        EffectCheck { start: Some(patches.tensors().iter().map(|t| t.buffer.tensor()).collect()) }
+    pub fn new(adapter: &Adapter) -> EffectCheck {
+        EffectCheck { start: Some(adapter.patches().tensors().iter().map(|t| t.buffer.tensor()).collect()) }
     }
 
     /// A check that has been passed: for runs that are resumed after the first steps.
@@ -28,15 +28,17 @@ impl EffectCheck {
     /// Called with the gradients of the first step.
     ///
     /// # Errors
-    /// [`TrainError::NoEffect`] for a patch whose tensors all have a zero gradient.
-    pub fn first_gradients(&self, patches: &Patches, gradients: &[Option<Tensor>]) -> Result<(), TrainError> {
-        for patch in patches.patches() {
+    /// [`TrainError::NoEffect`] for a patch whose trained tensors all have a zero gradient, none of which may.
+    pub fn first_gradients(&self, adapter: &Adapter, gradients: &[Option<Tensor>]) -> Result<(), TrainError> {
+        for patch in adapter.patches().patches() {
             let names = patch.tensors();
-            let moves = patches.tensors().iter().zip(gradients).any(|(tensor, gradient)| {
+            let own = adapter.specs().iter().zip(gradients).filter(|(spec, _)| names.contains(&spec.name.as_str()));
+            let trained: Vec<_> = own.filter(|(spec, _)| spec.trained).collect();
+            let moves = |(spec, gradient): &(&TensorSpec, &Option<Tensor>)| {
                 let zero = |g: &Tensor| g.to_f64_vec().iter().all(|&x| x == 0.0);
-                names.contains(&tensor.name.as_str()) && gradient.as_ref().is_some_and(|g| !zero(g))
-            });
-            if !moves {
+                spec.may_stay.is_some() || gradient.as_ref().is_some_and(|g| !zero(g))
+            };
+            if !trained.is_empty() && !trained.iter().any(moves) {
                 let reason = "has a zero gradient at the first step".into();
                 return Err(TrainError::NoEffect { name: patch.site.to_string(), reason });
             }
@@ -47,14 +49,15 @@ impl EffectCheck {
     /// Called after each update made at a learning rate above zero.
     ///
     /// # Errors
-    /// [`TrainError::NoEffect`] for a tensor that has not moved after three.
-    pub fn updated(&mut self, patches: &Patches, updates: u64) -> Result<(), TrainError> {
+    /// [`TrainError::NoEffect`] for a trained tensor that has not moved after three, unless it may stay.
+    pub fn updated(&mut self, adapter: &Adapter, updates: u64) -> Result<(), TrainError> {
         if updates < Self::UPDATES {
             return Ok(());
         }
         let Some(start) = self.start.take() else { return Ok(()) };
-        for (tensor, start) in patches.tensors().iter().zip(start) {
-            if tensor.buffer.tensor().to_f64_vec() == start.to_f64_vec() {
+        for ((tensor, spec), start) in adapter.patches().tensors().iter().zip(adapter.specs()).zip(start) {
+            let must_move = spec.trained && spec.may_stay.is_none();
+            if must_move && tensor.buffer.tensor().to_f64_vec() == start.to_f64_vec() {
                 let reason = format!("has not moved after {} updates", Self::UPDATES);
                 return Err(TrainError::NoEffect { name: tensor.name.clone(), reason });
             }

@@ -70,7 +70,7 @@ pub fn evaluate(
             None => None,
         };
         let hidden = model.forward(&tape, &bound, &micro.batch, states.as_ref(), false)?.hidden;
-        let output = model.loss(&tape, &bound, &hidden, &micro.rows, &micro.targets, 1.0)?;
+        let output = model.loss(&tape, &bound, &micro.batch, &hidden, &micro.rows, &micro.targets, 1.0)?;
         loss += output.row_losses.iter().sum::<f64>();
         labelled += micro.rows.len();
         if !dataset.classes.is_empty() {

@@ -1,6 +1,6 @@
 //! Training: optimiser, schedule, the loop with its checkpoints and records, evaluation, reports.
 //!
-//! - [`config`]: a run's TOML file.
+//! - [`config`]: a run's TOML file; [`authors_experiment`]: one from an experiment of the methods' authors.
 //! - [`Run`]: the loop; [`step`]: gradients of a step; [`AdamW`], [`schedule`]: the update.
 //! - [`checkpoint`]: what resume needs; [`record`]: the log; [`report`]: a page of it.
 //! - [`evaluate()`]: loss and scores on a data set.
@@ -8,6 +8,7 @@
 //! Models, methods and data come from their own crates; the command line is in `statetune`.
 #![forbid(unsafe_code)]
 
+pub mod authors_experiment;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

@@ -26,7 +26,8 @@ impl MemoryPlan {
     /// For micro-batches of so many tokens, of which `labelled` at most carry a label.
     pub fn new(model: &Mamba, patches: &Patches, micro_batch_tokens: usize, labelled: usize) -> MemoryPlan {
         let config = model.config();
-        let (d, n, m) = (config.d_inner, config.d_state, config.d_model);
+        let added = patches.added_states(config.num_hidden_layers).into_iter().max().unwrap_or(0);
+        let (d, n, m) = (config.d_inner, config.d_state + added, config.d_model);
         let float = model.compute().bytes();
         let weights = model.parameters().iter().map(|p| p.value.len() * p.value.dtype().bytes()).sum();
         // A trained or low-rank linear layer keeps its input; a frozen one keeps nothing.
@@ -34,7 +35,7 @@ impl MemoryPlan {
             .patches()
             .iter()
             .filter_map(|patch| match (&patch.site, &patch.change) {
-                (Site::Rows { parameter, .. }, Change::LowRank { .. } | Change::Train(_)) => {
+                (Site::Rows { parameter, .. }, Change::LowRank { .. } | Change::Train { .. } | Change::Add { .. }) => {
                     let shape = model.parameter(parameter)?.value.shape().to_vec();
                     parameter.ends_with("_proj.weight").then(|| shape[1])
                 }

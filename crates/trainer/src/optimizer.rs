@@ -37,7 +37,9 @@ impl AdamW {
     /// A fresh state for the tensors of an adapter.
     pub fn new(adapter: &Adapter, settings: AdamWSettings) -> AdamW {
         let zeros = |t: &statetune_mamba_model::patch::PatchTensor| {
-            let zeros = Tensor::zeros(t.buffer.dtype(), &t.buffer.shape());
+            // A constant has none.
+            let shape = if t.trained { t.buffer.shape() } else { vec![0] };
+            let zeros = Tensor::zeros(t.buffer.dtype(), &shape);
             (zeros.clone(), zeros)
         };
         AdamW { settings, updates: 0, moments: adapter.patches().tensors().iter().map(zeros).collect() }
@@ -72,7 +74,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// One update at learning rate `lr` with gradients scaled by `gradient_scale` (the clip factor). Tensors without a
+    /// One update at learning rate `lr` (times a tensor's own rate) with gradients scaled by `gradient_scale` (the clip factor). Tensors without a
     /// gradient stay.
     ///
     /// # Errors
@@ -91,7 +93,7 @@ impl AdamW {
         for (((tensor, spec), gradient), (m, v)) in tensors.zip(gradients).zip(&mut self.moments) {
             let Some(gradient) = gradient else { continue };
             let step = AdamWStep {
-                lr,
+                lr: lr * spec.rate,
                 beta1: self.settings.beta1,
                 beta2: self.settings.beta2,
                 eps: self.settings.eps,

@@ -108,7 +108,7 @@ impl Run<'_> {
         if let Err(reason) = settings.check() {
             return fail(reason);
         }
-        if adapter.specs().is_empty() {
+        if adapter.trainable() == 0 {
             return fail("there is nothing to train: name at least one method".into());
         }
         if self.train.examples.is_empty() {
@@ -141,6 +141,7 @@ impl Run<'_> {
             0 => settings.epochs * per_epoch,
             max => max,
         };
+        let selecting_steps = selecting_steps(&adapter);
         let schedule = Schedule {
             kind: settings.schedule,
             peak: settings.learning_rate,
@@ -154,7 +155,7 @@ impl Run<'_> {
         };
         let resumed = newest.is_some();
         // Until the first updates are made, what a run starts from is what its tensors must move away from.
-        let effect = EffectCheck::new(adapter.patches());
+        let mut effect = EffectCheck::new(&adapter);
         let inputs = checkpoint::fingerprint(self.model, self.train);
         let (adapter, optimizer, progress) = match newest {
             Some((_, path)) => {
@@ -174,13 +175,18 @@ impl Run<'_> {
             }
         };
         let log = self.folder.map(|folder| Log::open(folder, resumed.then_some(progress.step))).transpose()?;
-        let effect = if optimizer.updates() < EffectCheck::UPDATES { effect } else { EffectCheck::passed() };
+        if optimizer.updates() >= EffectCheck::UPDATES {
+            effect = EffectCheck::passed();
+        } else if selecting_steps > 0 && self::selecting_steps(&adapter) == 0 {
+            effect = EffectCheck::new(&self.anew(&adapter)?);
+        }
         let share_prefix = settings.share_prefix && !adapter.patches().has_dropout();
         let mut looped = Loop {
             run: self,
             plan,
             schedule,
             per_epoch,
+            selecting_steps,
             adapter,
             optimizer,
             progress,
@@ -194,9 +200,9 @@ impl Run<'_> {
         if !resumed {
             looped.note_dropped_rows()?;
         }
-        let stopped_early = looped.run_to(total_steps)?;
+        let stopped_early = looped.run_to(selecting_steps + total_steps)?;
         if let Some(folder) = self.folder {
-            looped.adapter.save(&RunFolder::last(folder), self.base_model)?;
+            looped.adapter.exported(self.model)?.save(&RunFolder::last(folder), self.base_model)?;
         }
         Ok(Summary {
             steps: looped.progress.step,
@@ -209,6 +215,17 @@ impl Run<'_> {
             stopped_early,
         })
     }
+
+    /// An adapter's methods with tensors as before the first step.
+    fn anew(&self, adapter: &Adapter) -> Result<Adapter, TrainError> {
+        let again = adapter.config().into_iter().map(statetune_peft_methods::methods::parse_value);
+        Ok(Adapter::new(self.model, again.collect::<Result<_, _>>()?, self.settings.seed)?)
+    }
+}
+
+/// Steps after which an adapter's methods choose what they train; 0: they have nothing to choose, or have chosen.
+fn selecting_steps(adapter: &Adapter) -> u64 {
+    adapter.methods().iter().map(|method| method.warmup_steps()).max().unwrap_or(0)
 }
 
 /// A run under way.
@@ -217,6 +234,8 @@ struct Loop<'a> {
     plan: PackingPlan,
     schedule: Schedule,
     per_epoch: u64,
+    /// Steps before the first of the run proper, in which methods find out what they will train.
+    selecting_steps: u64,
     adapter: Adapter,
     optimizer: AdamW,
     progress: Progress,
@@ -244,14 +263,22 @@ impl Loop<'_> {
             if step.is_multiple_of(settings.log_every) || step == total {
                 self.log_steps(gradient_norm)?;
             }
+            let selecting = self.is_selecting();
+            if selecting && step == self.selecting_steps {
+                self.select()?;
+            }
             let last = step == total;
-            let per_epoch = self.per_epoch;
-            let due = |every: u64| step.is_multiple_of(if every == 0 { per_epoch } else { every });
-            let evaluate_now = last || due(settings.eval_every);
+            let (per_epoch, local) = (self.per_epoch, step - self.first_step());
+            let due = |every: u64| local > 0 && local.is_multiple_of(if every == 0 { per_epoch } else { every });
+            // What a selection is made from is not what the run is about.
+            let evaluate_now = last || (!selecting && due(settings.eval_every));
             if evaluate_now {
                 stopped_early = self.evaluate()?;
             }
-            let save_now = if settings.save_every == 0 { evaluate_now } else { last || due(settings.save_every) };
+            let save_now = match settings.save_every {
+                0 => evaluate_now || (selecting && !self.is_selecting()),
+                every => last || due(every),
+            };
             // While nothing is finite the checkpoints from before are the ones to keep.
             if (save_now || stopped_early) && self.progress.non_finite_in_a_row == 0 {
                 self.save()?;
@@ -266,9 +293,38 @@ impl Loop<'_> {
         Ok(stopped_early)
     }
 
+    /// Whether methods are still finding out what they will train.
+    fn is_selecting(&self) -> bool {
+        selecting_steps(&self.adapter) > 0
+    }
+
+    /// The first step of this part of the run: data, schedule and dropout count from there.
+    fn first_step(&self) -> u64 {
+        if self.is_selecting() { 0 } else { self.selecting_steps }
+    }
+
+    /// Lets the methods choose, and starts anew with what they chose: tensors, optimiser, schedule and data.
+    fn select(&mut self) -> Result<(), TrainError> {
+        let patches = self.adapter.patches();
+        let tensor = |name: &str| Ok(patches.tensor(name)?.tensor().to_f64_vec());
+        let mut methods = Vec::new();
+        for (method, config) in self.adapter.methods().iter().zip(self.adapter.config()) {
+            methods.push(match method.select(self.run.model.config(), &tensor)? {
+                Some(chosen) => chosen,
+                None => statetune_peft_methods::methods::parse_value(config)?,
+            });
+        }
+        self.adapter = Adapter::new(self.run.model, methods, self.run.settings.seed)?;
+        self.optimizer = AdamW::new(&self.adapter, self.run.settings.adamw());
+        self.effect = EffectCheck::new(&self.adapter);
+        self.progress.loss_since_log = (0.0, 0);
+        let note = format!("selected what is trained: {} numbers; training starts anew", self.adapter.trainable());
+        self.write(&Record::Note { step: self.progress.step, note })
+    }
+
     /// One step; returns its loss and the norm of its gradient.
     fn step(&mut self) -> Result<(f64, f64), TrainError> {
-        let (run, step) = (self.run, self.progress.step);
+        let (run, step) = (self.run, self.progress.step - self.first_step());
         let micro_batches = self
             .plan
             .step(step / self.per_epoch, (step % self.per_epoch) as usize)
@@ -284,7 +340,7 @@ impl Loop<'_> {
         }
         self.progress.non_finite_in_a_row = 0;
         if self.optimizer.updates() == 0 {
-            self.effect.first_gradients(self.adapter.patches(), &result.gradients)?;
+            self.effect.first_gradients(&self.adapter, &result.gradients)?;
         }
         let norm = result.norm(run.model.device())?;
         // As PyTorch's clip_grad_norm_, its 1e-6 included.
@@ -292,7 +348,7 @@ impl Loop<'_> {
         let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
         let lr = self.schedule.rate(step);
         self.optimizer.update(run.model.device(), &self.adapter, &result.gradients, lr, scale)?;
-        self.effect.updated(self.adapter.patches(), self.optimizer.updates())?;
+        self.effect.updated(&self.adapter, self.optimizer.updates())?;
         self.progress.loss_since_log.0 += result.loss;
         self.progress.loss_since_log.1 += 1;
         Ok((result.loss, norm))
@@ -315,11 +371,12 @@ impl Loop<'_> {
             return Ok(()); // all were skipped, and logged as such
         }
         let step = self.progress.step;
+        let local = step - self.first_step();
         self.write(&Record::Step(StepRecord {
             step,
-            epoch: step as f64 / self.per_epoch as f64,
+            epoch: local as f64 / self.per_epoch as f64,
             loss: sum / count as f64,
-            learning_rate: self.schedule.rate(step - 1),
+            learning_rate: self.schedule.rate(local - 1),
             gradient_norm,
             tokens: self.progress.tokens,
             seconds: self.progress.seconds,
@@ -353,7 +410,8 @@ impl Loop<'_> {
             self.progress.best = Some((value, step));
             self.progress.evaluations_without_gain = 0;
             if let Some(folder) = self.run.folder {
-                self.adapter.save(&RunFolder::best(folder), self.run.base_model)?;
+                let exported = self.adapter.exported(self.run.model)?;
+                exported.save(&RunFolder::best(folder), self.run.base_model)?;
             }
         } else {
             self.progress.evaluations_without_gain += 1;

@@ -69,7 +69,7 @@ pub fn gradients(
             None => None,
         };
         let hidden = model.forward(&tape, &bound, &micro.batch, states.as_ref(), false)?.hidden;
-        let output = model.loss(&tape, &bound, &hidden, &micro.rows, &micro.targets, labelled as f64)?;
+        let output = model.loss(&tape, &bound, &micro.batch, &hidden, &micro.rows, &micro.targets, labelled as f64)?;
         loss += output.loss.tensor().item()?;
         if output.loss.is_tracked() {
             let mut gradients = tape.backward(&output.loss)?;

@@ -44,21 +44,21 @@ fn suffix_pass(model: &Mamba, patches: &Patches, prefix: &[u32], suffixes: &[Vec
     // Evaluation's masks: a shared prefix is run as one example, so with dropout it is another computation.
     let bound = Bound::new(&tape, model, patches, None::<DropoutStep>).unwrap();
     let targets: Vec<u32> = suffixes.iter().flat_map(|s| s.iter().rev().copied()).collect();
-    let (hidden, rows) = if shared {
+    let (hidden, batch, rows) = if shared {
         let once = Batch::new(&[prefix]).unwrap();
         let states = model.forward(&tape, &bound, &once, None, true).unwrap().states.unwrap();
         let states = states.shared_by(suffixes.len()).unwrap();
         let batch = Batch::new(suffixes).unwrap();
         let rows: Vec<u32> = (0..batch.tokens() as u32).collect();
-        (model.forward(&tape, &bound, &batch, Some(&states), false).unwrap().hidden, rows)
+        (model.forward(&tape, &bound, &batch, Some(&states), false).unwrap().hidden, batch, rows)
     } else {
         let whole: Vec<Vec<u32>> = suffixes.iter().map(|suffix| [prefix, suffix].concat()).collect();
         let batch = Batch::new(&whole).unwrap();
         let starts = batch.offsets().iter().map(|&start| start + prefix.len());
         let rows = starts.zip(suffixes).flat_map(|(start, s)| start as u32..(start + s.len()) as u32).collect();
-        (model.forward(&tape, &bound, &batch, None, false).unwrap().hidden, rows)
+        (model.forward(&tape, &bound, &batch, None, false).unwrap().hidden, batch, rows)
     };
-    let output = model.loss(&tape, &bound, &hidden, &rows, &targets, targets.len() as f64).unwrap();
+    let output = model.loss(&tape, &bound, &batch, &hidden, &rows, &targets, targets.len() as f64).unwrap();
     let mut results = vec![output.row_losses];
     let gradients = bound.gradients(&mut tape.backward(&output.loss).unwrap());
     results.extend(gradients.into_iter().map(|g| g.expect("everything takes part").to_f64_vec()));

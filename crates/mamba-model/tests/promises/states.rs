@@ -57,7 +57,7 @@ fn tensors_and_back() {
         let (state, _) = model.prefill(&Patches::none(), &[tokens(9, 1), tokens(2, 1)], 4).unwrap();
         let tensors = state.tensors();
         let take = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor.clone());
-        let back = State::from_tensors(model.config(), path.compute, take).unwrap();
+        let back = State::from_tensors(model.config(), &[], path.compute, take).unwrap();
         assert_eq!((back.sequences(), bytes(&back)), (2, bytes(&state)), "{at}");
         let (_, expected) = model.step(&Patches::none(), &state, &[1, 2]).unwrap();
         let (_, found) = model.step(&Patches::none(), &back, &[1, 2]).unwrap();
@@ -82,7 +82,7 @@ fn states_that_do_not_fit_are_refused() {
     let reshaped = |shape: [usize; 3]| {
         let named = |name: &str| state.tensors().into_iter().find(|(n, _)| n == name).map(|(_, t)| t);
         let ssm = named("layers.1.ssm").unwrap().reshape(&shape).unwrap();
-        State::from_tensors(&configs[3], DType::F64, |name| {
+        State::from_tensors(&configs[3], &[], DType::F64, |name| {
             if name == "layers.1.ssm" { Some(ssm.clone()) } else { named(name) }
         })
     };
@@ -93,12 +93,12 @@ fn states_that_do_not_fit_are_refused() {
         "{error}"
     );
     assert!(message(reshaped([1, 24, 16])).contains("layers.1.ssm"));
-    let nothing = State::from_tensors(&configs[3], DType::F64, |_| None);
+    let nothing = State::from_tensors(&configs[3], &[], DType::F64, |_| None);
     assert!(message(nothing).contains("`layers.0.conv` is missing"));
-    let scalars = State::from_tensors(&configs[3], DType::F64, |_| Some(Tensor::scalar(1.0)));
+    let scalars = State::from_tensors(&configs[3], &[], DType::F64, |_| Some(Tensor::scalar(1.0)));
     assert!(message(scalars).contains("layers.0.conv"));
     let single = |_: &str| Some(Tensor::zeros(DType::F32, &[2, 12, 3]));
-    assert!(message(State::from_tensors(&configs[3], DType::F64, single)).contains("f32"));
+    assert!(message(State::from_tensors(&configs[3], &[], DType::F64, single)).contains("f32"));
 
     // In a forward pass: another number of sequences, another model.
     let step = |tokens: &[u32], state: &State| model.step(&Patches::none(), state, tokens).map(drop).unwrap_err();

@@ -2,7 +2,7 @@
 
 use statetune_mamba_model::checkpoint::expected_tensors;
 use statetune_mamba_model::config::MambaConfig;
-use statetune_mamba_model::patch::{Change, Ends, Patch, Value};
+use statetune_mamba_model::patch::{Change, Patch, Value};
 use statetune_mamba_model::site::{Operand, Site, linear_sites, matches};
 use statetune_mamba_model::{Batch, Bound, DropoutStep, Mamba, Patches, StateVars};
 use statetune_ssm_kernels::Level;
@@ -104,7 +104,7 @@ pub fn train_everything(model: &Mamba) -> Patches {
     let (mut patches, mut tensors) = (Vec::new(), Vec::new());
     for ((name, shape), parameter) in expected_tensors(model.config()).into_iter().zip(model.parameters()) {
         let site = Site::Rows { parameter: name.clone(), rows: 0..shape[0] };
-        patches.push(Patch { site, change: Change::Train(name.clone()) });
+        patches.push(Patch { site, change: Change::train(name.clone()) });
         tensors.push((name, parameter.value.cast(model.compute())));
     }
     Patches::new(model, patches, tensors).unwrap()
@@ -138,7 +138,8 @@ pub fn hang_on_everything(model: &Mamba) -> Patches {
         let (a, b) = (format!("{}.a", site.name), format!("{}.b", site.name));
         tensors.push((a.clone(), noise(&a, &[2, site.in_features], 0.3).cast(compute)));
         tensors.push((b.clone(), noise(&b, &[site.out_features(), 2], 0.3).cast(compute)));
-        let change = Change::LowRank { a, b, scale: 1.5, dropout: 0.25, ends: Ends::Both };
+        let (a, b) = (Value::Dense(a), Value::Dense(b));
+        let change = Change::LowRank { a, b, scale: 1.5, dropout: 0.25, ends: site.ends, magnitude: None };
         patches.push(Patch { site: Site::Rows { parameter: site.parameter, rows: site.rows }, change });
     }
     Patches::new(model, patches, tensors).unwrap()
@@ -168,7 +169,7 @@ pub fn pass(model: &Mamba, patches: &Patches, sequences: &[(u64, &[u32])], divis
     // A rotation of the sequence stands in for the next tokens, so that every row has a target, whatever the length.
     let targets: Vec<u32> = ids.iter().flat_map(|t| (0..t.len()).map(|i| t[(i + 1) % t.len()])).collect();
     let rows: Vec<u32> = (0..batch.tokens() as u32).collect();
-    let output = model.loss(&tape, &bound, &hidden, &rows, &targets, divisor).unwrap();
+    let output = model.loss(&tape, &bound, &batch, &hidden, &rows, &targets, divisor).unwrap();
     let gradients = bound.gradients(&mut tape.backward(&output.loss).unwrap());
     Pass {
         loss: output.loss.tensor().item().unwrap(),

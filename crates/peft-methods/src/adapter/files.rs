@@ -1,6 +1,7 @@
 //! Adapter folders: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! A single LoRA on whole modules is written as Hugging Face PEFT writes it. Everything else has our own form: the
+//! A single LoRA or DoRA on whole modules, and a prompt, are written as Hugging Face PEFT writes them. Everything else has
+//! our own form: the
 //! methods' configurations under `methods`, the tensors under their own names. Both are read, and the authors' too.
 
 use std::collections::BTreeMap;
@@ -43,7 +44,7 @@ impl Adapter {
     /// When the system refuses, by file.
     pub fn save(&self, folder: &Path, base_model: &str) -> Result<(), PeftError> {
         fs::create_dir_all(folder).map_err(|source| io_error(folder, "create", source))?;
-        let (config, tensors) = match foreign::hugging_face::export(self, base_model) {
+        let (config, tensors) = match self.in_peft_form(base_model) {
             Some(exported) => exported,
             None => {
                 let config = json!({
@@ -52,14 +53,28 @@ impl Adapter {
                     "base_model_name_or_path": base_model,
                     "methods": self.config(),
                 });
-                let named = self.patches().tensors().iter().map(|t| (t.name.clone(), t.buffer.tensor()));
-                (config, named.collect())
+                let tensors = self.patches().tensors().iter().zip(self.specs()).filter(|(_, spec)| spec.saved);
+                (config, tensors.map(|(tensor, _)| (tensor.name.clone(), tensor.buffer.tensor())).collect())
             }
         };
-        let path = folder.join(ADAPTER_WEIGHTS);
-        let bytes = to_safetensors(&tensors).map_err(|error| bad(&path, error.to_string()))?;
-        write_whole(&path, &bytes)?;
-        write_whole(&folder.join(ADAPTER_CONFIG), format!("{config:#}\n").as_bytes())
+        write_folder(folder, &config, &tensors)
+    }
+
+    /// Writes a folder that Hugging Face PEFT reads.
+    ///
+    /// # Errors
+    /// [`PeftError::NotExportable`] if PEFT has no form for the adapter; the system refuses, by file.
+    pub fn save_peft(&self, folder: &Path, base_model: &str) -> Result<(), PeftError> {
+        let (config, tensors) = foreign::hugging_face::export(self, base_model)?;
+        fs::create_dir_all(folder).map_err(|source| io_error(folder, "create", source))?;
+        write_folder(folder, &config, &tensors)
+    }
+
+    /// In PEFT's form if that says all: whoever goes on with the adapter must find the method it was.
+    fn in_peft_form(&self, base_model: &str) -> Option<foreign::hugging_face::Folder> {
+        let says_all = [methods::lora::INFO.tag, methods::dora::INFO.tag, methods::prompt_tuning::INFO.tag];
+        let [method] = self.methods() else { return None };
+        says_all.contains(&method.tag()).then(|| foreign::hugging_face::export(self, base_model).ok()).flatten()
     }
 
     /// Reads a folder of ours, of Hugging Face PEFT, or of the authors of State-offset Tuning.
@@ -89,6 +104,13 @@ impl Adapter {
         let adapter = Adapter::with_tensors(model, methods, tensors).map_err(in_file)?;
         Ok(Loaded { adapter, unused })
     }
+}
+
+fn write_folder(folder: &Path, config: &Value, tensors: &[(String, Tensor)]) -> Result<(), PeftError> {
+    let path = folder.join(ADAPTER_WEIGHTS);
+    let bytes = to_safetensors(tensors).map_err(|error| bad(&path, error.to_string()))?;
+    write_whole(&path, &bytes)?;
+    write_whole(&folder.join(ADAPTER_CONFIG), format!("{config:#}\n").as_bytes())
 }
 
 fn own_methods(path: &Path, config: &Map<String, Value>) -> Result<Vec<Box<dyn crate::Method>>, PeftError> {

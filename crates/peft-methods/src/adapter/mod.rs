@@ -2,16 +2,18 @@
 
 mod files;
 mod merge;
+mod start;
 
 pub(crate) use files::bad;
 pub use files::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Loaded};
 
 use serde_json::Value;
-use statetune_mamba_model::{Mamba, Patches};
-use statetune_ssm_kernels::random::{stream_of, uniform};
-use statetune_tensor::{DType, Tensor};
+use start::Starts;
+use statetune_mamba_model::patch::{Change, Value as PatchValue};
+use statetune_mamba_model::{Mamba, ModelError, Patches};
+use statetune_tensor::Tensor;
 
-use crate::method::{Init, Method, Plan, TensorSpec};
+use crate::method::{Method, Plan, TensorSpec};
 use crate::{PeftError, methods};
 
 /// One or several methods on a model, with their trained tensors.
@@ -20,6 +22,7 @@ pub struct Adapter {
     methods: Vec<Box<dyn Method>>,
     specs: Vec<TensorSpec>,
     patches: Patches,
+    untied: bool,
 }
 
 impl Adapter {
@@ -31,13 +34,13 @@ impl Adapter {
     /// When a method does not fit the model, or two methods train the same tensor.
     pub fn new(model: &Mamba, methods: Vec<Box<dyn Method>>, seed: u64) -> Result<Adapter, PeftError> {
         let (plan, methods) = plan(model, methods)?;
-        let tensors = plan.tensors.iter().map(|spec| Ok((spec.name.clone(), initial(model, spec, seed)?)));
+        let mut starts = Starts::new(model, seed);
+        let tensors = plan.tensors.iter().map(|spec| Ok((spec.name.clone(), starts.of(spec)?)));
         let tensors = tensors.collect::<Result<_, PeftError>>()?;
-        let patches = Patches::new(model, plan.patches, tensors)?;
-        Ok(Adapter { methods, specs: plan.tensors, patches })
+        Adapter::on(model, methods, plan, tensors)
     }
 
-    /// The same with given tensors, which must be exactly those of the methods' plans; any order.
+    /// The same with given tensors, which must be exactly those of the methods' plans that are saved; any order.
     ///
     /// # Errors
     /// When one is missing, unknown, or of another shape.
@@ -47,13 +50,16 @@ impl Adapter {
         mut tensors: Vec<(String, Tensor)>,
     ) -> Result<Adapter, PeftError> {
         let (plan, methods) = plan(model, methods)?;
+        let mut starts = Starts::new(model, 0);
         let mut ordered = Vec::new();
         for spec in &plan.tensors {
-            let fail = |reason: String| {
-                PeftError::Model(statetune_mamba_model::ModelError::Patch { name: spec.name.clone(), reason })
-            };
+            let fail = |reason: String| PeftError::Model(ModelError::Patch { name: spec.name.clone(), reason });
             let at = tensors.iter().position(|(name, _)| *name == spec.name);
-            let (name, value) = tensors.swap_remove(at.ok_or_else(|| fail("the adapter lacks this tensor".into()))?);
+            let (name, value) = match at {
+                Some(at) => tensors.swap_remove(at),
+                None if !spec.saved => (spec.name.clone(), starts.of(spec)?),
+                None => return Err(fail("the adapter lacks this tensor".into())),
+            };
             if value.shape() != spec.shape {
                 return Err(fail(format!("shape {:?}, expected {:?} for this model", value.shape(), spec.shape)));
             }
@@ -61,10 +67,51 @@ impl Adapter {
         }
         if let Some((name, _)) = tensors.first() {
             let reason = "the adapter's methods have no such tensor".into();
-            return Err(PeftError::Model(statetune_mamba_model::ModelError::Patch { name: name.clone(), reason }));
+            return Err(PeftError::Model(ModelError::Patch { name: name.clone(), reason }));
         }
-        let patches = Patches::new(model, plan.patches, ordered)?;
-        Ok(Adapter { methods, specs: plan.tensors, patches })
+        Adapter::on(model, methods, plan, ordered)
+    }
+
+    fn on(
+        model: &Mamba,
+        methods: Vec<Box<dyn Method>>,
+        plan: Plan,
+        tensors: Vec<(String, Tensor)>,
+    ) -> Result<Adapter, PeftError> {
+        let constants = plan.tensors.iter().filter(|spec| !spec.trained).map(|spec| spec.name.as_str());
+        let patches = Patches::new(model, plan.patches, tensors)?.with_constants(constants)?;
+        Ok(Adapter { methods, specs: plan.tensors, patches, untied: !model.config().tie_word_embeddings })
+    }
+
+    /// The adapter without what only training needs: reparametrisations give way to the values they compute.
+    ///
+    /// # Errors
+    /// None for an adapter of this model.
+    pub fn exported(&self, model: &Mamba) -> Result<Adapter, PeftError> {
+        let again = |method: &dyn Method| match method.exported() {
+            Some(plain) => Ok(plain),
+            None => methods::parse_value(methods::to_config(method)),
+        };
+        let plain = self.methods.iter().map(|method| again(method.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        let (plan, plain) = plan(model, plain)?;
+        let mut tensors = Vec::new();
+        for spec in plan.tensors.iter().filter(|spec| spec.saved) {
+            let own = self.patches.tensor(&spec.name);
+            let value = match own {
+                Ok(buffer) => buffer.tensor(),
+                // A plain value that had been computed: by the patch at its place.
+                Err(_) => {
+                    let is_it = |change: &Change| *change == Change::Operand(PatchValue::Dense(spec.name.clone()));
+                    let at = plan.patches.iter().position(|patch| is_it(&patch.change));
+                    let Some(Change::Operand(value)) = at.map(|at| &self.patches.patches()[at].change) else {
+                        return Err(ModelError::Patch { name: spec.name.clone(), reason: "no patch".into() }.into());
+                    };
+                    self.patches.value(model.device(), value)?
+                }
+            };
+            tensors.push((spec.name.clone(), value));
+        }
+        Adapter::with_tensors(model, plain, tensors)
     }
 
     /// The methods.
@@ -82,9 +129,14 @@ impl Adapter {
         &self.patches
     }
 
-    /// The trained tensors' specifications, in the order of [`Patches::tensors`].
+    /// The tensors' specifications, in the order of [`Patches::tensors`].
     pub fn specs(&self) -> &[TensorSpec] {
         &self.specs
+    }
+
+    /// Whether its model has a head apart from the embedding.
+    pub(crate) fn is_untied(&self) -> bool {
+        self.untied
     }
 
     /// The number of trained numbers.
@@ -99,33 +151,10 @@ fn plan(model: &Mamba, methods: Vec<Box<dyn Method>>) -> Result<(Plan, Vec<Box<d
     for method in &methods {
         let plan = method.plan(model.config())?;
         whole.patches.extend(plan.patches);
-        whole.tensors.extend(plan.tensors);
+        // Constants that are made from a seed may be shared by several methods.
+        let shared = |spec: &TensorSpec| !spec.saved && whole.tensors.contains(spec);
+        let own: Vec<TensorSpec> = plan.tensors.into_iter().filter(|spec| !shared(spec)).collect();
+        whole.tensors.extend(own);
     }
     Ok((whole, methods))
-}
-
-/// A tensor's start value in the model's compute type.
-fn initial(model: &Mamba, spec: &TensorSpec, seed: u64) -> Result<Tensor, PeftError> {
-    let len = spec.shape.iter().product();
-    let constant = |x: f32| Tensor::from_vec(vec![x; len], &spec.shape);
-    let value = match &spec.init {
-        Init::Zeros => constant(0.0)?,
-        Init::Ones => constant(1.0)?,
-        Init::KaimingUniform => {
-            let bound = 1.0 / (spec.shape.last().copied().unwrap_or(1) as f64).sqrt();
-            // Drawn in single precision whatever is computed in, so that both paths start alike.
-            let mut values = vec![0f32; len];
-            uniform(&mut values, -bound, bound, seed, stream_of(&spec.name));
-            Tensor::from_vec(values, &spec.shape)?
-        }
-        Init::Parameter(name) => {
-            let parameter = model.parameter(name).ok_or_else(|| {
-                let reason = "the model has no such tensor".into();
-                statetune_mamba_model::ModelError::Patch { name: name.clone(), reason }
-            })?;
-            parameter.value.clone()
-        }
-    };
-    debug_assert!(matches!(model.compute(), DType::F32 | DType::F64));
-    Ok(value.cast(model.compute()))
 }

@@ -4,11 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use statetune_mamba_model::checkpoint::expected_tensors;
 use statetune_mamba_model::config::MambaConfig;
-use statetune_mamba_model::patch::{Change, Patch};
-use statetune_mamba_model::site::Site;
 
 use crate::PeftError;
-use crate::method::{Init, Method, MethodInfo, OptionInfo, Plan, TensorSpec};
+use crate::method::{Method, MethodInfo, OptionInfo, Plan};
 
 const TAG: &str = "full";
 
@@ -20,7 +18,11 @@ pub static INFO: MethodInfo = MethodInfo {
     summary: "Full fine-tuning: every tensor of the model",
     reference: "Gu and Dao 2023, arXiv 2312.00752",
     options: OPTIONS,
+    sites: "every tensor",
     mergeable: true,
+    starts_unchanged: true,
+    decoding: "none: it is merged",
+    learning_rate: 3e-4,
     parse: |value| Ok(Box::new(MethodInfo::read::<Full>(TAG, OPTIONS, value)?)),
     examples: || vec![json!({})],
 };
@@ -42,11 +44,7 @@ impl Method for Full {
     fn plan(&self, model: &MambaConfig) -> Result<Plan, PeftError> {
         let mut plan = Plan::default();
         for (name, shape) in expected_tensors(model) {
-            let site = Site::Rows { parameter: name.clone(), rows: 0..shape[0] };
-            plan.patches.push(Patch { site, change: Change::Train(name.clone()) });
-            // Decay is for matrices; A_log is one in shape only.
-            let decay = shape.len() > 1 && !name.ends_with("A_log");
-            plan.tensors.push(TensorSpec { init: Init::Parameter(name.clone()), name, shape, decay });
+            super::partial::train(&mut plan, name, shape);
         }
         Ok(plan)
     }

@@ -2,20 +2,24 @@
 //! 2106.09685; Kalajdzievski 2023, arXiv 2312.03732).
 //!
 //! Sites are named by any trailing part of their path: `in_proj`, `in_proj.x`, `x_proj.dt`,
-//! `backbone.layers.3.mixer.out_proj`. A target that names nothing is an error.
+//! `backbone.layers.3.mixer.out_proj`, `embeddings`, `lm_head`. A target that names nothing is an error. On tied embeddings
+//! `embeddings` is both ends (unless `input_embedding_only`), `lm_head` the output end.
+//!
+//! Methods in LoRA's place (DoRA, LoRA+, LoRA-FA, PiSSA, OLoRA) take its options and change what they must.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use statetune_mamba_model::config::MambaConfig;
-use statetune_mamba_model::patch::{Change, Ends, Patch};
-use statetune_mamba_model::site::{LinearSite, Site, linear_sites, matches};
+use statetune_mamba_model::patch::{Change, Ends, Patch, Value as PatchValue};
+use statetune_mamba_model::site::{LinearSite, Site, matches};
 
+use crate::PeftError;
 use crate::method::{Init, Method, MethodInfo, OptionInfo, Plan, TensorSpec};
-use crate::{PeftError, nearest};
 
 const TAG: &str = "lora";
 
-const OPTIONS: &[OptionInfo] = &[
+/// The options of all methods in LoRA's place.
+pub(super) const OPTIONS: [OptionInfo; 8] = [
     OptionInfo {
         name: "targets",
         default: "[\"x_proj\", \"out_proj\"]",
@@ -39,8 +43,12 @@ pub static INFO: MethodInfo = MethodInfo {
     tag: TAG,
     summary: "LoRA, rsLoRA: low-rank additions to linear sites",
     reference: "Hu et al. 2021, arXiv 2106.09685; Kalajdzievski 2023, arXiv 2312.03732",
-    options: OPTIONS,
+    options: &OPTIONS,
+    sites: "linear sites",
     mergeable: true,
+    starts_unchanged: true,
+    decoding: "two small products per site",
+    learning_rate: 2e-3,
     parse: |value| Ok(Box::new(Lora::parse(value)?)),
     examples: || {
         let all = json!(["in_proj.x", "in_proj.z", "x_proj.dt", "x_proj.b", "x_proj.c", "dt_proj", "out_proj"]);
@@ -50,13 +58,14 @@ pub static INFO: MethodInfo = MethodInfo {
             json!({"targets": ["in_proj", "in_proj.x", "embeddings"], "rank": 3, "rslora": true,
                 "rank_pattern": {"in_proj": 2}, "alpha_pattern": {"in_proj.x": 1}}),
             json!({"targets": ["embeddings", "x_proj"], "rank": 2, "input_embedding_only": true}),
+            json!({"targets": ["lm_head", "dt_proj"], "rank": 2, "dropout": 0.2}),
         ]
     },
 };
 
 /// The configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Lora {
     /// Linear sites, by trailing part of the path.
     pub targets: Vec<String>,
@@ -94,17 +103,17 @@ impl Default for Lora {
 
 impl Lora {
     fn parse(value: Value) -> Result<Lora, PeftError> {
-        let config: Lora = MethodInfo::read(TAG, OPTIONS, value)?;
-        config.check()?;
+        let config: Lora = MethodInfo::read(TAG, &OPTIONS, value)?;
+        config.check(TAG)?;
         Ok(config)
     }
 
-    /// Checks the options by themselves.
+    /// Checks the options by themselves, for the method `tag`.
     ///
     /// # Errors
     /// When one cannot be.
-    pub fn check(&self) -> Result<(), PeftError> {
-        let fail = |reason: String| Err(PeftError::Option { method: TAG, reason });
+    pub fn check(&self, tag: &'static str) -> Result<(), PeftError> {
+        let fail = |reason: String| Err(PeftError::Option { method: tag, reason });
         if self.targets.is_empty() {
             return fail("`targets` must name at least one site".into());
         }
@@ -120,32 +129,17 @@ impl Lora {
         }
     }
 
-    /// The sites the targets name, in the order of the model.
+    /// The sites the targets name, in the order of the model, for the method `tag`.
     ///
     /// # Errors
     /// When a target or a pattern names nothing.
-    pub fn sites(&self, model: &MambaConfig) -> Result<Vec<LinearSite>, PeftError> {
-        let all = linear_sites(model);
-        let unmatched = |pattern: &String| !all.iter().any(|site| matches(&site.name, pattern));
-        if let Some(pattern) = self.targets.iter().find(|pattern| unmatched(pattern)) {
-            let mut known: Vec<&str> = all.iter().map(|site| short_name(&site.name)).collect();
-            known.dedup();
-            known.sort_unstable();
-            known.dedup();
-            return Err(PeftError::NoMatch {
-                method: TAG,
-                pattern: pattern.clone(),
-                nearest: nearest(pattern, known.iter().copied()).map(str::to_owned),
-                known: known.join(", "),
-            });
-        }
-        let chosen: Vec<LinearSite> =
-            all.into_iter().filter(|site| self.targets.iter().any(|target| matches(&site.name, target))).collect();
+    pub fn sites(&self, tag: &'static str, model: &MambaConfig) -> Result<Vec<LinearSite>, PeftError> {
+        let chosen = super::targets::linear(tag, &self.targets, model)?;
         let patterns = self.rank_pattern.keys().chain(self.alpha_pattern.keys());
         for pattern in patterns {
             if !chosen.iter().any(|site| matches(&site.name, pattern)) {
                 let reason = format!("the pattern `{pattern}` matches none of the sites that `targets` names");
-                return Err(PeftError::Option { method: TAG, reason });
+                return Err(PeftError::Option { method: tag, reason });
             }
         }
         Ok(chosen)
@@ -169,9 +163,50 @@ fn longest<T: Copy>(patterns: &std::collections::BTreeMap<String, T>, site: &str
     matching.max_by_key(|(pattern, _)| pattern.len()).map(|(_, &value)| value)
 }
 
-/// A site's name without the layer it is in.
-fn short_name(site: &str) -> &str {
-    site.rsplit_once("mixer.").map_or(site, |(_, name)| name)
+/// A and B of a site, and the patch that they make.
+pub(super) struct Factors {
+    /// A `[r, in]`.
+    pub a: TensorSpec,
+    /// B `[out, r]`.
+    pub b: TensorSpec,
+    /// s B A at the site.
+    pub patch: Patch,
+}
+
+impl Lora {
+    /// What LoRA adds to a site. Methods in its place change parts of it.
+    pub(super) fn factors(&self, site: &LinearSite) -> Factors {
+        let rank = self.rank_of(&site.name);
+        let (a, b) = (format!("{}.lora_A", site.name), format!("{}.lora_B", site.name));
+        let change = Change::LowRank {
+            a: PatchValue::Dense(a.clone()),
+            b: PatchValue::Dense(b.clone()),
+            scale: self.scale_of(&site.name),
+            dropout: self.dropout,
+            ends: self.ends(site),
+            magnitude: None,
+        };
+        Factors {
+            a: TensorSpec::new(a, [rank, site.in_features], Init::KaimingUniform).decayed(),
+            b: TensorSpec::new(b, [site.out_features(), rank], Init::Zeros).decayed(),
+            patch: Patch { site: rows(site), change },
+        }
+    }
+
+    /// The uses of the site's matrix that are changed.
+    fn ends(&self, site: &LinearSite) -> Ends {
+        if self.input_embedding_only && site.is_embedding() { Ends::Input } else { site.ends }
+    }
+
+    /// The trained numbers of A and B at a site.
+    pub(super) fn size_of(&self, site: &LinearSite) -> usize {
+        self.rank_of(&site.name) * (site.in_features + site.out_features())
+    }
+}
+
+/// The site of a linear site's rows.
+pub(super) fn rows(site: &LinearSite) -> Site {
+    Site::Rows { parameter: site.parameter.clone(), rows: site.rows.clone() }
 }
 
 impl Method for Lora {
@@ -185,31 +220,16 @@ impl Method for Lora {
 
     fn plan(&self, model: &MambaConfig) -> Result<Plan, PeftError> {
         let mut plan = Plan::default();
-        for site in self.sites(model)? {
-            let rank = self.rank_of(&site.name);
-            let (a, b) = (format!("{}.lora_A", site.name), format!("{}.lora_B", site.name));
-            for (name, shape, init) in
-                [(&a, [rank, site.in_features], Init::KaimingUniform), (&b, [site.out_features(), rank], Init::Zeros)]
-            {
-                plan.tensors.push(TensorSpec { name: name.clone(), shape: shape.to_vec(), init, decay: true });
-            }
-            plan.patches.push(Patch {
-                change: Change::LowRank {
-                    a,
-                    b,
-                    scale: self.scale_of(&site.name),
-                    dropout: self.dropout,
-                    ends: if self.input_embedding_only { Ends::Input } else { Ends::Both },
-                },
-                site: Site::Rows { parameter: site.parameter, rows: site.rows },
-            });
+        for site in self.sites(TAG, model)? {
+            let Factors { a, b, patch } = self.factors(&site);
+            plan.tensors.extend([a, b]);
+            plan.patches.push(patch);
         }
         Ok(plan)
     }
 
     fn trainable(&self, model: &MambaConfig) -> Result<usize, PeftError> {
-        let sites = self.sites(model)?;
-        Ok(sites.iter().map(|site| self.rank_of(&site.name) * (site.in_features + site.out_features())).sum())
+        Ok(self.sites(TAG, model)?.iter().map(|site| self.size_of(site)).sum())
     }
 }
 
@@ -218,7 +238,7 @@ mod tests {
     use super::*;
 
     fn sites(config: Value) -> Result<Vec<String>, PeftError> {
-        let sites = Lora::parse(config)?.sites(&MambaConfig::new(10, 16, 2))?;
+        let sites = Lora::parse(config)?.sites(TAG, &MambaConfig::new(10, 16, 2))?;
         Ok(sites.into_iter().map(|site| site.name).collect())
     }
 

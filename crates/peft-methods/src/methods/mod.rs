@@ -1,9 +1,27 @@
 //! The methods. A new one is a file here and a line in [`METHODS`].
 
+pub mod additional_scan;
+pub mod bitfit;
+pub mod conv_initial_state;
+pub mod conv_lora;
+pub mod dora;
 pub mod full;
+pub mod initial_state;
 pub mod lora;
+pub mod lora_fa;
+pub mod lora_plus;
+pub mod partial;
+pub mod previous_state;
+pub mod principal;
+pub mod prompt_tuning;
+mod reparametrised;
+pub mod sdt;
 pub mod state_offset_h;
 pub mod state_offset_y;
+pub mod state_to_output;
+pub mod targets;
+pub mod vera;
+pub mod virtual_inputs;
 
 use serde_json::{Map, Value};
 
@@ -12,7 +30,30 @@ use crate::{PeftError, nearest};
 
 /// Every method. The configuration's tags, the command line's help, the methods table and the contract tests derive
 /// from this list.
-pub static METHODS: &[&MethodInfo] = &[&state_offset_h::INFO, &state_offset_y::INFO, &lora::INFO, &full::INFO];
+pub static METHODS: &[&MethodInfo] = &[
+    &state_offset_h::INFO,
+    &state_offset_y::INFO,
+    &initial_state::INFO,
+    &conv_initial_state::INFO,
+    &state_to_output::INFO,
+    &previous_state::INFO,
+    &additional_scan::INFO,
+    &lora::INFO,
+    &dora::INFO,
+    &lora_plus::INFO,
+    &lora_fa::INFO,
+    &principal::PISSA_INFO,
+    &principal::OLORA_INFO,
+    &vera::INFO,
+    &conv_lora::INFO,
+    &sdt::INFO,
+    &bitfit::INFO,
+    &partial::INFO,
+    &full::INFO,
+    &prompt_tuning::INFO,
+    &virtual_inputs::PREFIX_INFO,
+    &virtual_inputs::AFFIX_INFO,
+];
 
 /// The entry of this name.
 ///
@@ -23,7 +64,7 @@ pub fn find(tag: &str) -> Result<&'static MethodInfo, PeftError> {
     METHODS.iter().copied().find(|info| info.tag == tag).ok_or_else(|| PeftError::UnknownMethod {
         found: tag.to_owned(),
         nearest: nearest(tag, tags()).map(str::to_owned),
-        known: tags().collect::<Vec<_>>().join(", "),
+        known: known(),
     })
 }
 
@@ -36,14 +77,25 @@ pub fn parse(mut config: Map<String, Value>) -> Result<Box<dyn Method>, PeftErro
         Some(Value::String(tag)) => tag,
         other => {
             let found = other.map_or("nothing".into(), |value| value.to_string());
-            return Err(PeftError::UnknownMethod {
-                found,
-                nearest: None,
-                known: METHODS.iter().map(|info| info.tag).collect::<Vec<_>>().join(", "),
-            });
+            return Err(PeftError::UnknownMethod { found, nearest: None, known: known() });
         }
     };
     (find(&tag)?.parse)(Value::Object(config))
+}
+
+/// The same from any JSON value.
+///
+/// # Errors
+/// As [`parse`]; the value is no object.
+pub fn parse_value(config: Value) -> Result<Box<dyn Method>, PeftError> {
+    match config {
+        Value::Object(object) => parse(object),
+        other => Err(PeftError::UnknownMethod { found: other.to_string(), nearest: None, known: known() }),
+    }
+}
+
+fn known() -> String {
+    METHODS.iter().map(|info| info.tag).collect::<Vec<_>>().join(", ")
 }
 
 /// The inverse of [`parse`]: the configuration with its `method` key first.

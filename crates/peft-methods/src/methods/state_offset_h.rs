@@ -27,7 +27,11 @@ pub static INFO: MethodInfo = MethodInfo {
     summary: "State-offset (h): h' [d_inner, d_state] added to the state in the readout of every step",
     reference: "Kang et al. 2025, arXiv 2503.03499",
     options: OPTIONS,
+    sites: "the readout of the scan",
     mergeable: false,
+    starts_unchanged: true,
+    decoding: "a dot product per channel inside the scan",
+    learning_rate: 3e-3,
     parse: |value| Ok(Box::new(StateOffsetH::parse(value)?)),
     examples: || vec![json!({}), json!({"rank": 2}), json!({"rank": 3, "rank_ratio": 2})],
 };
@@ -85,7 +89,7 @@ impl Method for StateOffsetH {
         for layer in 0..model.num_hidden_layers {
             let name = format!("{}.state_offset_h", mixer_path(layer));
             let mut tensor = |name: String, shape: &[usize], init: Init| {
-                plan.tensors.push(TensorSpec { name, shape: shape.to_vec(), init, decay: false });
+                plan.tensors.push(TensorSpec::new(name, shape, init));
             };
             let value = match self.rank {
                 None => {

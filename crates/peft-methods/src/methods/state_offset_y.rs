@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use statetune_mamba_model::config::MambaConfig;
-use statetune_mamba_model::patch::{Change, Patch, Value as OperandValue};
+use statetune_mamba_model::patch::{Change, Patch};
 use statetune_mamba_model::site::{Operand, Site, mixer_path};
 
 use crate::PeftError;
@@ -20,7 +20,11 @@ pub static INFO: MethodInfo = MethodInfo {
     summary: "State-offset (y): y' [d_inner] added to the output of the scan at every step, before the gate",
     reference: "Kang et al. 2025, arXiv 2503.03499",
     options: OPTIONS,
+    sites: "the output of the scan",
     mergeable: false,
+    starts_unchanged: true,
+    decoding: "one addition per channel",
+    learning_rate: 1e-2,
     parse: |value| Ok(Box::new(MethodInfo::read::<StateOffsetY>(TAG, OPTIONS, value)?)),
     examples: || vec![json!({})],
 };
@@ -43,10 +47,9 @@ impl Method for StateOffsetY {
         let mut plan = Plan::default();
         for layer in 0..model.num_hidden_layers {
             let name = format!("{}.state_offset_y", mixer_path(layer));
-            let shape = vec![model.d_inner];
-            plan.tensors.push(TensorSpec { name: name.clone(), shape, init: Init::Zeros, decay: false });
             let site = Site::Operand { layer, operand: Operand::OutputOffset };
-            plan.patches.push(Patch { site, change: Change::Operand(OperandValue::Dense(name)) });
+            plan.patches.push(Patch { site, change: Change::dense(name.clone()) });
+            plan.tensors.push(TensorSpec::new(name, [model.d_inner], Init::Zeros));
         }
         Ok(plan)
     }

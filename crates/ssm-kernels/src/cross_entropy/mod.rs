@@ -21,13 +21,27 @@ use crate::{Cpu, Level, Real, WeightSlice};
 /// stay small (103 MB for V = 50,280).
 pub const ROWS_PER_BLOCK: usize = 512;
 
+/// What a low-rank patch adds to the logits: scale · projected · bᵀ, and its gradients where asked for.
+pub struct LogitAddition<'a, T> {
+    /// x Aᵀ `[rows, rank]`.
+    pub projected: &'a [T],
+    /// B `[vocab, rank]`.
+    pub b: &'a [T],
+    /// s.
+    pub scale: T,
+    /// `[rows, rank]`, overwritten.
+    pub dprojected: Option<&'a mut [T]>,
+    /// `[vocab, rank]`, accumulated into.
+    pub db: Option<&'a mut [T]>,
+}
+
 /// losses\[r\] = logsumexp(x_r · Wᵀ) - (x_r · Wᵀ)\[targets\[r\]\] for x `[rows, k]`, w `[vocab, k]`, and where asked for:
 ///
 /// - `argmax` `[rows]`: the index of the largest logit, the lowest among equals; NaNs never win;
 /// - `dx` `[rows, k]`, overwritten: grad_scale · dlogits · W;
 /// - `dw` `[vocab, k]`, accumulated into: grad_scale · dlogitsᵀ · x.
 ///
-/// A NaN among a row's logits makes its loss NaN.
+/// `additions` are added to the logits and get gradients of their own. A NaN among a row's logits makes its loss NaN.
 ///
 /// # Panics
 /// When a slice does not have its shape or a target passes the vocabulary.
@@ -40,6 +54,7 @@ pub fn linear_cross_entropy<T: Real>(
     mut dw: Option<&mut [T]>,
     x: &[T],
     w: WeightSlice,
+    additions: &mut [LogitAddition<'_, T>],
     targets: &[u32],
     grad_scale: T,
     rows: usize,
@@ -55,7 +70,20 @@ pub fn linear_cross_entropy<T: Real>(
     assert_eq!(targets.len(), rows, "targets is not [rows] = [{rows}]");
     assert!(targets.iter().all(|&t| (t as usize) < vocab), "a target passes the vocabulary of {vocab}");
 
-    let grad_scale = (dx.is_some() || dw.is_some()).then_some(grad_scale);
+    for part in additions.iter() {
+        let rank = part.b.len() / vocab.max(1);
+        assert_eq!(part.b.len(), vocab * rank, "an addition's b is not [vocab, rank] = [{vocab}, {rank}]");
+        let projected = [Some(part.projected.len()), part.dprojected.as_ref().map(|d| d.len())];
+        assert!(projected.into_iter().flatten().all(|len| len == rows * rank), "not [rows, rank] = [{rows}, {rank}]");
+        assert_eq!(
+            part.db.as_ref().map_or(part.b.len(), |d| d.len()),
+            part.b.len(),
+            "an addition's db is not like its b"
+        );
+    }
+
+    let below = additions.iter().any(|part| part.dprojected.is_some() || part.db.is_some());
+    let grad_scale = (dx.is_some() || dw.is_some() || below).then_some(grad_scale);
     let argmax = argmax.map(DisjointSlice::new);
     let mut logits = vec![T::ZERO; rows.min(ROWS_PER_BLOCK) * vocab];
     for start in (0..rows).step_by(ROWS_PER_BLOCK) {
@@ -63,6 +91,11 @@ pub fn linear_cross_entropy<T: Real>(
         let x = &x[start * k..(start + count) * k];
         let logits = &mut logits[..count * vocab];
         matmul_nt(cpu, logits, x, w, None, T::ONE, count, vocab, k, false);
+        for part in additions.iter() {
+            let rank = part.b.len() / vocab;
+            let projected = &part.projected[start * rank..(start + count) * rank];
+            matmul_nt(cpu, logits, projected, WeightSlice::of(part.b), None, part.scale, count, vocab, rank, true);
+        }
         let block_losses = DisjointSlice::new(&mut losses[start..start + count]);
         cpu.for_each_chunk(logits, vocab, |r, logits| {
             if let Some(argmax) = &argmax {
@@ -80,6 +113,17 @@ pub fn linear_cross_entropy<T: Real>(
         }
         if let Some(dw) = dw.as_deref_mut() {
             matmul_tn(cpu, dw, logits, x, T::ONE, vocab, k, count, true);
+        }
+        for part in additions.iter_mut() {
+            let rank = part.b.len() / vocab;
+            let range = start * rank..(start + count) * rank;
+            if let Some(db) = part.db.as_deref_mut() {
+                matmul_tn(cpu, db, logits, &part.projected[range.clone()], part.scale, vocab, rank, count, true);
+            }
+            if let Some(dprojected) = part.dprojected.as_deref_mut() {
+                let b = WeightSlice::of(part.b);
+                matmul_nn(cpu, &mut dprojected[range], logits, b, part.scale, count, rank, vocab, false);
+            }
         }
     }
 }

@@ -56,6 +56,7 @@ fn check(rows: usize, vocab: usize, k: usize) {
                 Some(&mut ew),
                 &x,
                 weight,
+                &mut [],
                 &targets,
                 0.3,
                 rows,
@@ -67,7 +68,7 @@ fn check(rows: usize, vocab: usize, k: usize) {
             assert_close(&format!("dw {name}"), &ew, &dw, 3e-6);
             assert_eq!(a, best, "argmax {name}");
             let mut only = vec![0f32; rows];
-            linear_cross_entropy(&cpu, &mut only, None, None, None, &x, weight, &targets, 0.3, rows, vocab, k);
+            linear_cross_entropy(&cpu, &mut only, None, None, None, &x, weight, &mut [], &targets, 0.3, rows, vocab, k);
             assert_eq!(only, l, "losses without gradients {name}");
         }
     }
@@ -88,7 +89,21 @@ fn double_precision_matches_the_formula() {
     let (losses, _, [dx, dw]) = plain(&x, &w, &targets, 2.0, vocab, k);
     let (mut l, mut ex, mut ew) = (vec![0.0; rows], vec![0.0; rows * k], vec![0.0; vocab * k]);
     let (weight, cpu) = (WeightSlice::F64(&w), reference());
-    linear_cross_entropy(&cpu, &mut l, None, Some(&mut ex), Some(&mut ew), &x, weight, &targets, 2.0, rows, vocab, k);
+    linear_cross_entropy(
+        &cpu,
+        &mut l,
+        None,
+        Some(&mut ex),
+        Some(&mut ew),
+        &x,
+        weight,
+        &mut [],
+        &targets,
+        2.0,
+        rows,
+        vocab,
+        k,
+    );
     for (found, expected) in [(l, losses), (ex, dx), (ew, dw)] {
         assert!(found.iter().zip(&expected).all(|(f, e)| (f - e).abs() < 1e-12));
     }
@@ -99,7 +114,7 @@ fn large_logits_do_not_overflow() {
     for cpu in every_level() {
         let mut losses = [0f32; 2];
         let w = WeightSlice::F32(&[500.0, -500.0, 499.0]);
-        linear_cross_entropy(&cpu, &mut losses, None, None, None, &[1.0, -1.0], w, &[0, 0], 1.0, 2, 3, 1);
+        linear_cross_entropy(&cpu, &mut losses, None, None, None, &[1.0, -1.0], w, &mut [], &[0, 0], 1.0, 2, 3, 1);
         assert_close("losses", &losses, &[(1.0 + (-1f64).exp()).ln(), 1000.0], 1e-6);
     }
 }
@@ -123,6 +138,7 @@ fn ties_go_to_the_lowest_index_and_nan_is_kept() {
                 None,
                 &x,
                 weight,
+                &mut [],
                 &targets,
                 1.0,
                 2,
@@ -134,7 +150,7 @@ fn ties_go_to_the_lowest_index_and_nan_is_kept() {
             assert!((argmax[1] as usize) < vocab);
             w[first + 1] = f32::NAN;
             let weight = WeightSlice::F32(&w);
-            linear_cross_entropy(&cpu, &mut losses, None, None, None, &x, weight, &targets, 1.0, 2, vocab, 1);
+            linear_cross_entropy(&cpu, &mut losses, None, None, None, &x, weight, &mut [], &targets, 1.0, 2, vocab, 1);
             assert!(losses[0].is_nan(), "{cpu:?}: one NaN logit of {vocab}");
         }
     }
@@ -156,6 +172,7 @@ fn threads_do_not_change_bits() {
             Some(&mut dw),
             &x,
             weight,
+            &mut [],
             &targets,
             1.0,
             rows,
@@ -179,7 +196,7 @@ fn a_row_does_not_depend_on_the_batch() {
         let (mut l, mut a, mut dx) = (vec![0f32; rows], vec![0; rows], vec![0.0; rows * k]);
         let (weight, targets) = (WeightSlice::F32(&w), vec![11; rows]);
         let (argmax, d) = (Some(&mut a[..]), Some(&mut dx[..]));
-        linear_cross_entropy(&cpu, &mut l, argmax, d, None, &x, weight, &targets, 0.5, rows, vocab, k);
+        linear_cross_entropy(&cpu, &mut l, argmax, d, None, &x, weight, &mut [], &targets, 0.5, rows, vocab, k);
         for r in copies {
             assert_eq!((l[r], a[r]), (l[3], a[3]), "{cpu:?} row {r}");
             assert_eq!(dx[r * k..(r + 1) * k], dx[3 * k..4 * k], "{cpu:?} row {r}");

@@ -5,6 +5,7 @@ pub mod disjoint;
 pub mod level;
 pub mod mapped_file;
 pub mod memory;
+pub mod openblas;
 pub mod products;
 
 pub use cpu::Cpu;
@@ -12,6 +13,7 @@ pub use disjoint::DisjointSlice;
 pub use level::Level;
 pub use mapped_file::MappedFile;
 pub use memory::keep_freed_memory;
+pub use openblas::openblas_on_one_thread;
 pub use products::Products;
 
 /// What can go wrong when a device is set up.

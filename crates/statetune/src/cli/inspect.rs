@@ -124,7 +124,7 @@ fn adapter(path: &Path, model: Option<&Path>) -> anyhow::Result<Value> {
         "trainable": loaded.adapter.trainable(),
         "percent_of_model": 100.0 * loaded.adapter.trainable() as f64 / model.size() as f64,
         "tensors": tensors(&loaded.adapter),
-        "unused_config_keys": loaded.unused,
+        "notes": loaded.unused,
     }))
 }
 
@@ -136,7 +136,8 @@ fn run_or_config(path: &Path) -> anyhow::Result<Value> {
     let (config, folder) = setup::configuration(path, &[])?;
     let device = setup::device(&config.device)?;
     let model = setup::model(&config.model.path, &device)?;
-    let adapter = Adapter::new(&model, config.methods()?, config.train.seed)?;
+    let tokenizer = setup::tokenizer(&config.model.tokenizer_path(), &model)?;
+    let adapter = Adapter::new(&model, setup::methods(&config, &tokenizer)?, config.train.seed)?;
     let mut found = json!({
         "run": folder,
         "base_model": config.model.path,

@@ -16,7 +16,8 @@ pub(super) fn run(output: Output) -> anyhow::Result<()> {
                     .map(|o| json!({"name": o.name, "default": o.default, "meaning": o.meaning}))
                     .collect();
                 json!({"method": info.tag, "summary": info.summary, "reference": info.reference,
-                    "mergeable": info.mergeable, "options": options})
+                    "sites": info.sites, "mergeable": info.mergeable, "starts_unchanged": info.starts_unchanged,
+                    "decoding": info.decoding, "learning_rate": info.learning_rate, "options": options})
             })
             .collect();
         say!("{:#}", serde_json::Value::Array(list));
@@ -24,7 +25,9 @@ pub(super) fn run(output: Output) -> anyhow::Result<()> {
     }
     for info in METHODS {
         say!("{}\n    {}\n    {}", info.tag, info.summary, info.reference);
+        say!("    touches: {}; default learning rate {:e}", info.sites, info.learning_rate);
         say!("    merges into the base model: {}", if info.mergeable { "yes" } else { "no" });
+        say!("    cost in decoding: {}", info.decoding);
         for option in info.options {
             say!("    {} = {}\n        {}", option.name, option.default, option.meaning);
         }

@@ -5,7 +5,9 @@ macro_rules! say {
     ($($argument:tt)*) => { $crate::cli::line(format_args!($($argument)*)) };
 }
 
+mod convert;
 mod eval;
+mod extract;
 mod generate;
 mod inspect;
 mod methods;
@@ -50,6 +52,12 @@ enum Command {
     Generate(GenerateArguments),
     /// Show a model, adapter or run folder: sizes, sites, trainable counts, planned memory.
     Inspect(InspectArguments),
+    /// Make a low-rank adapter from the difference of two models.
+    ///
+    /// The adapter changes BASE into a model near TUNED. Needs a build with the feature `lapack`.
+    Extract(ExtractArguments),
+    /// Write an experiment of the methods' authors (YAML and PEFT JSON) as a configuration, with what changes.
+    Convert(ConvertArguments),
     /// List the fine-tuning methods and their options.
     Methods,
 }
@@ -129,6 +137,43 @@ struct InspectArguments {
     sites: bool,
 }
 
+#[derive(Debug, Args)]
+struct ExtractArguments {
+    /// The model folder the adapter is for.
+    base: PathBuf,
+    /// The model folder it should lead to, of the same shape.
+    tuned: PathBuf,
+    /// The adapter folder to write.
+    out: PathBuf,
+    /// Keeps so many singular values of each difference.
+    #[arg(long, conflicts_with = "energy")]
+    rank: Option<usize>,
+    /// Keeps the fewest singular values whose squares reach this share of each difference.
+    #[arg(long, default_value_t = 0.9)]
+    energy: f64,
+    /// Linear sites by trailing part of the path, separated by commas; default: every whole matrix.
+    #[arg(long, value_delimiter = ',')]
+    targets: Vec<String>,
+    /// Takes along whole what differs elsewhere: norms, biases, `A_log`, convolutions.
+    #[arg(long)]
+    rest: bool,
+    /// Threads; default: one per core.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct ConvertArguments {
+    /// The experiment, a YAML file of State-offset Tuning's or SSM-PEFT's code.
+    experiment: PathBuf,
+    /// Its PEFT file (JSON); default: the one that the experiment names.
+    #[arg(long)]
+    peft: Option<PathBuf>,
+    /// Where the configuration goes; default: standard output.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
 /// Writes a line of a result to standard output.
 fn line(text: std::fmt::Arguments<'_>) {
     use std::io::{ErrorKind, Write};
@@ -153,6 +198,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Eval(arguments) => eval::run(arguments, output),
         Command::Generate(arguments) => generate::run(arguments, output),
         Command::Inspect(arguments) => inspect::run(arguments, output),
+        Command::Extract(arguments) => extract::run(arguments, output),
+        Command::Convert(arguments) => convert::run(arguments, output),
         Command::Methods => methods::run(output),
     }
 }

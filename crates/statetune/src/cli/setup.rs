@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use anyhow::{Context, bail};
 use statetune_datasets_eval::{DataConfig, Dataset, END_OF_TEXT, Pool, Split, Tokenizer, load_watched};
 use statetune_mamba_model::Mamba;
-use statetune_peft_methods::Adapter;
+use statetune_peft_methods::{Adapter, Method};
 use statetune_ssm_kernels::{Cpu, Level, Products};
 use statetune_tensor::{DType, Device};
 use statetune_trainer::config::DeviceSection;
@@ -55,14 +55,24 @@ pub fn tokenizer(path: &Path, model: &Mamba) -> anyhow::Result<Tokenizer> {
     Ok(tokenizer)
 }
 
+/// The methods of a configuration, their texts turned into tokens.
+///
+/// # Errors
+/// An unknown method or option; a text that cannot be used.
+pub fn methods(config: &RunConfig, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Box<dyn Method>>> {
+    let tokenize = |text: &str| tokenizer.encode(text).map_err(|error| error.to_string());
+    let resolved = |method: Box<dyn Method>| Ok(method.with_text(&tokenize)?.unwrap_or(method));
+    config.methods()?.into_iter().map(resolved).collect()
+}
+
 /// An adapter on its model; what its configuration says without effect is reported.
 ///
 /// # Errors
 /// Those of [`Adapter::load`].
 pub fn adapter(path: &Path, model: &Mamba, output: Output) -> anyhow::Result<Adapter> {
     let loaded = Adapter::load(path, model)?;
-    for key in loaded.unused.iter().filter(|_| !output.quiet) {
-        eprintln!("note: {}: `{key}` has no effect", path.display());
+    for note in loaded.unused.iter().filter(|_| !output.quiet) {
+        eprintln!("note: {}: {note}", path.display());
     }
     Ok(loaded.adapter)
 }

@@ -17,6 +17,13 @@ use super::progress::RunProgress;
 use super::{Output, TrainArguments, page, setup};
 
 pub(super) fn run(arguments: &TrainArguments, output: Output) -> anyhow::Result<()> {
+    if arguments.config.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        let file = arguments.config.display();
+        bail!(
+            "{file} is YAML, a configuration is TOML: `statetune convert {file} --out run.toml` writes one, and says \
+             what changes"
+        );
+    }
     let config = RunConfig::read(&arguments.config, &arguments.settings)?;
     let folder = setup::run_folder(&config, &arguments.config);
     let trained = train(&config, &folder, arguments.resume, output)?;
@@ -63,7 +70,7 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
     let cache = folder.parent().map(|parent| parent.join(".cache"));
     let (train, validation) = setup::data(&config.data, &tokenizer, &device, cache.as_deref(), output.quiet)?;
     let train = train.context("training data was asked for")?;
-    let adapter = Adapter::new(&model, config.methods()?, config.train.seed)?;
+    let adapter = Adapter::new(&model, setup::methods(config, &tokenizer)?, config.train.seed)?;
     let base_model = config.model.path.display().to_string();
     let run = Run {
         model: &model,
@@ -87,10 +94,9 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
         );
     }
     open_folder(folder, config)?;
-    let trainable = adapter.trainable();
     let summary = run.train(adapter, resume, &mut RunProgress::new(output))?;
     let counts = json!({"train": train.counts, "validation": validation.as_ref().map(|validation| validation.counts)});
-    let result = result(folder, config, &summary, trainable, counts);
+    let result = result(folder, config, &summary, counts);
     let path = folder.join("summary.json");
     fs::write(&path, format!("{result:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     let report = page::of_run(folder)?;
@@ -168,10 +174,10 @@ fn open_folder(folder: &Path, config: &RunConfig) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot write {}", file.display()))
 }
 
-fn result(folder: &Path, config: &RunConfig, summary: &Summary, trainable: usize, counts: Value) -> Value {
+fn result(folder: &Path, config: &RunConfig, summary: &Summary, counts: Value) -> Value {
     json!({
         "folder": folder,
-        "trainable": trainable,
+        "trainable": summary.adapter.trainable(),
         "steps": summary.steps,
         "skipped_steps": summary.skipped_steps,
         "tokens": summary.tokens,

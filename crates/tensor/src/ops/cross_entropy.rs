@@ -9,9 +9,10 @@ use statetune_ssm_kernels::cross_entropy as kernel;
 use crate::weight::weight_slice;
 use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, Weight, with_float};
 
-/// Loss = Σ_r -ln softmax(W x_r)\[target_r\] / divisor, in blocks of rows: `[R, V]` logits never exist.
+/// Loss = Σ_r -ln softmax(W x_r + additions)\[target_r\] / divisor, in blocks of rows: `[R, V]` logits never exist.
 ///
-/// Inputs: x `[R, d_model]`, and the weight `[V, d_model]` if it is trained. Output: the loss, shape `[]`.
+/// Inputs: x `[R, d_model]`, the weight `[V, d_model]` if it is trained, then (x Aᵀ `[R, r]`, B `[V, r]`) for each
+/// low-rank addition. Output: the loss, shape `[]`.
 /// The gradients are made in the forward pass, where the logits are at hand, and scaled in the backward pass.
 pub struct LinearCrossEntropy {
     /// The head, when it is frozen.
@@ -20,6 +21,8 @@ pub struct LinearCrossEntropy {
     pub targets: Arc<[u32]>,
     /// What the sum of losses is divided by: the labelled tokens of the whole (accumulated) batch.
     pub divisor: f64,
+    /// s of each low-rank addition.
+    pub scales: Vec<f64>,
     /// Where the losses of the single rows are put.
     details: Rc<RefCell<Details>>,
 }
@@ -28,6 +31,16 @@ pub struct LinearCrossEntropy {
 struct Details {
     losses: Vec<f64>,
     argmax: Vec<u32>,
+}
+
+/// What a low-rank patch adds to the logits: `scale` · projected Bᵀ.
+pub struct HeadAddition<'a> {
+    /// x Aᵀ `[R, r]`.
+    pub projected: Var,
+    /// B `[V, r]`.
+    pub b: &'a Var,
+    /// s.
+    pub scale: f64,
 }
 
 /// What [`linear_cross_entropy`] returns.
@@ -41,7 +54,8 @@ pub struct LossOutput {
 }
 
 impl Op for LinearCrossEntropy {
-    type Saved = (Option<Tensor>, Option<Tensor>);
+    /// The gradients, made in the forward pass.
+    type Saved = Vec<Option<Tensor>>;
 
     fn name(&self) -> &'static str {
         "linear_cross_entropy"
@@ -76,27 +90,55 @@ impl Op for LinearCrossEntropy {
             let mut argmax = vec![0u32; rows];
             let mut dx = need.input(0).then(|| vec![0.0 as T; rows * k]);
             let mut dw = (self.frozen.is_none() && need.input(1)).then(|| vec![0.0 as T; vocab * k]);
+            let zeros = |i: usize| -> Result<Option<Vec<T>>> {
+                Ok(if need.input(i) { Some(vec![0.0 as T; inputs.required(i)?.len()]) } else { None })
+            };
+            let mut below = (2..inputs.len()).map(zeros).collect::<Result<Vec<_>>>()?;
+            let mut additions = Vec::new();
+            for ((i, gradients), scale) in below.chunks_exact_mut(2).enumerate().zip(&self.scales) {
+                let (projected, b) = (inputs.required(2 + 2 * i)?, inputs.required(3 + 2 * i)?);
+                let rank = b.matrix_shape("linear_cross_entropy", "low-rank B")?.1;
+                if projected.shape() != [rows, rank] || b.shape()[0] != vocab {
+                    let expected = format!("[{rows}, {rank}] beside a B [{vocab}, {rank}]");
+                    return Err(TensorError::shape("linear_cross_entropy", "addition", expected, projected.shape()));
+                }
+                let [dprojected, db] = gradients else { unreachable!("chunks of two") };
+                additions.push(kernel::LogitAddition {
+                    projected: projected.as_slice::<T>()?,
+                    b: b.as_slice::<T>()?,
+                    scale: *scale as T,
+                    dprojected: dprojected.as_deref_mut(),
+                    db: db.as_deref_mut(),
+                });
+            }
             kernel::linear_cross_entropy(
                 cpu, &mut losses, Some(&mut argmax), dx.as_deref_mut(), dw.as_deref_mut(), x.as_slice::<T>()?,
-                weight_slice(weight), &self.targets, (1.0 / self.divisor) as T, rows, vocab, k,
+                weight_slice(weight), &mut additions, &self.targets, (1.0 / self.divisor) as T, rows, vocab, k,
             );
+            drop(additions);
             let losses: Vec<f64> = losses.into_iter().map(crate::Element::to_f64).collect();
             let loss = losses.iter().sum::<f64>() / self.divisor;
             *self.details.borrow_mut() = Details { losses, argmax };
-            let dx = dx.map(|dx| Tensor::from_vec(dx, &[rows, k])).transpose()?;
-            let dw = dw.map(|dw| Tensor::from_vec(dw, &[vocab, k])).transpose()?;
-            Ok((vec![Tensor::scalar(loss as T)], (dx, dw)))
+            let mut gradients = vec![
+                dx.map(|dx| Tensor::from_vec(dx, &[rows, k])).transpose()?,
+                dw.map(|dw| Tensor::from_vec(dw, &[vocab, k])).transpose()?,
+            ];
+            for (i, gradient) in below.into_iter().enumerate() {
+                let shape = inputs.required(2 + i)?.shape();
+                gradients.push(gradient.map(|gradient| Tensor::from_vec(gradient, shape)).transpose()?);
+            }
+            Ok((vec![Tensor::scalar(loss as T)], gradients))
         })
     }
 
     fn backward(
         &self,
         device: &Device,
-        (dx, dw): Self::Saved,
+        saved: Self::Saved,
         gradients: Vec<Option<Tensor>>,
         _: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Some(d_loss) = &gradients[0] else { return Ok(vec![None, None]) };
+        let Some(d_loss) = &gradients[0] else { return Ok(vec![None; saved.len()]) };
         let factor = d_loss.item()?;
         let scale = |gradient: Option<Tensor>| -> Result<Option<Tensor>> {
             let Some(mut gradient) = gradient else { return Ok(None) };
@@ -110,7 +152,7 @@ impl Op for LinearCrossEntropy {
             }
             Ok(Some(gradient))
         };
-        Ok(vec![scale(dx)?, scale(dw)?])
+        saved.into_iter().map(scale).collect()
     }
 }
 
@@ -125,13 +167,19 @@ pub fn linear_cross_entropy(
     x: &Var,
     frozen: &Weight,
     trained: Option<&Var>,
+    additions: &[HeadAddition<'_>],
     targets: &Arc<[u32]>,
     divisor: f64,
 ) -> Result<LossOutput> {
     let details = Rc::new(RefCell::new(Details::default()));
     let frozen = if trained.is_some() { None } else { Some(frozen.clone()) };
-    let op = LinearCrossEntropy { frozen, targets: targets.clone(), divisor, details: details.clone() };
-    let loss = tape.apply1(op, &[Some(x), trained])?;
+    let scales = additions.iter().map(|addition| addition.scale).collect();
+    let op = LinearCrossEntropy { frozen, targets: targets.clone(), divisor, scales, details: details.clone() };
+    let mut inputs = vec![Some(x), trained];
+    for addition in additions {
+        inputs.extend([Some(&addition.projected), Some(addition.b)]);
+    }
+    let loss = tape.apply1(op, &inputs)?;
     let Details { losses, argmax } = details.take();
     Ok(LossOutput { loss, row_losses: losses, argmax })
 }

@@ -9,24 +9,25 @@ use statetune_ssm_kernels::{Cpu, WeightSlice, matmul as kernel};
 
 use crate::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, Weight, with_float};
 
-/// One low-rank addition: rows `rows` of the output gain `scale` · (x Aᵀ) Bᵀ.
+/// One low-rank addition: rows `rows` of the output gain `scale` · (x Aᵀ) Bᵀ, or `scale` · x Bᵀ without an A.
 pub struct LowRankInput<'a> {
     /// The output rows that B covers; they must be whole outputs of the layer's split.
     pub rows: Range<usize>,
     /// s.
     pub scale: f64,
-    /// What A multiplies when it is not the layer's own input (x after dropout), `[T, I]`.
+    /// What A multiplies when it is not the layer's own input (x after dropout), `[T, I]`; without an A, what B
+    /// multiplies (some columns of x), `[T, r]`.
     pub x: Option<&'a Var>,
     /// A `[r, I]`.
-    pub a: &'a Var,
+    pub a: Option<&'a Var>,
     /// B `[rows, r]`.
     pub b: &'a Var,
 }
 
 /// y_s = x W_sᵀ + bias_s + low-rank additions, one output per entry of `splits` (rows of W in order).
 ///
-/// Inputs: x `[T, I]`, W `[O, I]` (absent when frozen), bias `[O]` (optional), then (x_i or absent, A_i, B_i) for each
-/// low-rank addition.
+/// Inputs: x `[T, I]`, W `[O, I]` (absent when frozen), bias `[O]` (optional), then (x_i, A_i, B_i) for each low-rank
+/// addition, of which x_i or A_i may be absent.
 pub struct Linear {
     /// The weight when it is frozen.
     pub frozen: Option<Weight>,
@@ -48,7 +49,7 @@ struct SavedLowRank {
     own_input: bool,           // A multiplied its own input, not the layer's
     x: Option<Tensor>,         // what A multiplied, if A is trained
     projected: Option<Tensor>, // x Aᵀ [T, r], if B is trained
-    a: Tensor,
+    a: Option<Tensor>,
     b: Tensor,
 }
 
@@ -79,13 +80,18 @@ impl Linear {
             return Err(TensorError::shape("linear", "bias", format!("[{out_features}]"), bias.shape()));
         }
         for (i, (rows, _)) in self.low_rank.iter().enumerate() {
-            if let Some(own) = inputs.optional(LOW_RANK + 3 * i).filter(|own| own.shape() != x.shape()) {
-                return Err(TensorError::shape("linear", "low-rank input", format!("{:?}", x.shape()), own.shape()));
-            }
-            let (a, b) = (inputs.required(LOW_RANK + 3 * i + 1)?, inputs.required(LOW_RANK + 3 * i + 2)?);
-            let (rank, width) = a.matrix_shape("linear", "low-rank A")?;
-            if width != in_features {
+            let at = LOW_RANK + 3 * i;
+            let (a, b) = (inputs.optional(at + 1), inputs.required(at + 2)?);
+            let rank = match a {
+                Some(a) => a.matrix_shape("linear", "low-rank A")?.0,
+                None => inputs.required(at)?.matrix_shape("linear", "low-rank input")?.1,
+            };
+            if let Some(a) = a.filter(|a| a.shape()[1] != in_features) {
                 return Err(TensorError::shape("linear", "low-rank A", format!("[r, {in_features}]"), a.shape()));
+            }
+            let own = [x.shape()[0], if a.is_some() { in_features } else { rank }];
+            if let Some(found) = inputs.optional(at).filter(|found| found.shape() != own) {
+                return Err(TensorError::shape("linear", "low-rank input", format!("{own:?}"), found.shape()));
             }
             if b.shape() != [rows.len(), rank] {
                 return Err(TensorError::shape("linear", "low-rank B", format!("[{}, {rank}]", rows.len()), b.shape()));
@@ -125,22 +131,30 @@ impl Linear {
         let mut low_rank = Vec::with_capacity(self.low_rank.len());
         for (i, (rows, scale)) in self.low_rank.iter().enumerate() {
             let at = LOW_RANK + 3 * i;
-            let (xi, a, b) = (inputs.optional(at).unwrap_or(x), inputs.required(at + 1)?, inputs.required(at + 2)?);
-            let rank = a.shape()[0];
-            let mut projected = vec![T::ZERO; tokens * rank];
-            let a_slice = WeightSlice::of(a.as_slice::<T>()?);
-            let xi_values = xi.as_slice::<T>()?;
-            kernel::matmul_nt(cpu, &mut projected, xi_values, a_slice, None, T::ONE, tokens, rank, in_features, false);
+            let (xi, a, b) = (inputs.optional(at).unwrap_or(x), inputs.optional(at + 1), inputs.required(at + 2)?);
+            let projected = match a {
+                Some(a) => {
+                    let rank = a.shape()[0];
+                    let mut y = vec![T::ZERO; tokens * rank];
+                    let a = WeightSlice::of(a.as_slice::<T>()?);
+                    let xi = xi.as_slice::<T>()?;
+                    kernel::matmul_nt(cpu, &mut y, xi, a, None, T::ONE, tokens, rank, in_features, false);
+                    Tensor::from_vec(y, &[tokens, rank])?
+                }
+                None => xi.clone(),
+            };
+            let rank = projected.shape()[1];
             for (split, y) in self.ranges().zip(&mut outputs).filter(|(s, _)| covers(rows, s)) {
                 let b = b_rows::<T>(b, rows, &split, rank)?;
                 let s = <T as crate::Element>::from_f64(*scale);
-                kernel::matmul_nt(cpu, y, &projected, b, None, s, tokens, split.len(), rank, true);
+                let projected = projected.as_slice::<T>()?;
+                kernel::matmul_nt(cpu, y, projected, b, None, s, tokens, split.len(), rank, true);
             }
             low_rank.push(SavedLowRank {
                 own_input: inputs.optional(at).is_some(),
                 x: need.input(at + 1).then(|| xi.clone()),
-                projected: need.input(at + 2).then(|| Tensor::from_vec(projected, &[tokens, rank])).transpose()?,
-                a: a.clone(),
+                projected: need.input(at + 2).then_some(projected),
+                a: a.cloned(),
                 b: b.clone(),
             });
         }
@@ -208,7 +222,7 @@ impl Linear {
         }
         for (i, ((rows, scale), kept)) in self.low_rank.iter().zip(saved.low_rank).enumerate() {
             let at = LOW_RANK + 3 * i;
-            let (rank, s) = (kept.a.shape()[0], <T as crate::Element>::from_f64(*scale));
+            let (rank, s) = (kept.b.shape()[1], <T as crate::Element>::from_f64(*scale));
             let covered: Vec<_> = parts.iter().filter(|(split, _)| covers(rows, split)).collect();
             if covered.is_empty() {
                 continue;
@@ -238,7 +252,11 @@ impl Linear {
                 kernel::matmul_tn(cpu, &mut da, &d_projected, x, T::ONE, rank, in_features, tokens, false);
                 result[at + 1] = Some(Tensor::from_vec(da, &[rank, in_features])?);
             }
-            let a = WeightSlice::of(kept.a.as_slice::<T>()?);
+            let Some(a) = &kept.a else {
+                result[at] = Some(Tensor::from_vec(d_projected, &[tokens, rank])?);
+                continue;
+            };
+            let a = WeightSlice::of(a.as_slice::<T>()?);
             if need.input(at) {
                 let mut dxi = vec![T::ZERO; tokens * in_features];
                 kernel::matmul_nn(cpu, &mut dxi, &d_projected, a, T::ONE, tokens, in_features, rank, false);
@@ -310,7 +328,7 @@ pub fn linear(
 ) -> Result<Vec<Var>> {
     let mut inputs = vec![Some(x), trained, bias];
     for part in low_rank {
-        inputs.extend([part.x, Some(part.a), Some(part.b)]);
+        inputs.extend([part.x, part.a, Some(part.b)]);
     }
     let op = Linear {
         frozen: if trained.is_some() { None } else { Some(frozen.clone()) },

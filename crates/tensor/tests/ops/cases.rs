@@ -225,7 +225,7 @@ fn linear(name: &str, Sizes { tokens: t, inputs: i, splits, rank: r, .. }: Sizes
                 rows: rows.clone(),
                 scale: *scale,
                 x: own.filter(|_| n == 1),
-                a,
+                a: Some(*a),
                 b,
             })
             .collect();
@@ -238,7 +238,7 @@ fn linear(name: &str, Sizes { tokens: t, inputs: i, splits, rank: r, .. }: Sizes
 fn losses(Sizes { tokens: t, inputs: i, vocab, .. }: Sizes) -> Vec<Case> {
     let loss = move |tape: &Tape, x: &Var, trained: Option<&Var>| {
         let frozen = stored(DType::Bf16, &[vocab, i]);
-        Ok(vec![ops::linear_cross_entropy(tape, x, &frozen, trained, &ids(t, vocab), 3.5)?.loss])
+        Ok(vec![ops::linear_cross_entropy(tape, x, &frozen, trained, &[], &ids(t, vocab), 3.5)?.loss])
     };
     vec![
         case("linear_cross_entropy, frozen head", &[&[t, i]], move |tape, v| loss(tape, &v[0], None)),

@@ -60,7 +60,7 @@ fn linear_layers_that_do_not_fit() {
     refused(linear(&w, Some(&var(&[5])), &[6], &[]), &["linear", "bias", "[6]", "[5]"]);
     let (a, b, x_other) = (var(&[2, 4]), var(&[6, 2]), var(&[2, 4]));
     let (wide, tall) = (var(&[2, 5]), var(&[6, 3]));
-    let part = |rows, a, b, x| [LowRankInput { rows, scale: 1.0, x, a, b }];
+    let part = |rows, a, b, x| [LowRankInput { rows, scale: 1.0, x, a: Some(a), b }];
     refused(linear(&w, None, &[6], &part(0..6, &wide, &b, None)), &["low-rank A", "[r, 4]", "[2, 5]"]);
     refused(linear(&w, None, &[6], &part(0..6, &a, &tall, None)), &["low-rank B", "[6, 2]", "[6, 3]"]);
     refused(linear(&w, None, &[6], &part(0..6, &a, &b, Some(&x_other))), &["low-rank input", "[3, 4]", "[2, 4]"]);
@@ -74,7 +74,7 @@ fn linear_layers_that_do_not_fit() {
 fn losses_that_do_not_fit() {
     let t = &tape();
     let x = var(&[2, 4]);
-    let loss = |w: &Weight, targets: &[u32]| ops::linear_cross_entropy(t, &x, w, None, &Arc::from(targets), 1.0);
+    let loss = |w: &Weight, targets: &[u32]| ops::linear_cross_entropy(t, &x, w, None, &[], &Arc::from(targets), 1.0);
     refused(loss(&weight(5, 3), &[0, 1]), &["linear_cross_entropy", "weight", "[V, 4]", "[5, 3]"]);
     refused(loss(&weight(5, 4), &[0]), &["linear_cross_entropy", "targets", "[2]", "[1]"]);
     refused(loss(&weight(5, 4), &[0, 5]), &["linear_cross_entropy", "target", "below 5", "[5]"]);
@@ -100,7 +100,7 @@ fn storage_types_are_refused() {
         refused("linear", ops::linear(t, &x, &weight(2, 4), None, None, &[2], &[]).unwrap_err());
         refused("embedding", ops::embedding(t, &weight(2, 4), None, &Arc::from([0]), dtype).unwrap_err());
         let targets = Arc::from([0, 1, 1]);
-        let loss = ops::linear_cross_entropy(t, &x, &weight(2, 4), None, &targets, 1.0).map(drop);
+        let loss = ops::linear_cross_entropy(t, &x, &weight(2, 4), None, &[], &targets, 1.0).map(drop);
         refused("linear_cross_entropy", loss.unwrap_err());
     }
 }
@@ -119,7 +119,7 @@ fn element_types_do_not_mix() {
         refused(linear, &["linear", "trained weight", "f32", &name]);
         let embedding = ops::embedding(t, &frozen, Some(&w), &Arc::from([1]), DType::F32);
         refused(embedding, &["embedding", "trained weight", "f32", &name]);
-        let loss = ops::linear_cross_entropy(t, &x, &frozen, Some(&w), &Arc::from([0, 1, 1]), 1.0);
+        let loss = ops::linear_cross_entropy(t, &x, &frozen, Some(&w), &[], &Arc::from([0, 1, 1]), 1.0);
         refused(loss.map(drop), &["linear_cross_entropy", "trained weight", "f32", &name]);
     }
 }

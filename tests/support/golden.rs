@@ -46,6 +46,7 @@ impl File {
                 Dtype::F32 => data.chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
                 Dtype::F64 => data.chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
                 Dtype::I64 => data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+                Dtype::U8 => data.iter().map(|&b| f64::from(b)).collect(),
                 other => panic!("{}: `{name}` has dtype {other:?}", path.display()),
             };
             (name, Values { shape: view.shape().to_vec(), numbers })

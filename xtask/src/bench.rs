@@ -20,18 +20,34 @@ struct Bench {
     peers: bool,
 }
 
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 4] = [
     Bench { name: "matmul", package: "statetune-ssm-kernels", example: "matmul_bench", peers: false },
     Bench { name: "scan", package: "statetune-ssm-kernels", example: "scan_bench", peers: false },
     Bench { name: "train", package: "statetune", example: "train_bench", peers: true },
+    Bench { name: "methods", package: "statetune", example: "methods_bench", peers: false },
 ];
 
 pub const TASK: Task = Task {
     name: "bench",
-    usage: "[matmul|scan|train] [--peers [--quick]] [--no-record] [-- arguments of the bench]",
+    usage: "[matmul|scan|train|methods] [--peers [--quick]] [--no-record] [-- arguments of the bench]",
     about: "Run one bench, or all, and keep the metrics in benches/runs",
     run: bench,
 };
+
+/// Keeps values that another task measured, as a bench's are kept; returns the record's path.
+pub fn keep(name: &str, typed: &str, values: &[(String, f64, &str)]) -> anyhow::Result<std::path::PathBuf> {
+    let metric = |(name, value, unit): &(String, f64, &str)| Metric {
+        name: name.clone(),
+        value: *value,
+        unit: (*unit).to_owned(),
+    };
+    record::write(name, typed, &values.iter().map(metric).collect::<Vec<_>>())
+}
+
+/// The machine.
+pub fn host() -> serde_json::Value {
+    record::host()
+}
 
 /// A measured value.
 #[derive(Debug, Clone, PartialEq)]

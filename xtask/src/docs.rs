@@ -1,4 +1,5 @@
-//! `cargo xtask docs`: the API's documentation without a warning, then the book under `docs`.
+//! `cargo xtask docs`: the API's documentation without a warning, then the book under `docs`. With `--write` the parts of
+//! the pages that the list of methods makes are written anew first; a test of the command line finds them stale.
 
 use std::process::{Command, Stdio};
 
@@ -7,12 +8,25 @@ use anyhow::bail;
 use crate::command::{UserError, cargo, root, run};
 use crate::{Task, book};
 
-pub const TASK: Task =
-    Task { name: "docs", usage: "", about: "Build the API's documentation and the book, links checked", run: build };
+pub const TASK: Task = Task {
+    name: "docs",
+    usage: "[--write]  (--write: first renew the tables of methods in the pages)",
+    about: "Build the API's documentation and the book, links checked",
+    run: build,
+};
+
+/// The pages with parts that are made from the list of methods.
+const FILLED: [&str; 2] = ["docs/src/methods.md", "README.md"];
 
 fn build(arguments: &[String]) -> anyhow::Result<()> {
-    if let Some(found) = arguments.first() {
-        return Err(UserError(format!("`docs` takes no arguments, found `{found}`")).into());
+    match arguments {
+        [] => {}
+        [write] if write == "--write" => {
+            let mut fill = cargo(&["run", "--quiet", "--release", "--package", "statetune", "--", "methods"]);
+            FILLED.iter().for_each(|page| drop(fill.arg("--fill").arg(root().join(page))));
+            run(fill)?;
+        }
+        _ => return Err(UserError(format!("`docs` takes `--write` only, found `{}`", arguments.join(" "))).into()),
     }
     let flags = std::env::var("RUSTDOCFLAGS").unwrap_or_default();
     let mut rustdoc = cargo(&["doc", "--release", "--workspace", "--no-deps"]);

@@ -14,7 +14,8 @@ pub const TASK: Task = Task {
         run(cargo(&["fmt", "--all", "--check"]))?;
         run(cargo(&["clippy", "--workspace", "--all-targets", "--release", "--", "-D", "warnings"]))?;
         // Checking links nothing, so OpenBLAS need not be there.
-        let lapack = ["--package", "statetune-peft-methods", "--package", "statetune", "--features", "statetune/lapack"];
+        let lapack =
+            ["--package", "statetune-peft-methods", "--package", "statetune", "--features", "statetune/lapack"];
         let mut clippy = cargo(&["clippy", "--all-targets", "--release"]);
         clippy.args(lapack).args(["--", "-D", "warnings"]);
         run(clippy)?;

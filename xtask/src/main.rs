@@ -7,6 +7,7 @@
 mod bench;
 mod book;
 mod command;
+mod compare;
 mod docs;
 mod golden;
 mod lint;
@@ -30,8 +31,16 @@ struct Task {
     run: fn(&[String]) -> anyhow::Result<()>,
 }
 
-const TASKS: [Task; 7] =
-    [quickstart::TASK, test::TASK, golden::TASK, lint::TASK, docs::TASK, bench::TASK, pretrain_tiny::TASK];
+const TASKS: [Task; 8] = [
+    quickstart::TASK,
+    test::TASK,
+    golden::TASK,
+    lint::TASK,
+    docs::TASK,
+    bench::TASK,
+    compare::TASK,
+    pretrain_tiny::TASK,
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -59,7 +59,7 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
 }
 
 /// Whether a program can be linked with OpenBLAS: pkg-config knows it, or the C compiler finds it.
-fn has_openblas() -> bool {
+pub fn has_openblas() -> bool {
     let quiet = |command: &mut Command| {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())

@@ -204,7 +204,7 @@ pub enum Init {
 }
 
 /// How a matrix is approximated by a product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Factorisation {
     /// Its largest singular values.
     Svd,

@@ -77,6 +77,31 @@ impl Change {
     pub fn dense(tensor: impl Into<String>) -> Change {
         Change::Operand(Value::Dense(tensor.into()))
     }
+
+    /// The same over tensors whose names begin with `prefix`.
+    fn prefixed(&self, prefix: &str) -> Change {
+        let name = |name: &String| format!("{prefix}{name}");
+        match self {
+            Change::LowRank { a, b, scale, dropout, ends, magnitude } => Change::LowRank {
+                a: a.prefixed(prefix),
+                b: b.prefixed(prefix),
+                scale: *scale,
+                dropout: *dropout,
+                ends: *ends,
+                magnitude: magnitude.as_ref().map(name),
+            },
+            Change::Columns { values, columns } => Change::Columns { values: name(values), columns: columns.clone() },
+            Change::Bias(bias) => Change::Bias(name(bias)),
+            Change::Train { value, ends } => Change::Train { value: name(value), ends: *ends },
+            Change::Add { value, scale } => Change::Add { value: value.prefixed(prefix), scale: *scale },
+            Change::Operand(value) => Change::Operand(value.prefixed(prefix)),
+            Change::AddedState { a_log, b, c } => Change::AddedState {
+                a_log: a_log.prefixed(prefix),
+                b: b.prefixed(prefix),
+                c: c.prefixed(prefix),
+            },
+        }
+    }
 }
 
 /// One change at one site.
@@ -244,6 +269,17 @@ impl Patches {
         self.patches.extend(other.patches);
         self.tensors.extend(other.tensors);
         Ok(self)
+    }
+
+    /// The same patches over the same tensors, whose names begin with `prefix`: so the patches of two adapters can be
+    /// taken together though their tensors are called alike.
+    pub fn prefixed(&self, prefix: &str) -> Patches {
+        let patch = |patch: &Patch| Patch { site: patch.site.clone(), change: patch.change.prefixed(prefix) };
+        let tensor = |tensor: &PatchTensor| PatchTensor { name: format!("{prefix}{}", tensor.name), ..tensor.clone() };
+        Patches {
+            patches: self.patches.iter().map(patch).collect(),
+            tensors: self.tensors.iter().map(tensor).collect(),
+        }
     }
 
     /// The same patches over copies of the tensors, in another element type: `f64` for checks.

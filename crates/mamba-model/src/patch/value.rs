@@ -69,6 +69,26 @@ impl Value {
         }
     }
 
+    /// The same over tensors whose names begin with `prefix`.
+    pub(super) fn prefixed(&self, prefix: &str) -> Value {
+        let name = |name: &String| format!("{prefix}{name}");
+        let boxed = |value: &Value| Box::new(value.prefixed(prefix));
+        match self {
+            Value::Dense(tensor) => Value::Dense(name(tensor)),
+            Value::Product { b, a } => Value::Product { b: name(b), a: name(a) },
+            Value::Transposed(of) => Value::Transposed(boxed(of)),
+            Value::Times(one, other) => Value::Times(boxed(one), boxed(other)),
+            Value::RowSums(of) => Value::RowSums(boxed(of)),
+            Value::ScaledRows { scale, of } => Value::ScaledRows { scale: name(scale), of: name(of) },
+            Value::Scattered { values, entries, shape } => {
+                Value::Scattered { values: name(values), entries: entries.clone(), shape: shape.clone() }
+            }
+            Value::Mlp { input, w1, b1, w2, b2 } => {
+                Value::Mlp { input: name(input), w1: name(w1), b1: name(b1), w2: name(w2), b2: name(b2) }
+            }
+        }
+    }
+
     /// Its shape, given the tensors' shapes; an error says in words what does not fit.
     pub(super) fn shape(&self, of: &impl Fn(&str) -> Result<Vec<usize>, ModelError>) -> Result<Vec<usize>, ModelError> {
         let fail = |reason: String| {

@@ -8,11 +8,31 @@ use statetune_mamba_model::checkpoint::{EMBEDDING, LM_HEAD};
 use statetune_mamba_model::config::MambaConfig;
 use statetune_mamba_model::patch::{Change, Ends, Patch, Value};
 use statetune_mamba_model::site::{Site, mixer_path};
-use statetune_tensor::Tensor;
 use statetune_tensor::ops::{AdaptedWeight, NormAxis};
+use statetune_tensor::{DType, Tensor};
 
 use super::Adapter;
 use crate::PeftError;
+
+/// How far the tensors of a merged model are from the exact sums, once they are stored.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MergeReport {
+    /// The tensors that merging changed or added, by name.
+    pub tensors: Vec<MergedTensor>,
+}
+
+/// A tensor of a merged model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MergedTensor {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// The type that it is stored in.
+    pub dtype: DType,
+    /// The largest magnitude of (stored - exact).
+    pub max_rounding: f64,
+    /// The root of the mean square of (stored - exact).
+    pub rms_rounding: f64,
+}
 
 impl Adapter {
     /// The model with the adapter inside: the same logits, no adapter needed. Sums are made in f64 and rounded to the
@@ -22,6 +42,14 @@ impl Adapter {
     /// # Errors
     /// [`PeftError::NotMergeable`] if a patch touches what a checkpoint has no tensor for.
     pub fn merge(&self, model: &Mamba) -> Result<Mamba, PeftError> {
+        Ok(self.merge_with_report(model)?.0)
+    }
+
+    /// The same, and what rounding to the storage types costs.
+    ///
+    /// # Errors
+    /// As [`Adapter::merge`].
+    pub fn merge_with_report(&self, model: &Mamba) -> Result<(Mamba, MergeReport), PeftError> {
         let one_ended = |patch: &Patch| {
             let embedding = matches!(&patch.site, Site::Rows { parameter, .. } if parameter == EMBEDDING);
             let ends = match patch.change {
@@ -172,7 +200,7 @@ impl Merge<'_> {
         Some(())
     }
 
-    fn finish(mut self) -> Result<Mamba, PeftError> {
+    fn finish(mut self) -> Result<(Mamba, MergeReport), PeftError> {
         self.join_states()?;
         let expected = statetune_mamba_model::checkpoint::expected_tensors(&self.config);
         let shape = |name: &str| expected.iter().find(|(n, _)| n == name).map(|(_, shape)| shape.clone());
@@ -180,8 +208,14 @@ impl Merge<'_> {
             let tensor = Tensor::from_vec(values, &shape(&name).expect("a tensor of the model"))?;
             Ok((name, tensor))
         });
-        let values = values.collect::<Result<_, PeftError>>()?;
-        Ok(self.model.rebuilt(self.config, values)?)
+        let exact = values.collect::<Result<BTreeMap<String, Tensor>, PeftError>>()?;
+        let merged = self.model.rebuilt(self.config, exact.clone())?;
+        let tensors = exact.into_iter().map(|(name, exact)| {
+            let dtype = merged.parameter(&name).expect("a tensor of the model").stored;
+            rounding(name, &exact, dtype)
+        });
+        let report = MergeReport { tensors: tensors.collect() };
+        Ok((merged, report))
     }
 
     /// Further state dimensions become part of `A_log` and of `x_proj`, if every layer has as many.
@@ -217,6 +251,15 @@ impl Merge<'_> {
     }
 }
 
+/// What storing a tensor in a type costs.
+fn rounding(name: String, exact: &Tensor, dtype: DType) -> MergedTensor {
+    let (values, stored) = (exact.to_f64_vec(), exact.cast(dtype).to_f64_vec());
+    let errors = || values.iter().zip(&stored).map(|(exact, stored)| (stored - exact).abs());
+    let max_rounding = errors().fold(0.0, f64::max);
+    let squares: f64 = errors().map(|error| error * error).sum();
+    MergedTensor { name, dtype, max_rounding, rms_rounding: (squares / values.len().max(1) as f64).sqrt() }
+}
+
 /// The rows gain `scale` · B A.
 fn add_product(weight: &mut [f64], a: &Tensor, b: &Tensor, scale: f64) {
     let (columns, rank) = (a.shape()[1], a.shape()[0]);
@@ -240,7 +283,7 @@ fn scale_to_norms(
     model: &Mamba,
 ) -> Result<(), PeftError> {
     let rows = weight.len() / columns;
-    let double = |tensor: &Tensor| tensor.cast(statetune_tensor::DType::F64);
+    let double = |tensor: &Tensor| tensor.cast(DType::F64);
     let adapted = AdaptedWeight {
         weight: &Tensor::from_vec(weight.to_vec(), &[rows, columns])?,
         rows: 0..rows,

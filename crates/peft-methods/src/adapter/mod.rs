@@ -6,6 +6,7 @@ mod start;
 
 pub(crate) use files::bad;
 pub use files::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Loaded};
+pub use merge::{MergeReport, MergedTensor};
 
 use serde_json::Value;
 use start::Starts;

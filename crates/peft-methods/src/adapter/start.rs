@@ -14,8 +14,11 @@ use crate::{PeftError, linalg};
 pub(super) struct Starts<'a> {
     model: &'a Mamba,
     seed: u64,
-    factors: HashMap<(String, Range<usize>, usize), Factors>,
+    factors: HashMap<Decomposition, Factors>,
 }
+
+/// What was decomposed and how: the matrix, its rows, the way, the rank, the bits of the scale.
+type Decomposition = (String, Range<usize>, Factorisation, usize, u64);
 
 /// A `[r, n]` and B `[m, r]`.
 type Factors = (Vec<f64>, Vec<f64>);
@@ -112,7 +115,7 @@ impl<'a> Starts<'a> {
         rank: usize,
         scale: f64,
     ) -> Result<&Factors, PeftError> {
-        let key = (parameter.to_owned(), rows.clone(), rank);
+        let key = (parameter.to_owned(), rows.clone(), by, rank, scale.to_bits());
         if !self.factors.contains_key(&key) {
             let (values, n) = self.rows(parameter, rows)?;
             let found = match by {

@@ -21,6 +21,9 @@ use crate::{Method, PeftError};
 /// Methods, tensors by our names, and the sentences.
 pub(crate) type Imported = (Vec<Box<dyn Method>>, Vec<(String, Tensor)>, Vec<String>);
 
+/// Methods, and sentences about what in a foreign configuration has no effect, or another one.
+pub type Methods = (Vec<Box<dyn Method>>, Vec<String>);
+
 /// Configurations of methods, and sentences about what in the foreign configuration has no effect, or another one.
 pub type Configs = (Vec<Map<String, Value>>, Vec<String>);
 
@@ -45,7 +48,7 @@ pub(crate) fn import(
     };
     let tensors = tensors.into_iter().map(rename).collect::<Result<_, _>>()?;
     let (methods, tensors) = match is(sdt::INFO.tag) {
-        true => authors::import_sparse(methods, tensors, model)?,
+        true => authors::import_sparse((methods, tensors), model)?,
         false => (methods, tensors),
     };
     Ok((methods, tensors, notes))
@@ -58,14 +61,14 @@ pub(crate) fn import(
 /// that matches nothing.
 pub fn configs(path: &Path, config: &Map<String, Value>, model: &MambaConfig) -> Result<Configs, PeftError> {
     let path = if path.as_os_str().is_empty() { Path::new(ADAPTER_CONFIG) } else { path };
-    let plain = |kind: &str, (found, unused): (Vec<Box<dyn Method>>, Vec<String>)| {
-        let table = |method: &Box<dyn Method>| match methods::to_config(method.as_ref()) {
+    let plain = |kind: &str, (found, unused): Methods| {
+        let table = |method: Box<dyn Method>| match methods::to_config(method.as_ref()) {
             // What is absent is left out: TOML has no null.
             Value::Object(table) => table.into_iter().filter(|(_, value)| !value.is_null()).collect(),
             other => unreachable!("a table of options, not {other}"),
         };
         let note = |key: String| format!("{key} of {kind} is not known here and has no effect");
-        (found.iter().map(table).collect(), unused.into_iter().map(note).collect())
+        (found.into_iter().map(table).collect(), unused.into_iter().map(note).collect())
     };
     match config.get("peft_type").and_then(Value::as_str) {
         Some("LORA") => authors::lora_configs(path, config, model, |config| {
@@ -85,11 +88,7 @@ pub fn configs(path: &Path, config: &Map<String, Value>, model: &MambaConfig) ->
 ///
 /// # Errors
 /// Those of [`configs`]; what a method says to its options.
-pub fn methods(
-    path: &Path,
-    config: &Map<String, Value>,
-    model: &MambaConfig,
-) -> Result<(Vec<Box<dyn Method>>, Vec<String>), PeftError> {
+pub fn methods(path: &Path, config: &Map<String, Value>, model: &MambaConfig) -> Result<Methods, PeftError> {
     let (configs, notes) = configs(path, config, model)?;
     Ok((configs.into_iter().map(methods::parse).collect::<Result<_, _>>()?, notes))
 }

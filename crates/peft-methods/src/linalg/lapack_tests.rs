@@ -1,6 +1,7 @@
 //! Decompositions against what defines them: products, orthonormal sides, small cases known by hand.
 
 use statetune_ssm_kernels::random::normal;
+use statetune_ssm_kernels::runtime::openblas_on_one_thread;
 
 use super::*;
 
@@ -153,6 +154,7 @@ fn ranks_by_number_and_by_energy() {
 
 #[test]
 fn the_same_bits_on_every_thread() {
+    assert!(openblas_on_one_thread(), "OpenBLAS is linked, but its number of threads cannot be set");
     let w = random(130, 70);
     let first = (svd(130, 70, &w).unwrap(), qr(130, 70, &w).unwrap());
     std::thread::scope(|scope| {

@@ -1,11 +1,27 @@
 //! `statetune methods`
 
+use std::fs;
+
+use anyhow::Context;
 use serde_json::json;
 use statetune_peft_methods::METHODS;
 
-use super::Output;
+use super::{MethodsArguments, Output, methods_page};
 
-pub(super) fn run(output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &MethodsArguments, output: Output) -> anyhow::Result<()> {
+    for path in &arguments.fill {
+        let page = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let filled = methods_page::fill(&page).with_context(|| path.display().to_string())?;
+        if filled != page {
+            fs::write(path, filled).with_context(|| format!("cannot write {}", path.display()))?;
+            say!("{}: written", path.display());
+        } else {
+            say!("{}: up to date", path.display());
+        }
+    }
+    if !arguments.fill.is_empty() {
+        return Ok(());
+    }
     if output.json {
         let list: Vec<_> = METHODS
             .iter()

@@ -11,6 +11,7 @@ mod extract;
 mod generate;
 mod inspect;
 mod methods;
+pub mod methods_page;
 pub mod page;
 pub mod progress;
 pub mod setup;
@@ -59,7 +60,7 @@ enum Command {
     /// Write an experiment of the methods' authors (YAML and PEFT JSON) as a configuration, with what changes.
     Convert(ConvertArguments),
     /// List the fine-tuning methods and their options.
-    Methods,
+    Methods(MethodsArguments),
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +175,13 @@ struct ConvertArguments {
     out: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct MethodsArguments {
+    /// Writes what the list says into a page of the book, between its markers. May be repeated.
+    #[arg(long, hide = true, value_name = "PAGE")]
+    fill: Vec<PathBuf>,
+}
+
 /// Writes a line of a result to standard output.
 fn line(text: std::fmt::Arguments<'_>) {
     use std::io::{ErrorKind, Write};
@@ -200,6 +208,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Inspect(arguments) => inspect::run(arguments, output),
         Command::Extract(arguments) => extract::run(arguments, output),
         Command::Convert(arguments) => convert::run(arguments, output),
-        Command::Methods => methods::run(output),
+        Command::Methods(arguments) => methods::run(arguments, output),
     }
 }

@@ -10,13 +10,12 @@ use crate::{Method, PeftError};
 /// What the authors' update of `A_log` is called once renamed.
 const WARMUP: &str = ".A_log.warmup";
 
+/// Methods and tensors by our names.
+type Renamed = (Vec<Box<dyn Method>>, Vec<(String, Tensor)>);
+
 /// Methods and tensors, with the selection of `sdt` in its configuration. The authors see `A_log` as `[N, D]`, and the
 /// trained values of every tensor as one flat vector.
-pub(in crate::foreign) fn import(
-    methods: Vec<Box<dyn Method>>,
-    tensors: Vec<(String, Tensor)>,
-    model: &MambaConfig,
-) -> Result<(Vec<Box<dyn Method>>, Vec<(String, Tensor)>), PeftError> {
+pub(in crate::foreign) fn import((methods, tensors): Renamed, model: &MambaConfig) -> Result<Renamed, PeftError> {
     let tensors: Vec<_> = tensors.into_iter().filter(|(name, _)| !name.ends_with(".it_counter")).collect();
     let (updates, tensors): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|(name, _)| name.ends_with(WARMUP));
     let update = |name: &str| {

@@ -13,7 +13,7 @@ use statetune_mamba_model::config::MambaConfig;
 
 use self::modules::Modules;
 use super::authors;
-use crate::{Method, PeftError, methods};
+use crate::{PeftError, methods};
 
 /// Keys that say nothing about what is computed.
 const HARMLESS: [&str; 20] = [
@@ -125,7 +125,7 @@ pub(super) fn lora(
     path: &Path,
     config: &Map<String, Value>,
     model: &MambaConfig,
-) -> Result<(Vec<Box<dyn Method>>, Vec<String>), PeftError> {
+) -> Result<super::Methods, PeftError> {
     let keys = Keys { path, config };
     keys.refuse_unsupported()?;
     let number = |key: &str, default: Option<f64>| {
@@ -162,7 +162,7 @@ pub(super) fn lora(
 pub(super) fn prompt_tuning(
     path: &Path,
     config: &Map<String, Value>,
-) -> Result<(Vec<Box<dyn Method>>, Vec<String>), PeftError> {
+) -> Result<super::Methods, PeftError> {
     let keys = Keys { path, config };
     keys.refuse_unsupported()?;
     let tokens = keys.get("num_virtual_tokens").and_then(Value::as_u64);

@@ -1,0 +1,58 @@
+//! What the pages say of the methods is what METHODS says.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use statetune::cli::methods_page::fill;
+use statetune::peft_methods::METHODS;
+
+fn page(name: &str) -> (PathBuf, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    (path, text)
+}
+
+#[test]
+fn pages_that_are_made_from_the_list_of_methods_are_up_to_date() {
+    for name in ["docs/src/methods.md", "README.md"] {
+        let (_, text) = page(name);
+        let filled = fill(&text).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        assert!(text.contains("<!-- METHODS: "), "{name} has no part made from METHODS");
+        let differs = text.lines().zip(filled.lines()).find(|(is, should)| is != should);
+        assert!(
+            filled == text,
+            "{name} is stale: write it anew by `cargo xtask docs --write`\n{}",
+            differs.map_or_else(String::new, |(is, should)| format!("it has {is}\ninstead of {should}"))
+        );
+    }
+}
+
+#[test]
+fn every_method_has_its_section() {
+    let (path, text) = page("docs/src/methods.md");
+    for info in METHODS {
+        let heading = |line: &str| line.starts_with('#') && line.contains(&format!("`{}`", info.tag));
+        assert!(text.lines().any(heading), "{}: no section on `{}`", path.display(), info.tag);
+        let marker = format!("<!-- METHODS: options of {} -->", info.tag);
+        assert!(text.contains(&marker), "{}: no `{marker}`", path.display());
+    }
+}
+
+#[test]
+fn the_table_counts_what_is_trained() {
+    let (_, text) = page("docs/src/methods.md");
+    // mamba-130m: 24 layers, D 1536, N 16, d_model 768, dt_rank 48; mamba-1.4b: 48, 4096, 16, 2048, 128.
+    for (tag, small, large) in [
+        ("state-offset-h", "589,824", "3,145,728"),   // L D N
+        ("state-offset-y", "36,864", "196,608"),      // L D
+        ("conv-initial-state", "110,592", "589,824"), // L D 3
+        ("additional-scan", "884,736", "4,718,592"),  // L 3 k D, k = 8
+        ("lora", "752,640", "3,993,600"),             // L 8 (D + R + 2 N + D + d_model)
+        ("sdt", "12,240", "66,912"),                  // L c (2 + 2 N): 15 and 41 channels, 2 states each
+        ("prompt-tuning", "12,288", "32,768"),        // 16 d_model
+        ("full", "129,135,360", "1,372,178,432"),
+    ] {
+        let row = text.lines().find(|line| line.starts_with(&format!("| `{tag}` |"))).expect("a row");
+        assert!(row.contains(&format!("| {small} | {large} |")), "{row}");
+    }
+}

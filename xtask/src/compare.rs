@@ -200,7 +200,7 @@ fn configuration(options: &Options, tag: &str) -> String {
 
 fn table(options: &Options, rows: &[Row], left_out: &[&str]) -> String {
     let mut text = format!(
-        "{} rows of SST-2, {} passes, batch 32, one seed, products in {}; accuracy on the 872 rows of dev, over all vocabulary \
+        "{} rows of SST-2, passes: {}, batch 32, one seed, products in {}; accuracy on the 872 rows of dev, over all vocabulary \
          and over the two labels.\n\n| method | learning rate | trained | accuracy % | of the labels % | seconds | peak MiB |\n\
          |---|---|---|---|---|---|---|\n",
         options.rows, options.epochs, options.products

@@ -23,7 +23,9 @@ fn build(arguments: &[String]) -> anyhow::Result<()> {
         [] => {}
         [write] if write == "--write" => {
             let mut fill = cargo(&["run", "--quiet", "--release", "--package", "statetune", "--", "methods"]);
-            FILLED.iter().for_each(|page| drop(fill.arg("--fill").arg(root().join(page))));
+            for page in FILLED {
+                fill.arg("--fill").arg(root().join(page));
+            }
             run(fill)?;
         }
         _ => return Err(UserError(format!("`docs` takes `--write` only, found `{}`", arguments.join(" "))).into()),

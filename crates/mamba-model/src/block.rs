@@ -130,7 +130,10 @@ impl Context<'_> {
         let (config, ids) = (self.model.config(), &self.model.ids().layers[layer]);
         let (tape, offsets) = (self.tape, self.batch.offsets());
         let (d_inner, d_state) = (config.d_inner, config.d_state);
-        let (conv_weight, conv_bias) = (self.value(ids.conv_weight), ids.conv_bias.map(|id| self.value(id)));
+        let (conv_weight, mut conv_bias) = (self.value(ids.conv_weight), ids.conv_bias.map(|id| self.value(id)));
+        for (_, bias) in self.bound.biases(ids.conv_weight) {
+            conv_bias = Some(conv_bias.map_or_else(|| Ok(bias.clone()), |stored| ops::add(tape, &stored, bias))?);
+        }
         let initial_row = start.conv.as_ref().map_or(self.batch.shared_row(), |table| &table.row_of).clone();
         let conv = Conv1d { offsets: offsets.clone(), initial_row, final_state: final_states };
         let conv_initial = start.conv.as_ref().map(|table| &table.values);
@@ -149,8 +152,11 @@ impl Context<'_> {
             b = ops::join_columns(tape, &[&b, &product(tape, &u, &added.b)?])?;
             c = ops::join_columns(tape, &[&c, &product(tape, &u, &added.c)?])?;
         }
-        let map = self.bound.operand(layer, Operand::PreviousMap);
-        let c_previous = map.map(|map| product(tape, &u, map)).transpose()?;
+        let c_previous = match self.bound.operand(layer, Operand::PreviousMap) {
+            // Of further state dimensions it reads nothing.
+            Some(map) => Some(ops::place_columns(tape, &product(tape, &u, map)?, 0, a.shape()[1])?),
+            None => None,
+        };
         let (delta_bias, d_skip) = (self.value(ids.dt_bias), self.value(ids.d));
         let operands = ScanOperands {
             u: &u,

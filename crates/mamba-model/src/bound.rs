@@ -11,6 +11,7 @@ use statetune_tensor::{Gradients, Tape, Tensor, Var};
 
 use crate::parameters::Id;
 use crate::patch::{Change, Ends, Patches, Value};
+use crate::patched_linear::product;
 use crate::site::{Operand, Site, VirtualPlace};
 use crate::{Mamba, ModelError};
 
@@ -34,6 +35,8 @@ pub struct Held {
 pub(crate) struct BoundLowRank {
     pub rows: Range<usize>,
     pub a: Var,
+    /// Multiplies what A makes: the gradient of a diagonal on a frozen A is not that of an A.
+    pub diagonal: Option<Var>,
     pub b: Var,
     pub scale: f64,
     pub ends: Ends,
@@ -51,6 +54,16 @@ impl BoundLowRank {
     /// The same at the language-model head.
     pub fn dropped_at_head(&self, tape: &Tape, x: &Var, rows: &DropoutRows) -> Result<Option<Var>, ModelError> {
         self.dropout.map(|(probability, _, key)| drop_inputs(tape, x, probability, key, rows)).transpose()
+    }
+
+    /// x Aᵀ, with the diagonal where there is one.
+    pub fn projected(&self, tape: &Tape, x: &Var) -> Result<Var, ModelError> {
+        self.with_diagonal(tape, product(tape, x, &self.a)?)
+    }
+
+    /// What stands between A and B `[T, r]`, times the diagonal where there is one.
+    pub fn with_diagonal(&self, tape: &Tape, x: Var) -> Result<Var, ModelError> {
+        self.diagonal.as_ref().map_or(Ok(x.clone()), |diagonal| Ok(ops::scale_columns(tape, &x, diagonal)?))
     }
 
     /// Whether it changes the use of a tied matrix at this end.
@@ -303,9 +316,16 @@ impl<'a> Binder<'a> {
                     site: stream_of(name),
                 };
                 let dropout = self.dropout.filter(|_| *p > 0.0);
+                let (a, diagonal) = match (a, magnitude) {
+                    (Value::ScaledRows { scale, of }, None) => {
+                        (self.leaf(of)?.clone(), Some(self.leaf(scale)?.clone()))
+                    }
+                    (a, _) => (self.value(a)?, None),
+                };
                 let part = BoundLowRank {
                     rows: rows.clone(),
-                    a: self.value(a)?,
+                    a,
+                    diagonal,
                     b: self.value(b)?,
                     scale: *scale,
                     ends: *ends,
@@ -416,24 +436,15 @@ impl<'a> Binder<'a> {
     fn widen_operands(&mut self) -> Result<(), ModelError> {
         let compute = self.model.compute();
         for (&layer, state) in &self.bound.states {
-            let [d, k] = [state.a.shape()[0], state.a.shape()[1]];
-            let filled = |x: f64, shape: &[usize; 2]| -> Result<Var, ModelError> {
-                Ok(Tensor::from_vec(vec![x; shape[0] * shape[1]], shape)?.cast(compute).into())
+            let shape = [state.a.shape()[0], state.a.shape()[1]];
+            let filled = |x: f64| -> Result<Var, ModelError> {
+                Ok(Tensor::from_vec(vec![x; shape[0] * shape[1]], &shape)?.cast(compute).into())
             };
-            let (one, zero, zero_rows) = (filled(1.0, &[d, k])?, filled(0.0, &[d, k])?, filled(0.0, &[k, d])?);
-            for operand in [
-                Operand::StateScale,
-                Operand::StateExtra,
-                Operand::StateOffset,
-                Operand::ScanInitial,
-                Operand::PreviousMap,
-            ] {
+            let (one, zero) = (filled(1.0)?, filled(0.0)?);
+            for operand in [Operand::StateScale, Operand::StateExtra, Operand::StateOffset, Operand::ScanInitial] {
                 let Some(value) = self.bound.operands.get(&(layer, operand)) else { continue };
-                let wide = match operand {
-                    Operand::StateScale => ops::join_columns(self.tape, &[value, &one])?,
-                    Operand::PreviousMap => self.join_rows(value, &zero_rows)?,
-                    _ => ops::join_columns(self.tape, &[value, &zero])?,
-                };
+                let rest = if operand == Operand::StateScale { &one } else { &zero };
+                let wide = ops::join_columns(self.tape, &[value, rest])?;
                 self.bound.operands.insert((layer, operand), wide);
             }
         }

@@ -6,7 +6,6 @@ use statetune_tensor::{Tape, Tensor, Var, Weight};
 
 use crate::bound::{Bound, BoundLowRank};
 use crate::patch::Ends;
-use crate::patched_linear::product;
 use crate::{Mamba, ModelError};
 
 /// The head for some hidden states.
@@ -106,6 +105,6 @@ fn addition<'a>(
     rows: Option<&DropoutRows>,
 ) -> Result<Addition<'a>, ModelError> {
     let dropped = rows.map(|rows| part.dropped_at_head(tape, x, rows)).transpose()?.flatten();
-    let projected = product(tape, dropped.as_ref().unwrap_or(x), &part.a)?;
+    let projected = part.projected(tape, dropped.as_ref().unwrap_or(x))?;
     Ok(Addition { projected, b: std::borrow::Cow::Borrowed(&part.b), scale: part.scale })
 }

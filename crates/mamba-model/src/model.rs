@@ -183,6 +183,20 @@ impl Mamba {
         Mamba::new(config, &self.device, self.compute, parameters)
     }
 
+    /// The same model stored in the type that it computes in: nothing that is written into it is rounded to a narrower one.
+    ///
+    /// # Errors
+    /// None for a valid model.
+    pub fn widened(&self) -> Result<Mamba, ModelError> {
+        let wide = |parameter: &Parameter| Parameter {
+            name: parameter.name.clone(),
+            value: parameter.value.cast(self.compute),
+            stored: self.compute,
+        };
+        let parameters = self.parameters.iter().map(wide).collect();
+        Mamba::new(self.config.clone(), &self.device, self.compute, parameters)
+    }
+
     /// Writes a Hugging Face folder in the storage types; `companions` (such as `tokenizer.json`) are copied beside.
     ///
     /// # Errors
@@ -284,6 +298,7 @@ impl Mamba {
             // Row `id` of B A: a lookup in B, then the small product.
             let rows = ops::embedding(tape, &weight, Some(&part.b), ids, self.compute)?;
             let rows = part.dropped(tape, &rows, context.batch.dropout_rows())?.unwrap_or(rows);
+            let rows = part.with_diagonal(tape, rows)?;
             let addition = ops::scale(tape, &ops::matmul(tape, &rows, &part.a)?, part.scale)?;
             x = ops::add(tape, &x, &addition)?;
             if let Some(gain) = &part.gain {

@@ -32,12 +32,13 @@ impl PatchedLinear<'_> {
                 None => placed,
             });
         }
-        let dropped = self.low_rank.iter().map(|part| part.dropped(tape, x, rows)).collect::<Result<Vec<_>, _>>()?;
+        let own_inputs = self.low_rank.iter().map(|part| OwnInput::of(tape, part, x, rows));
+        let own_inputs = own_inputs.collect::<Result<Vec<_>, _>>()?;
         let picked = self.columns.iter().map(|part| ops::gather_columns(tape, x, &part.columns));
         let picked = picked.collect::<Result<Vec<_>, _>>()?;
-        let low_rank = self.low_rank.iter().zip(&dropped);
-        let gained = low_rank.clone().filter(|(part, _)| part.gain.is_some()).map(|(part, x)| low_rank_input(part, x));
-        let plain = low_rank.filter(|(part, _)| part.gain.is_none()).map(|(part, x)| low_rank_input(part, x));
+        let low_rank = self.low_rank.iter().zip(&own_inputs);
+        let gained = low_rank.clone().filter(|(part, _)| part.gain.is_some()).map(|(part, x)| x.to(part));
+        let plain = low_rank.filter(|(part, _)| part.gain.is_none()).map(|(part, x)| x.to(part));
         let columns = self.columns.iter().zip(&picked).map(|(part, x)| LowRankInput {
             rows: part.rows.clone(),
             scale: 1.0,
@@ -51,30 +52,37 @@ impl PatchedLinear<'_> {
         }
         // A gain is for the matrix and its own addition: all else comes after it.
         let mut ys = ops::linear(tape, x, &self.weight, self.trained, None, splits, &gained)?;
-        let mut start = 0;
-        for (y, &size) in ys.iter_mut().zip(splits) {
-            let split = start..start + size;
-            start += size;
-            let within = |rows: &Range<usize>| rows.start <= split.start && split.end <= rows.end;
-            for part in self.low_rank.iter().filter(|part| within(&part.rows)) {
-                if let Some(gain) = &part.gain {
-                    let gain = cut(tape, gain, split.start - part.rows.start..split.end - part.rows.start)?;
-                    *y = ops::scale_columns(tape, y, &gain)?;
-                }
+        let ranges: Vec<Range<usize>> = splits
+            .iter()
+            .scan(0, |start, &size| {
+                let range = *start..*start + size;
+                *start += size;
+                Some(range)
+            })
+            .collect();
+        let within = |split: &Range<usize>, rows: &Range<usize>| rows.start <= split.start && split.end <= rows.end;
+        for part in self.low_rank {
+            let Some(gain) = &part.gain else { continue };
+            for (y, split) in ys.iter_mut().zip(&ranges).filter(|(_, split)| within(split, &part.rows)) {
+                let gain = cut(tape, gain, split.start - part.rows.start..split.end - part.rows.start)?;
+                *y = ops::scale_columns(tape, y, &gain)?;
             }
-            for part in plain.iter().filter(|part| within(&part.rows)) {
-                let projected = match (part.x.unwrap_or(x), part.a) {
-                    (x, Some(a)) => product(tape, x, a)?,
-                    (x, None) => x.clone(),
-                };
-                let mut sizes = vec![split.start - part.rows.start, size, part.rows.end - split.end];
-                let at = usize::from(sizes[0] > 0);
-                sizes.retain(|&size| size > 0);
-                let weight = Weight::new(part.b.tensor().clone())?;
-                let all = ops::linear(tape, &projected, &weight, Some(part.b), None, &sizes, &[])?;
-                *y = ops::add(tape, y, &ops::scale(tape, &all[at], part.scale)?)?;
+        }
+        for part in &plain {
+            let projected = match (part.x.unwrap_or(x), part.a) {
+                (x, Some(a)) => product(tape, x, a)?,
+                (x, None) => x.clone(),
+            };
+            let covered: Vec<usize> = (0..ranges.len()).filter(|&i| within(&ranges[i], &part.rows)).collect();
+            let sizes: Vec<usize> = covered.iter().map(|&i| splits[i]).collect();
+            let weight = Weight::new(part.b.tensor().clone())?;
+            let additions = ops::linear(tape, &projected, &weight, Some(part.b), None, &sizes, &[])?;
+            for (i, addition) in covered.into_iter().zip(additions) {
+                ys[i] = ops::add(tape, &ys[i], &ops::scale(tape, &addition, part.scale)?)?;
             }
-            if let Some(bias) = &bias {
+        }
+        if let Some(bias) = &bias {
+            for (y, split) in ys.iter_mut().zip(ranges) {
                 *y = ops::add_row(tape, y, &cut(tape, bias, split)?)?;
             }
         }
@@ -82,8 +90,34 @@ impl PatchedLinear<'_> {
     }
 }
 
-fn low_rank_input<'a>(part: &'a BoundLowRank, x: &'a Option<Var>) -> LowRankInput<'a> {
-    LowRankInput { rows: part.rows.clone(), scale: part.scale, x: x.as_ref(), a: Some(&part.a), b: &part.b }
+/// What a low-rank addition multiplies that the layer does not.
+enum OwnInput {
+    /// Nothing: A multiplies the layer's input.
+    None,
+    /// A multiplies it after dropout.
+    Dropped(Var),
+    /// B multiplies what A and a diagonal have made.
+    Projected(Var),
+}
+
+impl OwnInput {
+    fn of(tape: &Tape, part: &BoundLowRank, x: &Var, rows: &DropoutRows) -> Result<OwnInput, ModelError> {
+        let dropped = part.dropped(tape, x, rows)?;
+        Ok(match (&part.diagonal, dropped) {
+            (Some(_), dropped) => OwnInput::Projected(part.projected(tape, dropped.as_ref().unwrap_or(x))?),
+            (None, Some(dropped)) => OwnInput::Dropped(dropped),
+            (None, None) => OwnInput::None,
+        })
+    }
+
+    fn to<'a>(&'a self, part: &'a BoundLowRank) -> LowRankInput<'a> {
+        let (x, a) = match self {
+            OwnInput::None => (None, Some(&part.a)),
+            OwnInput::Dropped(x) => (Some(x), Some(&part.a)),
+            OwnInput::Projected(x) => (Some(x), None),
+        };
+        LowRankInput { rows: part.rows.clone(), scale: part.scale, x, a, b: &part.b }
+    }
 }
 
 /// Some elements of a vector.

@@ -59,6 +59,40 @@ pub enum PeftError {
         /// The patched site.
         site: String,
     },
+    /// An adapter cannot be had under this name.
+    #[error("adapter `{name}`: {reason}")]
+    AdapterName {
+        /// The name.
+        name: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// There is no adapter of this name.
+    #[error("there is no adapter `{found}`{}; there are: {known}", did_you_mean(nearest))]
+    UnknownAdapter {
+        /// The name given.
+        found: String,
+        /// The known name it resembles.
+        nearest: Option<String>,
+        /// All names.
+        known: String,
+    },
+    /// Two adapters exclude each other.
+    #[error("the adapters `{first}` and `{second}` cannot be stacked: {reason}. Use one of them, or their average")]
+    CannotStack {
+        /// One adapter.
+        first: String,
+        /// The other.
+        second: String,
+        /// What both do.
+        reason: String,
+    },
+    /// Adapters cannot be averaged.
+    #[error("cannot average: {reason}")]
+    CannotAverage {
+        /// Which adapters, what was expected, what was found.
+        reason: String,
+    },
     /// This build cannot do what was asked for.
     #[error(
         "{what} needs the feature `{feature}`, which this build leaves out. It links the system's OpenBLAS (Debian: \

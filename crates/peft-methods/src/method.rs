@@ -265,7 +265,10 @@ impl OptionInfo {
 
 impl MethodInfo {
     /// Parses a configuration for this entry into `C`, naming unknown keys with the nearest known one.
-    pub(crate) fn read<C: serde::de::DeserializeOwned>(
+    ///
+    /// # Errors
+    /// An option is unknown, or its value cannot be.
+    pub fn read<C: serde::de::DeserializeOwned>(
         tag: &'static str,
         options: &[OptionInfo],
         value: Value,

@@ -26,6 +26,6 @@ mod testing;
 pub mod weight;
 
 pub use real::Real;
-pub use runtime::{Cpu, Level, Products, RuntimeError};
+pub use runtime::{Counts, Cpu, Level, Products, RuntimeError};
 pub use sequences::{Sequences, Table};
 pub use weight::WeightSlice;

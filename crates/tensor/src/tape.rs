@@ -264,7 +264,9 @@ impl Tape {
             }
             let inputs = (node.backward)(&self.device, outputs)?;
             assert_eq!(inputs.len(), node.inputs.len(), "{}: one gradient per input", node.name);
-            for (id, gradient) in node.inputs.iter().zip(inputs) {
+            for (i, (id, gradient)) in node.inputs.iter().zip(inputs).enumerate() {
+                // What nobody asked for must not be computed: it is the whole performance model of fine-tuning.
+                assert!(id.is_some() || gradient.is_none(), "{}: input {i} needs no gradient, but got one", node.name);
                 if let (Some(id), Some(gradient)) = (id, gradient) {
                     self.accumulate(&mut gradients, *id, gradient)?;
                 }

@@ -3,7 +3,7 @@
 //! - [`config`]: a run's TOML file; [`authors_experiment`]: one from an experiment of the methods' authors.
 //! - [`Run`]: the loop; [`step`]: gradients of a step; [`AdamW`], [`schedule`]: the update.
 //! - [`checkpoint`]: what resume needs; [`record`]: the log; [`report`]: a page of it.
-//! - [`evaluate()`]: loss and scores on a data set.
+//! - [`evaluate()`]: loss and scores on a data set; [`verify()`]: the promises, on a model and an adapter.
 //!
 //! Models, methods and data come from their own crates; the command line is in `statetune`.
 #![forbid(unsafe_code)]
@@ -22,9 +22,11 @@ pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod step;
+pub mod verify;
 
 pub use config::{RunConfig, TrainSettings};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
 pub use optimizer::{AdamW, AdamWSettings};
 pub use run::{Observer, Run, RunFolder, Silent, Summary};
+pub use verify::verify;

@@ -74,6 +74,10 @@ impl Patches {
         }
         let whole = *rows == (0..stored[0]);
         let linear = || linear_sites(config).iter().any(|s| s.parameter == parameter && s.rows == *rows);
+        let check_bias = |bias: &str| match named(bias)? {
+            found if found == [rows.len()] => Ok(()),
+            found => Err(format!("a bias of shape {found:?}, expected [{}]", rows.len())),
+        };
         match change {
             Change::Operand(_) | Change::AddedState { .. } => Err("a stored tensor takes no operand".into()),
             Change::Train { value, .. } => match named(value)? {
@@ -84,6 +88,8 @@ impl Patches {
                 found if whole && found.iter().product::<usize>() == stored.iter().product::<usize>() => Ok(()),
                 found => Err(format!("an addition of shape {found:?} to the stored tensor {stored:?}")),
             },
+            // The convolution has a bias per channel, as a linear layer has one per output.
+            Change::Bias(bias) if whole && parameter.ends_with("conv1d.weight") => check_bias(bias),
             _ if !linear() => Err("these rows are not a linear site".into()),
             Change::LowRank { a, b, magnitude, ends, .. } => {
                 let (a, b) = (shape(a)?, shape(b)?);
@@ -108,10 +114,7 @@ impl Patches {
                     false => Err(format!("{found:?} for {} of {} columns", columns.len(), stored[1])),
                 }
             }
-            Change::Bias(bias) => match named(bias)? {
-                found if found == [rows.len()] => Ok(()),
-                found => Err(format!("a bias of shape {found:?}, expected [{}]", rows.len())),
-            },
+            Change::Bias(bias) => check_bias(bias),
         }
     }
 }

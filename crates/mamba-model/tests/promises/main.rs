@@ -6,6 +6,7 @@
 mod generation;
 mod gradients;
 mod packed;
+mod prefixed;
 mod recurrent;
 mod saved;
 mod states;

@@ -186,15 +186,17 @@ impl Merge<'_> {
     /// Adds to a stored bias, or to one that the configuration can switch on.
     fn add_bias(&mut self, name: &str, rows: &Range<usize>, bias: &[f64]) -> Option<()> {
         let known = self.model.parameter(name).map(|parameter| parameter.value.to_f64_vec());
-        let can_have = ["in_proj.bias", "out_proj.bias"].iter().any(|end| name.ends_with(end));
-        if known.is_none() && !can_have {
-            return None;
-        }
-        let size = match name.ends_with("in_proj.bias") {
-            true => 2 * self.config.d_inner,
-            false => self.config.d_model,
+        let size = match name.rsplit('.').nth(1) {
+            Some("in_proj") => 2 * self.config.d_inner,
+            Some("out_proj") => self.config.d_model,
+            Some("conv1d") => self.config.d_inner,
+            _ if known.is_none() => return None,
+            _ => 0, // its size is that of the stored one
         };
-        self.config.use_bias |= known.is_none();
+        match name.ends_with("conv1d.bias") {
+            true => self.config.use_conv_bias |= known.is_none(),
+            false => self.config.use_bias |= known.is_none(),
+        }
         let values = self.values.entry(name.to_owned()).or_insert_with(|| known.unwrap_or_else(|| vec![0.0; size]));
         values[rows.clone()].iter_mut().zip(bias).for_each(|(w, x)| *w += x);
         Some(())
@@ -204,6 +206,12 @@ impl Merge<'_> {
         self.join_states()?;
         let expected = statetune_mamba_model::checkpoint::expected_tensors(&self.config);
         let shape = |name: &str| expected.iter().find(|(n, _)| n == name).map(|(_, shape)| shape.clone());
+        // A configuration with biases has them everywhere: zeros where no patch brought one.
+        for (name, shape) in expected.iter().filter(|(name, _)| name.ends_with(".bias")) {
+            if self.model.parameter(name).is_none() {
+                self.values.entry(name.clone()).or_insert_with(|| vec![0.0; shape.iter().product()]);
+            }
+        }
         let values = self.values.into_iter().map(|(name, values)| {
             let tensor = Tensor::from_vec(values, &shape(&name).expect("a tensor of the model"))?;
             Ok((name, tensor))

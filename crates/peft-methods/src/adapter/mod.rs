@@ -84,6 +84,12 @@ impl Adapter {
         Ok(Adapter { methods, specs: plan.tensors, patches, untied: !model.config().tie_word_embeddings })
     }
 
+    /// Patches alone, of whatever methods, to be merged.
+    pub(crate) fn of_patches(model: &Mamba, patches: Patches) -> Adapter {
+        let untied = !model.config().tie_word_embeddings;
+        Adapter { methods: Vec::new(), specs: Vec::new(), patches, untied }
+    }
+
     /// The adapter without what only training needs: reparametrisations give way to the values they compute.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! BitFit: biases are trained, all else is frozen (Ben Zaken et al. 2021, arXiv 2106.10199). A Mamba has few: those of the
-//! convolution and of Δ. With `add_missing`, named modules that have none get one that starts at zero.
+//! convolution and of Δ. With `add_missing`, named modules that have none get one that starts at zero: linear modules, and
+//! the convolution where a model has none there.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use statetune_mamba_model::checkpoint::expected_tensors;
 use statetune_mamba_model::config::MambaConfig;
 use statetune_mamba_model::patch::{Change, Patch};
-use statetune_mamba_model::site::{LinearSite, linear_sites, matches};
+use statetune_mamba_model::site::{LinearSite, Site, linear_sites, matches, mixer_path};
 
 use super::{lora, partial};
 use crate::method::{Init, Method, MethodInfo, OptionInfo, Plan, TensorSpec};
@@ -23,7 +24,7 @@ const OPTIONS: &[OptionInfo] = &[
     OptionInfo {
         name: "add_missing",
         default: "false",
-        meaning: "give linear modules among the targets that have no bias one that starts at zero",
+        meaning: "give modules among the targets that have no bias one that starts at zero",
     },
 ];
 
@@ -62,8 +63,8 @@ impl Default for BitFit {
 enum Named {
     /// A stored bias and its shape.
     Stored(String, Vec<usize>),
-    /// A linear site without a bias.
-    Missing(LinearSite),
+    /// A module without a bias: its name, where the bias goes, its size.
+    Missing(String, Site, usize),
 }
 
 impl BitFit {
@@ -80,12 +81,18 @@ impl BitFit {
             expected_tensors(model).into_iter().filter(|(name, _)| name.ends_with(".bias")).collect();
         let module = |name: &str| name.trim_end_matches(".bias").to_owned();
         let has_bias = |site: &LinearSite| stored.iter().any(|(name, _)| module(name) == site.name);
-        let missing: Vec<LinearSite> =
-            linear_sites(model).into_iter().filter(|site| !site.is_embedding() && !has_bias(site)).collect();
+        let linear = linear_sites(model).into_iter().filter(|site| !site.is_embedding() && !has_bias(site));
+        let linear = linear.map(|site| (site.name.clone(), lora::rows(&site), site.out_features()));
+        let convolutions = (0..model.num_hidden_layers).filter(|_| !model.use_conv_bias).map(|layer| {
+            let name = format!("{}.conv1d", mixer_path(layer));
+            let site = Site::Rows { parameter: format!("{name}.weight"), rows: 0..model.d_inner };
+            (name, site, model.d_inner)
+        });
+        let missing: Vec<(String, Site, usize)> = linear.chain(convolutions).collect();
         let targeted = |name: &str| self.targets.iter().any(|target| matches(name, target));
         for target in &self.targets {
             let is_stored = stored.iter().any(|(name, _)| matches(&module(name), target));
-            let is_missing = missing.iter().any(|site| matches(&site.name, target));
+            let is_missing = missing.iter().any(|(name, ..)| matches(name, target));
             if is_stored || (is_missing && self.add_missing) {
                 continue;
             }
@@ -94,7 +101,7 @@ impl BitFit {
                 return Err(PeftError::Option { method: TAG, reason });
             }
             let mut known: Vec<String> = stored.iter().map(|(name, _)| module(name)).collect();
-            known.extend(missing.iter().map(|site| site.name.clone()));
+            known.extend(missing.iter().map(|(name, ..)| name.clone()));
             let short = |name: &String| name.rsplit_once("mixer.").map_or(name.clone(), |(_, short)| short.to_owned());
             let mut known: Vec<String> = known.iter().map(short).collect();
             known.sort();
@@ -109,7 +116,8 @@ impl BitFit {
         let stored = stored.iter().filter(|(name, _)| targeted(&module(name)));
         let mut named: Vec<Named> = stored.map(|(name, shape)| Named::Stored(name.clone(), shape.clone())).collect();
         if self.add_missing {
-            named.extend(missing.into_iter().filter(|site| targeted(&site.name)).map(Named::Missing));
+            let missing = missing.into_iter().filter(|(name, ..)| targeted(name));
+            named.extend(missing.map(|(name, site, size)| Named::Missing(name, site, size)));
         }
         Ok(named)
     }
@@ -129,10 +137,10 @@ impl Method for BitFit {
         for named in self.named(model)? {
             match named {
                 Named::Stored(name, shape) => partial::train(&mut plan, name, shape),
-                Named::Missing(site) => {
-                    let name = format!("{}.bias_added", site.name);
-                    plan.patches.push(Patch { site: lora::rows(&site), change: Change::Bias(name.clone()) });
-                    plan.tensors.push(TensorSpec::new(name, [site.out_features()], Init::Zeros));
+                Named::Missing(module, site, size) => {
+                    let name = format!("{module}.bias_added");
+                    plan.patches.push(Patch { site, change: Change::Bias(name.clone()) });
+                    plan.tensors.push(TensorSpec::new(name, [size], Init::Zeros));
                 }
             }
         }
@@ -142,7 +150,7 @@ impl Method for BitFit {
     fn trainable(&self, model: &MambaConfig) -> Result<usize, PeftError> {
         let size = |named: &Named| match named {
             Named::Stored(_, shape) => shape.iter().product::<usize>(),
-            Named::Missing(site) => site.out_features(),
+            Named::Missing(_, _, size) => *size,
         };
         Ok(self.named(model)?.iter().map(size).sum())
     }

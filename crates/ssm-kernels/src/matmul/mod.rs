@@ -73,7 +73,8 @@ pub fn matmul_nn<T: Real>(
     reference::matmul_nn(cpu, y, x, w, alpha, n, k, accumulate);
 }
 
-/// y `[m, n]` (+)= alpha · a `[k, m]`ᵀ · b `[k, n]`: a linear layer's weight gradient, k being the tokens.
+/// y `[m, n]` (+)= alpha · a `[k, m]`ᵀ · b `[k, n]`: a linear layer's weight gradient, k being the tokens. The device counts
+/// it.
 ///
 /// # Panics
 /// When a slice does not have its shape.
@@ -92,6 +93,7 @@ pub fn matmul_tn<T: Real>(
     assert_eq!(y.len(), m * n, "y is not [m, n] = [{m}, {n}]");
     assert_eq!(a.len(), k * m, "a is not [k, m] = [{k}, {m}]");
     assert_eq!(b.len(), k * n, "b is not [k, n] = [{k}, {n}]");
+    cpu.count_weight_gradient(m * n * k);
     if cpu.level() != Level::Reference
         && let (Some(y), Some(a), Some(b), Some(alpha)) = (as_f32_mut(y), as_f32(a), as_f32(b), as_f32(&[alpha]))
     {

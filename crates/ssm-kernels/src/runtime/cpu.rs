@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::counts::{Counters, Counts};
 use super::{DisjointSlice, Level, Products, RuntimeError};
 
-/// A CPU device: which kernels run and on which threads. Cloning shares the pool.
+/// A CPU device: which kernels run and on which threads. Cloning shares the pool and the counters.
 #[derive(Clone)]
 pub struct Cpu {
     level: Level,
     products: Products,
     pool: Arc<rayon::ThreadPool>,
+    counters: Arc<Counters>,
 }
 
 impl Cpu {
@@ -29,7 +31,7 @@ impl Cpu {
             .thread_name(|i| format!("statetune-{i}"))
             .build()
             .map_err(|e| RuntimeError::ThreadPool { threads, reason: e.to_string() })?;
-        Ok(Cpu { level, products: Products::default(), pool: Arc::new(pool) })
+        Ok(Cpu { level, products: Products::default(), pool: Arc::new(pool), counters: Arc::default() })
     }
 
     /// The fastest level on all cores.
@@ -64,6 +66,16 @@ impl Cpu {
     /// The number of worker threads.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
+    }
+
+    /// What it has computed so far.
+    pub fn counts(&self) -> Counts {
+        self.counters.read()
+    }
+
+    /// Counts a weight-gradient product.
+    pub(crate) fn count_weight_gradient(&self, multiply_adds: usize) {
+        self.counters.add_weight_gradient(multiply_adds);
     }
 
     /// Calls `task(0..tasks)`, each once, in any order and on any worker. Tasks must write disjoint memory.

@@ -1,5 +1,7 @@
-//! What kernels run on: the SIMD level, the thread pool of a CPU device, disjoint writes, mapped files, freed memory.
+//! What kernels run on: the SIMD level, the thread pool of a CPU device and its counters, disjoint writes, mapped files,
+//! freed memory.
 
+pub mod counts;
 pub mod cpu;
 pub mod disjoint;
 pub mod level;
@@ -8,6 +10,7 @@ pub mod memory;
 pub mod openblas;
 pub mod products;
 
+pub use counts::Counts;
 pub use cpu::Cpu;
 pub use disjoint::DisjointSlice;
 pub use level::Level;

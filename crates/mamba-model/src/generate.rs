@@ -67,37 +67,7 @@ impl Mamba {
         prompts: &[S],
         chunk: usize,
     ) -> Result<(State, Tensor), ModelError> {
-        if chunk == 0 {
-            return Err(ModelError::Generation { reason: "a prefill chunk has at least one token".into() });
-        }
-        if let Some(empty) = prompts.iter().position(|prompt| prompt.as_ref().is_empty()) {
-            let reason = format!("prompt {empty} has no tokens; start it with a begin- or end-of-text token");
-            return Err(ModelError::Generation { reason });
-        }
-        let vocab_size = self.config().vocab_size;
-        let mut logits = vec![0f64; prompts.len() * vocab_size];
-        let mut states: Vec<Option<State>> = vec![None; prompts.len()];
-        let rounds = prompts.iter().map(|p| p.as_ref().len().div_ceil(chunk)).max().unwrap_or(0);
-        for round in 0..rounds {
-            let start = round * chunk;
-            let active: Vec<usize> = (0..prompts.len()).filter(|&s| prompts[s].as_ref().len() > start).collect();
-            let part = |s: usize| {
-                let prompt = prompts[s].as_ref();
-                &prompt[start..prompt.len().min(start + chunk)]
-            };
-            let batch = Batch::new(&active.iter().map(|&s| part(s)).collect::<Vec<_>>())?;
-            let before: Option<Vec<&State>> = active.iter().map(|&s| states[s].as_ref()).collect();
-            let before = before.map(|states| State::concat(&states)).transpose()?;
-            let (after, last) = self.advance(patches, &batch, before.as_ref())?;
-            let last = last.to_f64_vec();
-            for (i, &s) in active.iter().enumerate() {
-                states[s] = Some(after.gather(&[i])?);
-                logits[s * vocab_size..][..vocab_size].copy_from_slice(&last[i * vocab_size..][..vocab_size]);
-            }
-        }
-        let states: Vec<&State> = states.iter().flatten().collect();
-        let state = State::concat(&states)?;
-        Ok((state, Tensor::from_vec(logits, &[prompts.len(), vocab_size])?.cast(self.compute())))
+        Decoder::new(self, patches)?.prefill(prompts, chunk)
     }
 
     /// One token for every sequence: the state after it and the logits `[S, vocab_size]` of the next.
@@ -105,19 +75,7 @@ impl Mamba {
     /// # Errors
     /// There are not as many tokens as sequences, or one is unknown.
     pub fn step(&self, patches: &Patches, state: &State, tokens: &[u32]) -> Result<(State, Tensor), ModelError> {
-        let batch = Batch::new(&tokens.chunks(1).collect::<Vec<_>>())?;
-        self.advance(patches, &batch, Some(state))
-    }
-
-    /// Runs a batch without recording; returns the final states and the logits after each sequence's last token.
-    fn advance(&self, patches: &Patches, batch: &Batch, state: Option<&State>) -> Result<(State, Tensor), ModelError> {
-        let tape = Tape::inference(self.device());
-        let bound = Bound::new(&tape, self, patches, None)?;
-        let states = state.map(State::vars);
-        let output = self.forward(&tape, &bound, batch, states.as_ref(), true)?;
-        let logits = self.logits(&tape, &bound, &output.hidden, &batch.last_rows())?;
-        let states = output.states.expect("asked for");
-        Ok((states.detach(), logits.tensor().clone()))
+        Decoder::new(self, patches)?.step(state, tokens)
     }
 
     /// Continues prompts. `on_token(sequence, token)` is called for each token as it is chosen.
@@ -136,7 +94,8 @@ impl Mamba {
         if prompts.is_empty() || options.max_new_tokens == 0 {
             return Ok(results);
         }
-        let (mut state, mut logits) = self.prefill(patches, prompts, options.prefill_chunk)?;
+        let decoder = Decoder::new(self, patches)?;
+        let (mut state, mut logits) = decoder.prefill(prompts, options.prefill_chunk)?;
         let mut active: Vec<usize> = (0..prompts.len()).collect();
         for step in 0..options.max_new_tokens {
             let rows = logits.to_f64_vec();
@@ -159,9 +118,72 @@ impl Mamba {
                 active = going.iter().map(|&i| active[i]).collect();
             }
             let tokens: Vec<u32> = active.iter().map(|&s| *results[s].tokens.last().expect("just chosen")).collect();
-            (state, logits) = self.step(patches, &state, &tokens)?;
+            (state, logits) = decoder.step(&state, &tokens)?;
         }
         Ok(results)
+    }
+}
+
+/// A model with its patches, bound once for many steps: what they are made of is not computed anew for every token.
+struct Decoder<'a> {
+    model: &'a Mamba,
+    tape: Tape,
+    bound: Bound,
+}
+
+impl Decoder<'_> {
+    fn new<'a>(model: &'a Mamba, patches: &Patches) -> Result<Decoder<'a>, ModelError> {
+        let tape = Tape::inference(model.device());
+        let bound = Bound::new(&tape, model, patches, None)?;
+        Ok(Decoder { model, tape, bound })
+    }
+
+    fn prefill<S: AsRef<[u32]>>(&self, prompts: &[S], chunk: usize) -> Result<(State, Tensor), ModelError> {
+        if chunk == 0 {
+            return Err(ModelError::Generation { reason: "a prefill chunk has at least one token".into() });
+        }
+        if let Some(empty) = prompts.iter().position(|prompt| prompt.as_ref().is_empty()) {
+            let reason = format!("prompt {empty} has no tokens; start it with a begin- or end-of-text token");
+            return Err(ModelError::Generation { reason });
+        }
+        let vocab_size = self.model.config().vocab_size;
+        let mut logits = vec![0f64; prompts.len() * vocab_size];
+        let mut states: Vec<Option<State>> = vec![None; prompts.len()];
+        let rounds = prompts.iter().map(|p| p.as_ref().len().div_ceil(chunk)).max().unwrap_or(0);
+        for round in 0..rounds {
+            let start = round * chunk;
+            let active: Vec<usize> = (0..prompts.len()).filter(|&s| prompts[s].as_ref().len() > start).collect();
+            let part = |s: usize| {
+                let prompt = prompts[s].as_ref();
+                &prompt[start..prompt.len().min(start + chunk)]
+            };
+            let batch = Batch::new(&active.iter().map(|&s| part(s)).collect::<Vec<_>>())?;
+            let before: Option<Vec<&State>> = active.iter().map(|&s| states[s].as_ref()).collect();
+            let before = before.map(|states| State::concat(&states)).transpose()?;
+            let (after, last) = self.advance(&batch, before.as_ref())?;
+            let last = last.to_f64_vec();
+            for (i, &s) in active.iter().enumerate() {
+                states[s] = Some(after.gather(&[i])?);
+                logits[s * vocab_size..][..vocab_size].copy_from_slice(&last[i * vocab_size..][..vocab_size]);
+            }
+        }
+        let states: Vec<&State> = states.iter().flatten().collect();
+        let state = State::concat(&states)?;
+        Ok((state, Tensor::from_vec(logits, &[prompts.len(), vocab_size])?.cast(self.model.compute())))
+    }
+
+    fn step(&self, state: &State, tokens: &[u32]) -> Result<(State, Tensor), ModelError> {
+        let batch = Batch::new(&tokens.chunks(1).collect::<Vec<_>>())?;
+        self.advance(&batch, Some(state))
+    }
+
+    /// Runs a batch without recording; returns the final states and the logits after each sequence's last token.
+    fn advance(&self, batch: &Batch, state: Option<&State>) -> Result<(State, Tensor), ModelError> {
+        let states = state.map(State::vars);
+        let output = self.model.forward(&self.tape, &self.bound, batch, states.as_ref(), true)?;
+        let logits = self.model.logits(&self.tape, &self.bound, &output.hidden, &batch.last_rows())?;
+        let states = output.states.expect("asked for");
+        Ok((states.detach(), logits.tensor().clone()))
     }
 }
 

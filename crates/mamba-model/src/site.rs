@@ -185,8 +185,7 @@ pub fn linear_sites(config: &MambaConfig) -> Vec<LinearSite> {
         ends: Ends::Both,
     };
     let ends = if config.tie_word_embeddings { Ends::Both } else { Ends::Input };
-    let mut sites =
-        vec![LinearSite { ends, ..site("backbone.embeddings".into(), EMBEDDING, 0..vocab_size, d_model) }];
+    let mut sites = vec![LinearSite { ends, ..site("backbone.embeddings".into(), EMBEDDING, 0..vocab_size, d_model) }];
     for layer in 0..config.num_hidden_layers {
         let path = mixer_path(layer);
         let mut module = |module: &str, parts: &[(&str, usize)], in_features: usize| {

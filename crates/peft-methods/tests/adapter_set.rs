@@ -236,16 +236,16 @@ fn what_excludes_each_other_is_named() {
     assert!(error.contains("`other`") && error.contains("another model"), "{error}");
 }
 
-/// The stored tensors after merging, less the base's.
+/// The stored tensors after merging, less the base's, with heads of their own.
 fn deltas(base: &Mamba, adapter: &Adapter) -> Vec<(String, Vec<f64>)> {
-    let merged = adapter.merge(base).unwrap();
-    let delta = |parameter: &statetune_mamba_model::Parameter| {
-        // The head of an untied model was the embedding.
-        let old = base.parameter(&parameter.name).unwrap_or(&base.parameters()[0]).value.to_f64_vec();
-        let new = parameter.value.to_f64_vec();
-        (parameter.name.clone(), new.iter().zip(old).map(|(new, old)| new - old).collect())
-    };
-    merged.parameters().iter().map(delta).collect()
+    let (merged, base) = (adapter.merge(base).unwrap().untied().unwrap(), base.untied().unwrap());
+    let pairs = merged.parameters().iter().zip(base.parameters());
+    let delta = pairs.map(|(new, old)| {
+        assert_eq!(new.name, old.name);
+        let (new_values, old_values) = (new.value.to_f64_vec(), old.value.to_f64_vec());
+        (new.name.clone(), new_values.iter().zip(old_values).map(|(new, old)| new - old).collect())
+    });
+    delta.collect()
 }
 
 const WEIGHTS: [f64; 3] = [0.5, 0.7, -0.2];

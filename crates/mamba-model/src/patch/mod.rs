@@ -95,11 +95,9 @@ impl Change {
             Change::Train { value, ends } => Change::Train { value: name(value), ends: *ends },
             Change::Add { value, scale } => Change::Add { value: value.prefixed(prefix), scale: *scale },
             Change::Operand(value) => Change::Operand(value.prefixed(prefix)),
-            Change::AddedState { a_log, b, c } => Change::AddedState {
-                a_log: a_log.prefixed(prefix),
-                b: b.prefixed(prefix),
-                c: c.prefixed(prefix),
-            },
+            Change::AddedState { a_log, b, c } => {
+                Change::AddedState { a_log: a_log.prefixed(prefix), b: b.prefixed(prefix), c: c.prefixed(prefix) }
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ pub fn config(tied: bool, biases: bool) -> MambaConfig {
         d_state: 5,
         d_conv: 5,
         use_bias: biases,
+        use_conv_bias: biases || tied,
         tie_word_embeddings: tied,
         ..MambaConfig::new(VOCAB, 12, 2)
     }

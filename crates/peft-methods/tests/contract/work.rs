@@ -128,7 +128,8 @@ impl Formula<'_> {
             }
             // The head's bias is one more column.
             (Site::Rows { parameter, .. }, Change::Bias(_)) => {
-                usize::from(!parameter.ends_with("_proj.weight")) * VOCAB * R
+                let head = ["lm_head.weight", "embeddings.weight"].iter().any(|end| parameter.ends_with(end));
+                usize::from(head) * VOCAB * R
             }
             (Site::Rows { .. }, Change::Add { value, .. }) => self.value(value),
             (Site::Operand { layer, operand: Operand::PreviousMap }, Change::Operand(value)) => {

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, bail};
 use statetune_mamba_model::config::MambaConfig;
-use statetune_peft_methods::{METHODS, Method, MethodInfo, PeftError, methods};
+use statetune_peft_methods::{METHODS, MethodInfo, PeftError, methods};
 
 /// How a part of a page begins that is made here: this, what is to be there, and the end of the comment.
 const BEGIN: &str = "<!-- METHODS: ";
@@ -77,18 +77,16 @@ fn trained(info: &MethodInfo, model: &MambaConfig) -> Result<usize, PeftError> {
 fn options(info: &MethodInfo) -> String {
     let mut text = String::new();
     if info.options.is_empty() {
-        text += "No options.";
+        text += "No options. ";
     } else {
         text += "| option | default | meaning |\n|---|---|---|\n";
         for option in info.options {
             text += &format!("| `{}` | `{}` | {} |\n", option.name, option.default, option.meaning.replace('|', "\\|"));
         }
-        text += "\nOptions that are left out have these defaults.";
+        text.push('\n');
     }
     let start = if info.starts_unchanged { "unchanged" } else { "changed" };
-    let rate = info.learning_rate;
-    text += &format!(" Learning rate where none is given: {rate:e}. Before training the model is {start}.\n");
-    text
+    text + &format!("Learning rate where none is given: {:e}. The model starts {start}.\n", info.learning_rate)
 }
 
 /// The names, wrapped.
@@ -135,7 +133,7 @@ mod tests {
         let page = format!("before\n{BEGIN}names -->\nold\n{END}\nafter {BEGIN}options of full -->{END}.");
         let filled = fill(&page).unwrap();
         assert!(filled.starts_with("before\n") && filled.ends_with(&format!("{END}.")), "{filled}");
-        assert!(!filled.contains("old") && filled.contains("`full`.\n") && filled.contains("No options."), "{filled}");
+        assert!(!filled.contains("old") && filled.contains("`affix-tuning`.\n") && filled.contains("No options."), "{filled}");
         assert_eq!(fill(&filled).unwrap(), filled, "a second time nothing changes");
     }
 

@@ -255,6 +255,24 @@ fn only_what_is_tracked_gets_a_gradient() {
     }
 }
 
+/// Frozen: the weight and the bias of the convolution; A, the bias of Δ and D of the scan. The tape would not have a buffer
+/// for their gradients, and they have none.
+#[test]
+fn frozen_parameters_get_no_gradient_where_every_activation_has_one() {
+    let (conv, scan) = ([0, 3], [0, 1, 3, 4, 7, 8, 11, 12]);
+    for level in Level::available() {
+        let device = Device::cpu(level, 2).unwrap();
+        let check = |case: Case, outputs: usize, trained: &[usize]| {
+            let found = case.differentiate(&device, DType::F32, |i| trained.contains(&i));
+            for (i, gradient) in found[outputs..].iter().enumerate() {
+                assert_eq!(gradient.is_some(), trained.contains(&i), "{} at {level}: operand {i}", case.name);
+            }
+        };
+        check(Case::conv1d(&[1, 9, 4], 9, 4, 0b11, Used::Both), 2, &conv);
+        check(Case::scan(&[1, 35, 4], 9, 3, ALL, Used::Both), 2, &scan);
+    }
+}
+
 #[test]
 fn f32_at_every_level_matches_f64() {
     for (lengths, channels, width) in [(&[1usize, 40, 2][..], 19, 4), (&[3], 8, 1), (&[2, 70], 33, 2), (&[1, 1], 1, 5)]

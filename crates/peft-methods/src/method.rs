@@ -188,6 +188,8 @@ pub enum Init {
         /// Which rows.
         ids: Vec<u32>,
     },
+    /// Rows of the stored matrix, drawn at random.
+    RandomRows(String),
     /// A factor of a rank-r approximation of rows of the stored matrix.
     Factor {
         /// The stored matrix.

@@ -164,19 +164,19 @@ fn a_stack_is_both_in_one_adapter() {
 /// Merged in one go = stacked, in any order that the patches' own order does not depend on.
 #[test]
 fn a_merged_stack_is_the_stack() {
-    let dora = json!({"method": "dora", "targets": ["out_proj", "in_proj"], "rank": 2});
-    let partial = json!({"method": "partial", "parameters": ["A_log", "out_proj.weight"]});
-    let embedding = json!({"method": "lora", "targets": ["embeddings"], "rank": 2, "input_embedding_only": true});
     for tied in [true, false] {
+        let dora = json!({"method": "dora", "targets": ["out_proj", "in_proj"], "rank": 2});
+        let partial = json!({"method": "partial", "parameters": ["A_log", "out_proj.weight"]});
+        let embedding = json!({"method": "lora", "targets": ["embeddings"], "rank": 2, "input_embedding_only": true});
         let model = model(tied);
         let set = set(
             &model,
             [
                 ("lora", adapter(&model, &[lora(json!(["in_proj", "x_proj.b", "out_proj"]))], 1)),
                 ("again", adapter(&model, &[lora(json!(["in_proj"]))], 2)),
-                ("dora", adapter(&model, &[dora.clone()], 3)),
-                ("partial", adapter(&model, &[partial.clone()], 4)),
-                ("embedding", adapter(&model, &[embedding.clone()], 5)),
+                ("dora", adapter(&model, &[dora], 3)),
+                ("partial", adapter(&model, &[partial], 4)),
+                ("embedding", adapter(&model, &[embedding], 5)),
                 ("states", adapter(&model, &[json!({"method": "additional-scan", "states": 2})], 6)),
             ],
         );

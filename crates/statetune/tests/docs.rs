@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use statetune::cli::methods_page::fill;
+use statetune::mamba_model::config::MambaConfig;
 use statetune::peft_methods::METHODS;
+use statetune::trainer::RunConfig;
 
 fn page(name: &str) -> (PathBuf, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
@@ -54,5 +56,23 @@ fn the_table_counts_what_is_trained() {
     ] {
         let row = text.lines().find(|line| line.starts_with(&format!("| `{tag}` |"))).expect("a row");
         assert!(row.contains(&format!("| {small} | {large} |")), "{row}");
+    }
+}
+
+#[test]
+fn every_method_is_shown_as_it_is_typed() {
+    let (_, text) = page("docs/src/methods.md");
+    let model = MambaConfig::new(50_280, 768, 24);
+    let mut shown = Vec::new();
+    for block in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        let run = format!("[model]\npath = \"m\"\n[data]\nformat = \"text\"\n{block}");
+        let config = RunConfig::parse(&run, Path::new("methods.md"), &[]).unwrap_or_else(|e| panic!("{e}\n{block}"));
+        for method in config.methods().unwrap() {
+            assert!(method.trainable(&model).unwrap_or_else(|error| panic!("{error}\n{block}")) > 0, "{block}");
+            shown.push(method.tag());
+        }
+    }
+    for info in METHODS {
+        assert!(shown.contains(&info.tag), "no block of TOML shows `{}`", info.tag);
     }
 }

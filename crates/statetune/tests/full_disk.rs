@@ -52,6 +52,25 @@ fn a_configuration_that_cannot_be_written_leaves_no_run() {
     assert!(!fixture.path("out").exists());
 }
 
+/// A folder that a command makes is there whole or not at all.
+#[test]
+fn a_folder_that_cannot_be_written_is_not_begun() {
+    let fixture = Fixture::new();
+    let lora = "methods=[{ method = \"lora\", targets = [\"in_proj\"], rank = 8 }]";
+    fixture.run(&["train", "run.toml", "--quiet", "--set", lora]).well();
+    let before = fixture.tree("");
+    for arguments in [
+        &["merge", "out", "new/merged"][..],
+        &["export", "out", "new/exported"],
+        &["average", "new/average", "--adapter", "a=out", "--adapter", "b=out/adapter"],
+    ] {
+        limited(&fixture, 1, arguments).refused(&["cannot write", "new/", "File too large"]);
+        assert!(before == fixture.tree(""), "{arguments:?} left a file");
+        fixture.run(&[arguments, &["--quiet"]].concat()).well();
+        std::fs::remove_dir_all(fixture.path("new")).expect("what was written");
+    }
+}
+
 /// A disk of its own in memory, unmounted at the end.
 struct SmallDisk(PathBuf);
 

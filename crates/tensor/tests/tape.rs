@@ -295,3 +295,32 @@ fn a_trained_weight_is_saved_only_if_x_is_tracked() {
         assert_eq!(is_held_elsewhere(values), x_tracked);
     }
 }
+
+/// Returns a gradient for both inputs, asked for or not.
+struct Wasteful;
+
+impl Op for Wasteful {
+    type Saved = ();
+
+    fn name(&self) -> &'static str {
+        "wasteful"
+    }
+
+    fn forward(&self, _: &Device, inputs: &Inputs<'_>, _: &Need) -> Result<(Vec<Tensor>, ())> {
+        Ok((vec![inputs.required(0)?.clone()], ()))
+    }
+
+    fn backward(&self, _: &Device, (): (), gradients: Vec<Option<Tensor>>, _: &Need) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![gradients[0].clone(); 2])
+    }
+}
+
+/// Work for what is frozen is a fault of the operation, found by whatever runs it.
+#[test]
+#[should_panic(expected = "wasteful: input 1 needs no gradient, but got one")]
+fn a_gradient_that_nobody_asked_for_is_found() {
+    let tape = Tape::new(&device());
+    let x = tape.leaf(tensor(&[1.0]));
+    let y = tape.apply1(Wasteful, &[Some(&x), Some(&tensor(&[2.0]).into())]).unwrap();
+    let _ = tape.backward(&y);
+}

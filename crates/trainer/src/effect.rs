@@ -28,17 +28,17 @@ impl EffectCheck {
     /// Called with the gradients of the first step.
     ///
     /// # Errors
-    /// [`TrainError::NoEffect`] for a patch whose trained tensors all have a zero gradient, none of which may.
+    /// [`TrainError::NoEffect`] for a patch whose trained tensors all have a zero gradient. Those that may stay do not
+    /// count.
     pub fn first_gradients(&self, adapter: &Adapter, gradients: &[Option<Tensor>]) -> Result<(), TrainError> {
         for patch in adapter.patches().patches() {
             let names = patch.tensors();
             let own = adapter.specs().iter().zip(gradients).filter(|(spec, _)| names.contains(&spec.name.as_str()));
-            let trained: Vec<_> = own.filter(|(spec, _)| spec.trained).collect();
-            let moves = |(spec, gradient): &(&TensorSpec, &Option<Tensor>)| {
-                let zero = |g: &Tensor| g.to_f64_vec().iter().all(|&x| x == 0.0);
-                spec.may_stay.is_some() || gradient.as_ref().is_some_and(|g| !zero(g))
+            let must: Vec<_> = own.filter(|(spec, _)| spec.trained && spec.may_stay.is_none()).collect();
+            let moves = |(_, gradient): &(&TensorSpec, &Option<Tensor>)| {
+                gradient.as_ref().is_some_and(|gradient| gradient.to_f64_vec().iter().any(|&x| x != 0.0))
             };
-            if !trained.is_empty() && !trained.iter().any(moves) {
+            if !must.is_empty() && !must.iter().any(moves) {
                 let reason = "has a zero gradient at the first step".into();
                 return Err(TrainError::NoEffect { name: patch.site.to_string(), reason });
             }

@@ -114,6 +114,13 @@ impl Run<'_> {
         if self.train.examples.is_empty() {
             return fail("there is no training example".into());
         }
+        let (selecting, steps) = (selecting_steps(adapter), self.total_steps(&self.plan()?));
+        if selecting > steps {
+            return fail(format!(
+                "a method chooses what it trains in {selecting} steps (`warmup_steps`), but the run has {steps}: take fewer, \
+                 or a longer run"
+            ));
+        }
         let metric = &settings.metric;
         match self.validation {
             None if settings.early_stop > 0 || metric != "loss" => fail(
@@ -134,13 +141,8 @@ impl Run<'_> {
     pub fn train(&self, adapter: Adapter, resume: bool, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
         let settings = self.settings;
         self.check(&adapter)?;
-        let plan =
-            PackingPlan::new(self.train.lengths(), settings.batch_size, settings.micro_batch_tokens, settings.seed)?;
-        let per_epoch = plan.steps_per_epoch() as u64;
-        let total_steps = match settings.max_steps {
-            0 => settings.epochs * per_epoch,
-            max => max,
-        };
+        let plan = self.plan()?;
+        let (per_epoch, total_steps) = (plan.steps_per_epoch() as u64, self.total_steps(&plan));
         let selecting_steps = selecting_steps(&adapter);
         let schedule = Schedule {
             kind: settings.schedule,
@@ -214,6 +216,20 @@ impl Run<'_> {
             adapter: looped.adapter,
             stopped_early,
         })
+    }
+
+    fn plan(&self) -> Result<PackingPlan, TrainError> {
+        let settings = self.settings;
+        let (examples, tokens) = (settings.batch_size, settings.micro_batch_tokens);
+        Ok(PackingPlan::new(self.train.lengths(), examples, tokens, settings.seed)?)
+    }
+
+    /// Steps of the run proper.
+    fn total_steps(&self, plan: &PackingPlan) -> u64 {
+        match self.settings.max_steps {
+            0 => self.settings.epochs * plan.steps_per_epoch() as u64,
+            max => max,
+        }
     }
 
     /// An adapter's methods with tensors as before the first step.
@@ -305,6 +321,12 @@ impl Loop<'_> {
 
     /// Lets the methods choose, and starts anew with what they chose: tensors, optimiser, schedule and data.
     fn select(&mut self) -> Result<(), TrainError> {
+        if self.optimizer.updates() == 0 {
+            let reason = "no step of the warm-up had a finite gradient: there is nothing to choose by. Lower the learning \
+                          rate, or give a `selection`"
+                .into();
+            return Err(TrainError::NothingToDo { reason });
+        }
         let patches = self.adapter.patches();
         let tensor = |name: &str| Ok(patches.tensor(name)?.tensor().to_f64_vec());
         let mut methods = Vec::new();

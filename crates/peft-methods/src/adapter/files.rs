@@ -60,12 +60,14 @@ impl Adapter {
         write_folder(folder, &config, &tensors)
     }
 
-    /// Writes a folder that Hugging Face PEFT reads.
+    /// Writes a folder with which Hugging Face PEFT computes the same.
     ///
     /// # Errors
-    /// [`PeftError::NotExportable`] if PEFT has no form for the adapter; the system refuses, by file.
+    /// [`PeftError::NotExportable`] if PEFT has no form for the adapter, or computes otherwise with it; the system refuses,
+    /// by file.
     pub fn save_peft(&self, folder: &Path, base_model: &str) -> Result<(), PeftError> {
         let (config, tensors) = foreign::hugging_face::export(self, base_model)?;
+        foreign::hugging_face::computed_alike(self)?;
         fs::create_dir_all(folder).map_err(|source| io_error(folder, "create", source))?;
         write_folder(folder, &config, &tensors)
     }

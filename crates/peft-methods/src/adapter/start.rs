@@ -66,18 +66,14 @@ impl<'a> Starts<'a> {
                 let missing = entries.iter().map(|&entry| target - values[entry as usize]).collect::<Vec<f64>>();
                 Tensor::from_vec(missing, &spec.shape)?
             }
-            Init::Rows { parameter, ids } => {
-                let stored = self.stored(parameter)?;
-                let (rows, n) = (stored.shape()[0], stored.len() / stored.shape()[0].max(1));
-                if let Some(&id) = ids.iter().find(|&&id| id as usize >= rows) {
-                    let reason = format!("starts as row {id} of `{parameter}`, which has {rows}");
-                    return Err(ModelError::Patch { name: spec.name.clone(), reason }.into());
-                }
-                let values = stored.to_f64_vec();
-                let repeated = ids.iter().cycle().take(spec.shape[0]);
-                let picked = repeated.flat_map(|&id| values[id as usize * n..][..n].iter().copied());
-                Tensor::from_vec(picked.collect::<Vec<f64>>(), &spec.shape)?
+            Init::RandomRows(parameter) => {
+                let rows = self.stored(parameter)?.shape()[0];
+                let mut draws = vec![0f64; spec.shape[0]];
+                uniform(&mut draws, 0.0, rows as f64, self.seed, stream_of(&spec.name));
+                let ids: Vec<u32> = draws.into_iter().map(|draw| (draw as u32).min(rows as u32 - 1)).collect();
+                self.picked(spec, parameter, &ids)?
             }
+            Init::Rows { parameter, ids } => self.picked(spec, parameter, ids)?,
             Init::Factor { parameter, rows, by, scale, is_a } => {
                 let rank = if *is_a { spec.shape[0] } else { columns };
                 let (a, b) = self.factors(parameter, rows, *by, rank, *scale)?;
@@ -92,6 +88,20 @@ impl<'a> Starts<'a> {
         let mut values = vec![0f32; spec.shape.iter().product()];
         uniform(&mut values, -bound, bound, seed, stream_of(&spec.name));
         Ok(Tensor::from_vec(values, &spec.shape)?)
+    }
+
+    /// Rows of a stored matrix, one after the other and again from the first until the tensor is full.
+    fn picked(&self, spec: &TensorSpec, parameter: &str, ids: &[u32]) -> Result<Tensor, PeftError> {
+        let stored = self.stored(parameter)?;
+        let (rows, n) = (stored.shape()[0], stored.len() / stored.shape()[0].max(1));
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= rows) {
+            let reason = format!("starts as row {id} of `{parameter}`, which has {rows}");
+            return Err(ModelError::Patch { name: spec.name.clone(), reason }.into());
+        }
+        let values = stored.to_f64_vec();
+        let repeated = ids.iter().cycle().take(spec.shape[0]);
+        let picked = repeated.flat_map(|&id| values[id as usize * n..][..n].iter().copied());
+        Ok(Tensor::from_vec(picked.collect::<Vec<f64>>(), &spec.shape)?)
     }
 
     fn stored(&self, name: &str) -> Result<&'a Tensor, PeftError> {

@@ -26,7 +26,7 @@ pub static INFO: MethodInfo = MethodInfo {
     sites: "the convolution's weight",
     mergeable: true,
     starts_unchanged: true,
-    decoding: "one small product per layer",
+    decoding: "none: its product is made once per generation",
     learning_rate: 5e-3,
     parse: |value| Ok(Box::new(ConvLora::parse(value)?)),
     examples: || vec![json!({}), json!({"rank": 3, "alpha": 1.5, "rslora": true})],

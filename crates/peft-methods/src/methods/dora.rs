@@ -24,7 +24,7 @@ pub static INFO: MethodInfo = MethodInfo {
     sites: "linear sites",
     mergeable: true,
     starts_unchanged: true,
-    decoding: "two small products and the norms of the adapted weight per site",
+    decoding: "two small products and a scaling per site",
     learning_rate: 2e-3,
     parse: |value| Ok(Box::new(Dora::parse(value)?)),
     examples: || {

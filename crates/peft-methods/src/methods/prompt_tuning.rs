@@ -17,6 +17,12 @@ const TAG: &str = "prompt-tuning";
 
 const OPTIONS: &[OptionInfo] = &[
     OptionInfo { name: "tokens", default: "16", meaning: "k, the soft tokens" },
+    OptionInfo {
+        name: "init",
+        default: "\"vocabulary\"",
+        meaning: "how they start without a text: \"vocabulary\", as the embeddings of tokens drawn at random; \"normal\", as \
+                  normal numbers of deviation 1, as Hugging Face PEFT does",
+    },
     OptionInfo { name: "init_text", default: "none", meaning: "text whose tokens' embeddings they start as, repeated" },
     OptionInfo {
         name: "init_tokens",
@@ -43,9 +49,24 @@ pub static INFO: MethodInfo = MethodInfo {
     learning_rate: 1e-2,
     parse: |value| Ok(Box::new(PromptTuning::parse(value)?)),
     examples: || {
-        vec![json!({"tokens": 3}), json!({"tokens": 2, "mlp": 4}), json!({"tokens": 4, "init_tokens": [1, 2, 3]})]
+        vec![
+            json!({"tokens": 3}),
+            json!({"tokens": 2, "mlp": 4, "init": "normal"}),
+            json!({"tokens": 4, "init_tokens": [1, 2, 3]}),
+        ]
     },
 };
+
+/// How soft tokens start without a text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// As embeddings of random tokens (Lester et al. 2021, section 3.2).
+    #[default]
+    Vocabulary,
+    /// As normal numbers of deviation 1.
+    Normal,
+}
 
 /// The configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,7 +74,9 @@ pub static INFO: MethodInfo = MethodInfo {
 pub struct PromptTuning {
     /// k.
     pub tokens: usize,
-    /// Text whose embeddings the soft tokens start as; random numbers when absent.
+    /// How the soft tokens start without a text.
+    pub init: Start,
+    /// Text whose embeddings the soft tokens start as.
     pub init_text: Option<String>,
     /// Its token ids.
     pub init_tokens: Option<Vec<u32>>,
@@ -63,7 +86,7 @@ pub struct PromptTuning {
 
 impl Default for PromptTuning {
     fn default() -> PromptTuning {
-        PromptTuning { tokens: 16, init_text: None, init_tokens: None, mlp: None }
+        PromptTuning { tokens: 16, init: Start::Vocabulary, init_text: None, init_tokens: None, mlp: None }
     }
 }
 
@@ -97,8 +120,10 @@ impl Method for PromptTuning {
                 let reason = "`init_text` was not turned into tokens: give `init_tokens` where there is no tokenizer";
                 return Err(PeftError::Option { method: TAG, reason: reason.into() });
             }
-            // As Hugging Face PEFT starts an embedding.
-            (None, None) => Init::Normal { deviation: 1.0 },
+            (None, None) => match self.init {
+                Start::Vocabulary => Init::RandomRows(EMBEDDING.into()),
+                Start::Normal => Init::Normal { deviation: 1.0 },
+            },
         };
         let shape = [self.tokens, model.d_model];
         let value = reparametrised::matrix(&mut plan, "prompt_tokens".into(), shape, init, self.mlp);

@@ -153,7 +153,9 @@ fn saved_is_loaded_and_merging_is_refused() {
             let double = view.dtype() == safetensors::Dtype::F64;
             let values: Vec<f64> = match double {
                 true => view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-                false => view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+                false => {
+                    view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect()
+                }
             };
             (name, Tensor::from_vec(values, view.shape()).unwrap())
         });

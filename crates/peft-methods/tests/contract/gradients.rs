@@ -83,8 +83,9 @@ fn gradients_match_differences() {
                 }
                 loss(&Tape::inference(model.device()), Some(&held)).0.tensor().item().unwrap()
             };
-            let h = 1e-5;
-            let numeric = (at(h) - at(-h)) / (2.0 * h);
+            // Of fourth order: RMS norms of small embeddings are curved.
+            let h = 2e-5;
+            let numeric = (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h))) / (12.0 * h);
             let error = (analytic - numeric).abs() / numeric.abs().max(1.0);
             let name = format!("{} on {}", subject.name, ground.label);
             assert!(error < 1e-6, "{name}: gradient {analytic}, difference {numeric}");

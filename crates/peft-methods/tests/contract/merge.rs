@@ -2,6 +2,7 @@
 //! stored in bf16.
 
 use serde_json::json;
+use statetune_mamba_model::config::MambaConfig;
 use statetune_mamba_model::{Batch, Bound, Mamba, Patches};
 use statetune_peft_methods::adapter::MergeReport;
 use statetune_peft_methods::{Adapter, PeftError};
@@ -9,7 +10,7 @@ use statetune_ssm_kernels::{Cpu, Level};
 use statetune_tensor::{DType, Device, Tape, Tensor};
 
 use crate::support::{
-    Subject, VOCAB, close, config, entries, example_with, exact, for_every_method, logits, pairs, sequence,
+    Subject, VOCAB, close, config, entries, exact, example_with, for_every_method, logits, pairs, sequence,
 };
 
 fn batch() -> Batch {
@@ -81,7 +82,10 @@ fn tells_the_rounding(name: &str, base: &Mamba, merged: &Mamba, stored: &Mamba, 
         let (max, squares) = errors.iter().fold((0f64, 0.0), |(max, sum), e| (max.max(*e), sum + e * e));
         let rms = (squares / errors.len() as f64).sqrt();
         let same = |a: f64, b: f64| (a - b).abs() <= 1e-12 * (1.0 + b);
-        assert!(same(told.max_rounding, max) && same(told.rms_rounding, rms), "{name}: {told:?}, found {max:e} {rms:e}");
+        assert!(
+            same(told.max_rounding, max) && same(told.rms_rounding, rms),
+            "{name}: {told:?}, found {max:e} {rms:e}"
+        );
         // Half of the last of eight bits.
         let largest = exact.iter().fold(0f64, |m, x| m.max(x.abs()));
         assert!(max <= largest * 2f64.powi(-8), "{name}: `{}` was rounded by {max:e} of {largest}", parameter.name);
@@ -90,7 +94,8 @@ fn tells_the_rounding(name: &str, base: &Mamba, merged: &Mamba, stored: &Mamba, 
 
 fn value<'a>(model: &'a Mamba, name: &str) -> &'a Tensor {
     let embedding = "backbone.embeddings.weight";
-    let found = model.parameter(name).or_else(|| model.parameter(if name == "lm_head.weight" { embedding } else { name }));
+    let found =
+        model.parameter(name).or_else(|| model.parameter(if name == "lm_head.weight" { embedding } else { name }));
     &found.unwrap_or_else(|| panic!("no `{name}`")).value
 }
 
@@ -166,4 +171,29 @@ fn a_merged_model_is_a_base_model() {
     let (none, report) = Adapter::new(&merged, Vec::new(), 0).unwrap().merge_with_report(&merged).unwrap();
     assert!(report.tensors.is_empty());
     assert_eq!(logits(&none, &Patches::none(), &batch()), logits(&merged, &Patches::none(), &batch()));
+}
+
+/// A bias that a configuration can have is merged into one that has it: of a convolution, of both projections.
+#[test]
+fn a_new_bias_becomes_part_of_the_configuration() {
+    let device = Device::Cpu(Cpu::new(Level::Reference, 2).unwrap());
+    let without = MambaConfig { use_conv_bias: false, ..config(true, false) };
+    let model = Mamba::random(&without, &device, DType::F64, DType::F32, 1).unwrap();
+    for (targets, biases, conv_bias) in [
+        (json!(["conv1d"]), false, true),
+        (json!(["out_proj"]), true, false),
+        (json!(["conv1d", "in_proj"]), true, true),
+    ] {
+        let bitfit = Subject::new(vec![json!({"method": "bitfit", "targets": targets, "add_missing": true})]);
+        let fresh = bitfit.start(&model);
+        let base = logits(&model, &Patches::none(), &batch());
+        close("the start", &base, &logits(&model, fresh.patches(), &batch()), 1e-12);
+        assert_eq!(fresh.trainable(), fresh.methods()[0].trainable(model.config()).unwrap());
+        let adapter = bitfit.random(&model);
+        let merged = adapter.merge(&model).unwrap();
+        assert_eq!((merged.config().use_bias, merged.config().use_conv_bias), (biases, conv_bias), "{}", bitfit.name);
+        let unmerged = logits(&model, adapter.patches(), &batch());
+        assert!(base.iter().zip(&unmerged).any(|(a, b)| (a - b).abs() > 1e-4), "{}", bitfit.name);
+        close(&bitfit.name, &unmerged, &logits(&merged, &Patches::none(), &batch()), 1e-10);
+    }
 }

@@ -2,10 +2,12 @@
 
 use serde_json::json;
 use statetune_mamba_model::{Batch, Bound, Patches};
-use statetune_peft_methods::Adapter;
+use statetune_peft_methods::{Adapter, PeftError};
 use statetune_tensor::{DType, Tape};
 
-use crate::support::{Subject, all, bytes, close, entries, exact, example_with, for_every_method, logits, pairs, sequence};
+use crate::support::{
+    Subject, all, bytes, close, entries, exact, example_with, for_every_method, logits, pairs, sequence,
+};
 
 #[test]
 fn the_model_is_unchanged_at_the_start() {
@@ -109,5 +111,42 @@ fn two_magnitudes_of_the_same_rows_are_refused() {
         let bound = Bound::new(&Tape::inference(model.device()), &model, adapter.patches(), None);
         let error = bound.err().expect("refused").to_string();
         assert!(error.contains("two patches set the magnitude of the same rows"), "{}: {error}", subject.name);
+    }
+}
+
+/// A start from a decomposition needs the feature `lapack` and names it; with it s B0 A0 is a projection of W, and B and A
+/// begin there.
+#[test]
+fn a_start_from_a_decomposition_needs_lapack() {
+    let model = exact(true, false).model;
+    for tag in ["pissa", "olora"] {
+        let config = json!({"method": tag, "targets": ["x_proj", "in_proj.z"], "rank": 3, "alpha": 1.5});
+        let started = Adapter::new(&model, Subject::new(vec![config]).methods(), 3);
+        if !cfg!(feature = "lapack") {
+            let error = started.map(drop).unwrap_err();
+            assert!(matches!(error, PeftError::MissingFeature { feature: "lapack", .. }), "{tag}: {error}");
+            continue;
+        }
+        let adapter = started.unwrap();
+        let value = |name: &str| adapter.patches().tensor(name).unwrap().tensor();
+        for (site, first, columns) in [("x_proj", 0, 24), ("in_proj.z", 24, 12)] {
+            let path = format!("backbone.layers.1.mixer.{site}");
+            let [a, b] = ["lora_A", "lora_B"].map(|factor| {
+                let (trained, start) = (value(&format!("{path}.{factor}")), value(&format!("{path}.{factor}0")));
+                assert_eq!(trained.to_le_bytes(), start.to_le_bytes(), "{tag} {site}: {factor}");
+                start.to_f64_vec()
+            });
+            let module = path.trim_end_matches(".z");
+            let stored = model.parameter(&format!("{module}.weight")).unwrap().value.to_f64_vec();
+            let (mut inner, mut size) = (0.0, 0.0);
+            for (row, b) in b.chunks_exact(3).enumerate() {
+                for column in 0..columns {
+                    let start: f64 = (0..3).map(|r| 0.5 * b[r] * a[r * columns + column]).sum();
+                    let rest = stored[(first + row) * columns + column] - start;
+                    (inner, size) = (inner + start * rest, size + start * start);
+                }
+            }
+            assert!(size > 0.1 && inner.abs() < 1e-10 * size, "{tag} {site}: <start, rest> = {inner:e} of {size}");
+        }
     }
 }

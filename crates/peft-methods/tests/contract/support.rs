@@ -17,14 +17,7 @@ pub const LENGTHS: [usize; 4] = [1, 3, 17, 70];
 
 /// K = 5, so that d_conv - 2 = 3 is a length of its own; N is no multiple of a vector.
 pub fn config(tied: bool, biases: bool) -> MambaConfig {
-    MambaConfig {
-        d_state: 5,
-        d_conv: 5,
-        use_bias: biases,
-        use_conv_bias: biases || tied,
-        tie_word_embeddings: tied,
-        ..MambaConfig::new(VOCAB, 12, 2)
-    }
+    MambaConfig { d_state: 5, d_conv: 5, use_bias: biases, tie_word_embeddings: tied, ..MambaConfig::new(VOCAB, 12, 2) }
 }
 
 /// One method or several, as configurations.
@@ -64,14 +57,22 @@ impl Subject {
     }
 
     fn stand_in(&self, model: &Mamba) -> Adapter {
-        let plans = self.methods().into_iter().map(|method| method.plan(model.config()).unwrap());
-        let tensors = plans.flat_map(|plan| plan.tensors).filter(|spec| spec.saved).map(|spec| {
-            let mut values = vec![0f64; spec.shape.iter().product()];
-            // The start and its frozen copy are the same.
-            normal(&mut values, 0.0, 0.3, 3, stream_of(spec.name.trim_end_matches('0')));
-            (spec.name, Tensor::from_vec(values, &spec.shape).unwrap())
-        });
-        Adapter::with_tensors(model, self.methods(), tensors.collect()).unwrap()
+        let mut tensors = Vec::new();
+        for config in &self.configs {
+            let alone = Subject::new(vec![config.clone()]);
+            if let Ok(adapter) = Adapter::new(model, alone.methods(), 3) {
+                let saved = adapter.patches().tensors().iter().zip(adapter.specs()).filter(|(_, spec)| spec.saved);
+                tensors.extend(saved.map(|(tensor, _)| (tensor.name.clone(), tensor.buffer.tensor())));
+                continue;
+            }
+            for spec in alone.methods().remove(0).plan(model.config()).unwrap().tensors {
+                let mut values = vec![0f64; spec.shape.iter().product()];
+                // The start and its frozen copy are the same.
+                normal(&mut values, 0.0, 0.3, 3, stream_of(spec.name.trim_end_matches('0')));
+                tensors.push((spec.name, Tensor::from_vec(values, &spec.shape).unwrap()));
+            }
+        }
+        Adapter::with_tensors(model, self.methods(), tensors).unwrap()
     }
 
     /// With tensors of order 0.1 away from the start.
@@ -135,7 +136,10 @@ pub fn pairs() -> Vec<Subject> {
         vec![dora(json!(["in_proj.x"])), lora(json!(["in_proj"]))],
         vec![dora(json!(["in_proj"])), json!({"method": "bitfit", "targets": ["in_proj"], "add_missing": true})],
         vec![dora(json!(["x_proj"])), sdt()],
-        vec![json!({"method": "partial", "parameters": ["in_proj.weight", "out_proj.weight"]}), dora(json!(["in_proj"]))],
+        vec![
+            json!({"method": "partial", "parameters": ["in_proj.weight", "out_proj.weight"]}),
+            dora(json!(["in_proj"])),
+        ],
         vec![plain("full"), lora(json!(["in_proj", "embeddings", "lm_head"]))],
         vec![plain("conv-lora"), json!({"method": "partial", "parameters": ["conv1d.weight"]})],
         vec![plain("bitfit"), lora(json!(["dt_proj"]))],
@@ -147,7 +151,7 @@ pub fn pairs() -> Vec<Subject> {
         vec![vera(json!(["in_proj.x"])), vera(json!(["in_proj.z", "lm_head"])), plain("state-offset-y")],
         // Trained tensors beside operands.
         vec![plain("full"), plain("state-offset-h")],
-        vec![json!({"method": "partial", "parameters": ["A_log", "D", "norm"]}), plain("state-offset-h")],
+        vec![json!({"method": "partial", "parameters": ["A_log", "D", "norm.weight"]}), plain("state-offset-h")],
         // Both ends of the embeddings.
         vec![lora(json!(["embeddings"])), dora(json!(["lm_head"]))],
         vec![

@@ -8,7 +8,7 @@ fn cpu() -> Cpu {
 }
 
 fn numbers(len: usize, step: f64) -> Vec<f64> {
-    (0..len).map(|i| (i as f64 * step).sin()).collect()
+    (0..len).map(|i| (i as f64 * step).cos()).collect()
 }
 
 #[test]

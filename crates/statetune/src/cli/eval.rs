@@ -2,9 +2,9 @@
 
 use anyhow::Context;
 use serde_json::json;
-use statetune_peft_methods::Adapter;
 use statetune_trainer::evaluate;
 
+use super::adapters::{self, Named};
 use super::progress::Bar;
 use super::{EvalArguments, Output, setup};
 
@@ -13,33 +13,31 @@ pub(super) fn run(arguments: &EvalArguments, output: Output) -> anyhow::Result<(
     let device = setup::device(&config.device)?;
     let model = setup::model(&config.model.path, &device)?;
     let tokenizer = setup::tokenizer(&config.model.tokenizer_path(), &model)?;
-    let path = match (&arguments.adapter, arguments.base) {
-        (Some(path), _) => Some(path.clone()),
-        (None, true) => None,
-        (None, false) => Some(setup::best_adapter(&folder).with_context(|| {
+    let all = match (&arguments.adapters[..], arguments.base) {
+        ([], true) => Vec::new(),
+        ([], false) => vec![Named::folder(&setup::best_adapter(&folder).with_context(|| {
             format!("{} has no adapter yet: train first, name one by --adapter, or use --base", folder.display())
-        })?),
+        })?)],
+        (given, _) => Named::parse_all(given)?,
     };
-    let adapter = match &path {
-        Some(path) => setup::adapter(path, &model, output)?,
-        None => Adapter::new(&model, Vec::new(), 0)?,
-    };
+    let set = adapters::load(&all, &model, output)?;
+    let chosen = adapters::chosen(all, &set, &arguments.names)?;
+    let patches = set.patches(&adapters::names(&chosen))?;
     let data = statetune_datasets_eval::DataConfig { train: None, ..config.data.clone() };
     let validation = setup::data(&data, &tokenizer, &device, None, output.quiet)?.1;
     let validation = validation.context("`data.validation` is missing: name the file to evaluate on")?;
     let mut bar = Bar::new("evaluating", output.quiet);
     let settings = &config.train;
-    let evaluation = evaluate(
-        &model,
-        adapter.patches(),
-        &validation,
-        settings.micro_batch_tokens,
-        settings.share_prefix,
-        |done, of| bar.at(done as u64, of as u64, String::new),
-    )?;
+    let evaluation =
+        evaluate(&model, &patches, &validation, settings.micro_batch_tokens, settings.share_prefix, |done, of| {
+            bar.at(done as u64, of as u64, String::new)
+        })?;
     if output.json {
         let counts = json!({"rows": validation.counts.rows, "too_long": validation.counts.too_long});
-        say!("{:#}", json!({"adapter": path, "evaluation": evaluation, "counts": counts}));
+        // One adapter is known by its path alone.
+        let adapter = if let [named] = &chosen[..] { Some(&named.path) } else { None };
+        let adapters = Named::json(&chosen);
+        say!("{:#}", json!({"adapter": adapter, "adapters": adapters, "evaluation": evaluation, "counts": counts}));
         return Ok(());
     }
     say!("{} examples, loss {:.4}, perplexity {:.3}", evaluation.examples, evaluation.loss, evaluation.perplexity);

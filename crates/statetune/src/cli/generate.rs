@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use serde_json::json;
 use statetune_mamba_model::{GenerateOptions, Sampling};
-use statetune_peft_methods::Adapter;
 use statetune_trainer::RunConfig;
 use statetune_trainer::config::DeviceSection;
 
+use super::adapters::{self, Named};
 use super::progress::Bar;
 use super::{GenerateArguments, Output, setup};
 
@@ -25,10 +25,13 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
     let device = setup::device(&DeviceSection { threads: arguments.threads, ..DeviceSection::default() })?;
     let model = setup::model(&model_path, &device)?;
     let tokenizer = setup::tokenizer(arguments.tokenizer.as_ref().unwrap_or(&tokenizer_path), &model)?;
-    let adapter = match arguments.adapter.clone().or(run_adapter) {
-        Some(path) => setup::adapter(&path, &model, output)?,
-        None => Adapter::new(&model, Vec::new(), 0)?,
+    let all = match &arguments.adapters[..] {
+        [] => run_adapter.iter().map(|path| Named::folder(path)).collect(),
+        given => Named::parse_all(given)?,
     };
+    let set = adapters::load(&all, &model, output)?;
+    let chosen = adapters::chosen(all, &set, &arguments.names)?;
+    let patches = set.patches(&adapters::names(&chosen))?;
     let texts = prompts(&arguments.prompt, arguments.prompts.as_deref())?;
     let prompts = texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>, _>>()?;
     let options = GenerateOptions {
@@ -44,7 +47,7 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
     };
     let mut bar = Bar::new("generating", output.quiet);
     let (mut done, of) = (0, (prompts.len() * options.max_new_tokens) as u64);
-    let results = model.generate(adapter.patches(), &prompts, &options, |_, _| {
+    let results = model.generate(&patches, &prompts, &options, |_, _| {
         done += 1;
         bar.at(done, of, String::new);
     })?;

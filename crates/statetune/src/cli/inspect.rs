@@ -1,9 +1,8 @@
 //! `statetune inspect`
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::{Value, json};
 use statetune_mamba_model::checkpoint::Checkpoint;
 use statetune_mamba_model::config::ModelConfig;
@@ -106,14 +105,7 @@ fn model(path: &Path, sites: bool) -> anyhow::Result<Value> {
 }
 
 fn adapter(path: &Path, model: Option<&Path>) -> anyhow::Result<Value> {
-    let file = path.join("adapter_config.json");
-    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let config: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?;
-    let named = config["base_model_name_or_path"].as_str().map(PathBuf::from);
-    let base =
-        model.map(Path::to_path_buf).or(named).context("the adapter names no base model: give one by --model")?;
-    // Adapters made elsewhere name their base relative to themselves.
-    let base = if base.is_dir() { base } else { path.join(base) };
+    let base = super::adapters::base_of(path, model)?;
     let device = setup::device(&Default::default())?;
     let model = setup::model(&base, &device)?;
     let loaded = Adapter::load(path, &model)?;

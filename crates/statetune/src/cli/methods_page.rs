@@ -64,7 +64,8 @@ fn trained(info: &MethodInfo, model: &MambaConfig) -> Result<usize, PeftError> {
         // How many are chosen does not depend on which.
         let warmed_up = |name: &str| {
             let spec = plan.tensors.iter().find(|spec| spec.name == name);
-            Ok(vec![0.0; spec.map_or(0, |spec| spec.shape.iter().product())])
+            let size: usize = spec.map_or(0, |spec| spec.shape.iter().product());
+            Ok((1..=size).map(|i| i as f64).collect())
         };
         if let Some(chosen) = method.select(model, &warmed_up)? {
             return chosen.trainable(model);
@@ -133,7 +134,10 @@ mod tests {
         let page = format!("before\n{BEGIN}names -->\nold\n{END}\nafter {BEGIN}options of full -->{END}.");
         let filled = fill(&page).unwrap();
         assert!(filled.starts_with("before\n") && filled.ends_with(&format!("{END}.")), "{filled}");
-        assert!(!filled.contains("old") && filled.contains("`affix-tuning`.\n") && filled.contains("No options."), "{filled}");
+        assert!(
+            !filled.contains("old") && filled.contains("`affix-tuning`.\n") && filled.contains("No options."),
+            "{filled}"
+        );
         assert_eq!(fill(&filled).unwrap(), filled, "a second time nothing changes");
     }
 
@@ -148,7 +152,10 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped_and_papers_linked() {
-        assert_eq!(["0", "999", "1,000", "12,240", "129,135,360"], [0, 999, 1000, 12_240, 129_135_360].map(grouped)[..]);
+        assert_eq!(
+            ["0", "999", "1,000", "12,240", "129,135,360"],
+            [0, 999, 1000, 12_240, 129_135_360].map(grouped)[..]
+        );
         assert_eq!(linked("A 2021, arXiv 2106.1; B"), "A 2021, [arXiv 2106.1](https://arxiv.org/abs/2106.1); B");
     }
 }

@@ -5,17 +5,23 @@ macro_rules! say {
     ($($argument:tt)*) => { $crate::cli::line(format_args!($($argument)*)) };
 }
 
+pub mod adapters;
+mod average;
 mod convert;
 mod eval;
+mod export;
 mod extract;
 mod generate;
 mod inspect;
+mod merge;
 mod methods;
 pub mod methods_page;
+pub mod out;
 pub mod page;
 pub mod progress;
 pub mod setup;
 pub mod train;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -53,6 +59,22 @@ enum Command {
     Generate(GenerateArguments),
     /// Show a model, adapter or run folder: sizes, sites, trainable counts, planned memory.
     Inspect(InspectArguments),
+    /// Write adapters into their base model: a plain Hugging Face folder, which needs no adapter.
+    ///
+    /// Prints what rounding to a 16-bit type costs by tensor, and how far the logits of the written model are from those
+    /// of model and adapter.
+    Merge(MergeArguments),
+    /// Write one adapter, the average of several.
+    ///
+    /// Of LoRA and its kind the average is exact (ranks add up); other tensors are averaged one by one.
+    Average(AverageArguments),
+    /// Write an adapter as a folder of Hugging Face PEFT, if PEFT computes the same with it.
+    Export(ExportArguments),
+    /// Try the promises on your own model and adapter, and print a table; exit code 1 if one is broken.
+    ///
+    /// Parallel = recurrent, packed = alone, merged = unmerged, saved = loaded, and others; of a run folder also that its
+    /// newest checkpoint is whole and goes on to the same next step.
+    Verify(VerifyArguments),
     /// Make a low-rank adapter from the difference of two models.
     ///
     /// The adapter changes BASE into a model near TUNED. Needs a build with the feature `lapack`.
@@ -79,9 +101,12 @@ struct TrainArguments {
 struct EvalArguments {
     /// A run folder, or a configuration (TOML).
     run: PathBuf,
-    /// Another adapter folder than the run's best.
-    #[arg(long, conflicts_with = "base")]
-    adapter: Option<PathBuf>,
+    /// Another adapter than the run's best, as PATH or NAME=PATH. Several stack.
+    #[arg(long = "adapter", value_name = "[NAME=]PATH", conflicts_with = "base")]
+    adapters: Vec<String>,
+    /// Uses only these of the adapters, by name (a folder's name, if it was given none).
+    #[arg(long = "use", value_name = "NAME", value_delimiter = ',', requires = "adapters")]
+    names: Vec<String>,
     /// The base model without an adapter.
     #[arg(long)]
     base: bool,
@@ -94,9 +119,12 @@ struct EvalArguments {
 struct GenerateArguments {
     /// A run folder (its best adapter is used) or a model folder.
     model: PathBuf,
-    /// An adapter folder.
-    #[arg(long)]
-    adapter: Option<PathBuf>,
+    /// Another adapter than the run's best, as PATH or NAME=PATH. Several stack.
+    #[arg(long = "adapter", value_name = "[NAME=]PATH")]
+    adapters: Vec<String>,
+    /// Uses only these of the adapters, by name (a folder's name, if it was given none).
+    #[arg(long = "use", value_name = "NAME", value_delimiter = ',', requires = "adapters")]
+    names: Vec<String>,
     /// A prompt. May be repeated: prompts are continued together.
     #[arg(long, short, required_unless_present = "prompts")]
     prompt: Vec<String>,
@@ -136,6 +164,64 @@ struct InspectArguments {
     /// List every linear site of a model.
     #[arg(long)]
     sites: bool,
+}
+
+#[derive(Debug, Args)]
+struct MergeArguments {
+    /// An adapter folder, or a run folder (its best adapter is used).
+    adapter: PathBuf,
+    /// The model folder to write: new, or empty.
+    out: PathBuf,
+    /// The base model, if it is not where the adapter says.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Another adapter on top, as PATH or NAME=PATH. May be repeated.
+    #[arg(long = "adapter", value_name = "[NAME=]PATH")]
+    adapters: Vec<String>,
+    /// Threads; default: one per core.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct AverageArguments {
+    /// The adapter folder to write: new, or empty.
+    out: PathBuf,
+    /// An adapter, as PATH or NAME=PATH. Two at least.
+    #[arg(long = "adapter", value_name = "[NAME=]PATH", required = true)]
+    adapters: Vec<String>,
+    /// Their weights, separated by commas, summing to 1; default: equal ones.
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    weights: Vec<f64>,
+    /// The base model, if it is not where the adapters say.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Threads; default: one per core.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct ExportArguments {
+    /// An adapter folder, or a run folder (its best adapter is used).
+    adapter: PathBuf,
+    /// The folder to write: new, or empty.
+    out: PathBuf,
+    /// The base model, if it is not where the adapter says.
+    #[arg(long)]
+    model: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArguments {
+    /// A run folder (its best adapter is used), or an adapter folder.
+    path: PathBuf,
+    /// The base model, if it is not where the run or the adapter says.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Threads; default: those of the run, or one per core.
+    #[arg(long)]
+    threads: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -206,6 +292,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Eval(arguments) => eval::run(arguments, output),
         Command::Generate(arguments) => generate::run(arguments, output),
         Command::Inspect(arguments) => inspect::run(arguments, output),
+        Command::Merge(arguments) => merge::run(arguments, output),
+        Command::Average(arguments) => average::run(arguments, output),
+        Command::Export(arguments) => export::run(arguments, output),
+        Command::Verify(arguments) => verify::run(arguments, output),
         Command::Extract(arguments) => extract::run(arguments, output),
         Command::Convert(arguments) => convert::run(arguments, output),
         Command::Methods(arguments) => methods::run(arguments, output),

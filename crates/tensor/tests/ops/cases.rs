@@ -51,7 +51,7 @@ pub fn numbers(stream: u64, shape: &[usize]) -> Tensor {
 }
 
 /// A constant of the element type of `like`.
-fn constant(like: &Var, stream: u64, shape: &[usize]) -> Var {
+pub fn constant(like: &Var, stream: u64, shape: &[usize]) -> Var {
     numbers(stream, shape).cast(like.tensor().dtype()).into()
 }
 
@@ -60,7 +60,8 @@ pub fn stored(dtype: DType, shape: &[usize]) -> Weight {
     Weight::new(numbers(99, shape).cast(dtype)).unwrap()
 }
 
-fn case(name: &str, leaves: &[&[usize]], build: impl Fn(&Tape, &[Var]) -> Result<Vec<Var>> + 'static) -> Case {
+/// A case whose leaves have these shapes.
+pub fn case(name: &str, leaves: &[&[usize]], build: impl Fn(&Tape, &[Var]) -> Result<Vec<Var>> + 'static) -> Case {
     let leaves = leaves.iter().enumerate().map(|(i, shape)| numbers(i as u64, shape)).collect();
     Case { name: name.into(), leaves, build: Box::new(build) }
 }
@@ -72,6 +73,7 @@ pub fn all(sizes: Sizes) -> Vec<Case> {
     cases.extend(norms(sizes));
     cases.extend(linears(sizes));
     cases.extend(losses(sizes));
+    cases.extend(crate::patch_cases::all(sizes));
     cases
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use statetune_ssm_kernels::Level;
 use statetune_ssm_kernels::random::DropoutKey;
-use statetune_tensor::ops::{self, Dropout, DropoutRows, LowRankInput};
+use statetune_tensor::ops::{self, Dropout, DropoutRows, HeadAddition, LowRankInput};
 use statetune_tensor::{DType, Device, Result, Tape, Tensor, TensorError, Var, Weight};
 
 fn var(shape: &[usize]) -> Var {
@@ -80,6 +80,56 @@ fn losses_that_do_not_fit() {
     refused(loss(&weight(5, 4), &[0, 5]), &["linear_cross_entropy", "target", "below 5", "[5]"]);
 }
 
+#[test]
+fn columns_that_do_not_fit() {
+    let t = &tape();
+    let x = var(&[3, 4]);
+    refused(ops::join_columns(t, &[&x, &var(&[2, 4])]), &["join_columns", "[3, n]", "[2, 4]"]);
+    refused(ops::join_columns(t, &[&x, &var(&[3])]), &["join_columns", "a matrix", "[3]"]);
+    refused(ops::take_columns(t, &x, 2..5), &["take_columns", "0..4", "[5]"]);
+    refused(ops::take_columns(t, &x, 2..2), &["take_columns", "0..4"]);
+    refused(ops::place_columns(t, &x, 2, 5), &["place_columns", "inside 5 columns", "[3, 4]"]);
+    refused(ops::gather_columns(t, &x, &Arc::from([1, 4])), &["gather_columns", "below 4"]);
+    refused(ops::gather_columns(t, &x, &Arc::from([])), &["gather_columns", "some"]);
+    refused(ops::scale_columns(t, &x, &var(&[3])), &["scale_columns", "gain", "[4]", "[3]"]);
+}
+
+#[test]
+fn values_that_do_not_fit() {
+    let t = &tape();
+    let x = var(&[3, 4]);
+    refused(ops::transpose(t, &var(&[4])), &["transpose", "a matrix", "[4]"]);
+    refused(ops::mul(t, &x, &var(&[4, 3])), &["mul", "[3, 4]", "[4, 3]"]);
+    refused(ops::sum_last(t, &var(&[2, 3, 4])), &["sum_last", "a matrix", "[2, 3, 4]"]);
+    refused(ops::scale_rows(t, &x, &var(&[4])), &["scale_rows", "scale", "[3]", "[4]"]);
+    refused(ops::add_row(t, &x, &var(&[3])), &["add_row", "row", "[4]", "[3]"]);
+    refused(ops::scatter(t, &var(&[3]), &Arc::from([0, 1]), &[2, 2]), &["scatter", "values", "[2]", "[3]"]);
+    refused(ops::scatter(t, &var(&[2]), &Arc::from([0, 4]), &[2, 2]), &["scatter", "below 4", "[4]"]);
+    refused(ops::dora_gain(t, &var(&[3]), &[1.0, 2.0]), &["dora_gain", "magnitude", "[2]", "[3]"]);
+}
+
+/// Without an A, B multiplies an input of its own, as wide as B.
+#[test]
+fn additions_without_an_a_that_do_not_fit() {
+    let t = &tape();
+    let (x, w, b, chosen) = (var(&[3, 4]), weight(6, 4), var(&[6, 2]), var(&[3, 2]));
+    let linear = |x_own: Option<&Var>, b: &Var| {
+        let part = LowRankInput { rows: 0..6, scale: 1.0, x: x_own, a: None, b };
+        ops::linear(t, &x, &w, None, None, &[6], &[part])
+    };
+    assert!(linear(Some(&chosen), &b).is_ok());
+    refused(linear(None, &b), &["linear"]);
+    refused(linear(Some(&var(&[2, 2])), &b), &["low-rank input", "[3, 2]", "[2, 2]"]);
+    refused(linear(Some(&chosen), &var(&[6, 3])), &["low-rank B", "[6, 2]", "[6, 3]"]);
+    let loss = |projected: &Var, b: &Var| {
+        let addition = HeadAddition { projected: projected.clone(), b, scale: 1.0 };
+        ops::linear_cross_entropy(t, &x, &w, None, &[addition], &Arc::from([0, 1, 2]), 1.0).map(drop)
+    };
+    assert!(loss(&chosen, &b).is_ok());
+    refused(loss(&var(&[2, 2]), &b), &["linear_cross_entropy", "addition", "[3, 2]", "[2, 2]"]);
+    refused(loss(&chosen, &var(&[5, 2])), &["linear_cross_entropy", "addition", "[6, 2]"]);
+}
+
 /// Nothing is computed in a storage type, and a trained weight has the type its gradient will have.
 #[test]
 fn storage_types_are_refused() {
@@ -95,6 +145,19 @@ fn storage_types_are_refused() {
         refused("scale", ops::scale(t, &x, 2.0).unwrap_err());
         refused("neg_exp", ops::neg_exp(t, &x).unwrap_err());
         refused("matmul", ops::matmul(t, &x, &typed(dtype, &[4, 2])).unwrap_err());
+        refused("join_columns", ops::join_columns(t, &[&x, &x]).unwrap_err());
+        refused("take_columns", ops::take_columns(t, &x, 1..2).unwrap_err());
+        refused("place_columns", ops::place_columns(t, &x, 1, 6).unwrap_err());
+        refused("gather_columns", ops::gather_columns(t, &x, &Arc::from([1])).unwrap_err());
+        refused("scale_columns", ops::scale_columns(t, &x, &row).unwrap_err());
+        refused("transpose", ops::transpose(t, &x).unwrap_err());
+        refused("mul", ops::mul(t, &x, &x).unwrap_err());
+        refused("sum_last", ops::sum_last(t, &x).unwrap_err());
+        refused("scale_rows", ops::scale_rows(t, &x, &typed(dtype, &[3])).unwrap_err());
+        refused("tanh", ops::tanh(t, &x).unwrap_err());
+        refused("add_row", ops::add_row(t, &x, &row).unwrap_err());
+        refused("scatter", ops::scatter(t, &row, &Arc::from([3, 1, 0, 2]), &[2, 2]).unwrap_err());
+        refused("dora_gain", ops::dora_gain(t, &row, &[1.0; 4]).unwrap_err());
         refused("select_rows", ops::select_rows(t, &x, &Arc::from([0])).unwrap_err());
         refused("add_rms_norm", ops::add_rms_norm(t, &x, None, &row, 1e-5).map(drop).unwrap_err());
         refused("linear", ops::linear(t, &x, &weight(2, 4), None, None, &[2], &[]).unwrap_err());
@@ -112,6 +175,12 @@ fn element_types_do_not_mix() {
     refused(ops::add(t, &x, &wide), &["add", "[3, 4]", "f32", "f64"]);
     refused(ops::matmul(t, &x, &typed(DType::F64, &[4, 2])), &["matmul", "[4, 2]", "f32", "f64"]);
     refused(ops::add_rms_norm(t, &x, Some(&wide), &var(&[4]), 1e-5), &["add_rms_norm", "f32", "f64"]);
+    refused(ops::join_columns(t, &[&x, &wide]), &["join_columns", "f32", "f64"]);
+    refused(ops::mul(t, &x, &wide), &["mul", "f32", "f64"]);
+    let row = typed(DType::F64, &[4]);
+    refused(ops::scale_columns(t, &x, &row), &["scale_columns", "f32", "f64"]);
+    refused(ops::add_row(t, &x, &row), &["add_row", "f32", "f64"]);
+    refused(ops::scale_rows(t, &x, &typed(DType::F64, &[3])), &["scale_rows", "f32", "f64"]);
     for dtype in [DType::F64, DType::Bf16] {
         let (w, name) = (typed(dtype, &[2, 4]), dtype.to_string());
         let frozen = weight(2, 4);

@@ -7,4 +7,5 @@ mod cases;
 mod errors;
 mod gradients;
 mod levels;
+mod patch_cases;
 mod values;

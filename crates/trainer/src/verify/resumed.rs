@@ -3,46 +3,56 @@
 use std::fs;
 use std::path::Path;
 
-use statetune_peft_methods::Adapter;
+use statetune_mamba_model::Mamba;
+use statetune_peft_methods::{Adapter, Method, methods};
 
-use super::{Finding, differing, same_methods};
+use super::{Finding, differing};
 use crate::checkpoint::{list, load};
 use crate::config::TrainSettings;
 use crate::error::io_error;
 use crate::schedule::ScheduleKind;
 use crate::{AdamW, Run, RunFolder, Silent, TrainError};
 
-const WHOLE: &str = "checkpoint = whole";
-const RESUMED: &str = "resumed = resumed";
+/// The promise of a run's newest checkpoint.
+pub const WHOLE: &str = "checkpoint = whole";
+/// The promise of going on from it.
+pub const RESUMED: &str = "resumed = repeated";
 
-/// Tries what the run in `run.folder` promises. `adapter` has the methods that the run began with; `scratch` is an empty
-/// folder.
+/// Reads the newest checkpoint in a run's folder, checksums and all.
 ///
 /// # Errors
-/// The folder cannot be read, or `scratch` not be written. A promise that is broken is no error but a finding.
-pub fn verify_run(run: &Run<'_>, adapter: &Adapter, scratch: &Path) -> Result<Vec<Finding>, TrainError> {
-    let checkpoints = match run.folder {
-        Some(folder) => list(&RunFolder::checkpoints(folder))?,
-        None => Vec::new(),
+/// The folder cannot be read. A damaged checkpoint is no error but a finding.
+pub fn checkpoint_is_whole(model: &Mamba, settings: &TrainSettings, folder: &Path) -> Result<Finding, TrainError> {
+    let Some((_, path)) = list(&RunFolder::checkpoints(folder))?.pop() else {
+        return Ok(Finding::skipped(WHOLE, "the run has no checkpoint"));
     };
-    let Some((step, path)) = checkpoints.last() else {
-        let reason = "the run has no checkpoint";
-        return Ok(vec![Finding::skipped(WHOLE, reason), Finding::skipped(RESUMED, reason)]);
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(match load(&path, model, |adapter| AdamW::new(adapter, settings.adamw())) {
+        Ok(_) => Finding::new(WHOLE, format!("the checksums of {name}"), 0.0, 0.0),
+        Err(error) => Finding::impossible(WHOLE, error.to_string()),
+    })
+}
+
+/// Takes the step after the newest checkpoint in `run.folder` twice. `methods` are those that the run began with;
+/// `scratch` is an empty folder.
+///
+/// # Errors
+/// The folder cannot be read, or `scratch` not be written. A run that cannot go on is no error but a finding.
+pub fn resumed_is_resumed(run: &Run<'_>, methods: &[Box<dyn Method>], scratch: &Path) -> Result<Finding, TrainError> {
+    let newest = run.folder.map(|folder| list(&RunFolder::checkpoints(folder))).transpose()?;
+    let Some((step, path)) = newest.and_then(|mut all| all.pop()) else {
+        return Ok(Finding::skipped(RESUMED, "the run has no checkpoint"));
     };
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let loaded = match load(path, run.model, |adapter| AdamW::new(adapter, run.settings.adamw())) {
-        Ok((adapter, ..)) => adapter,
-        Err(error) => {
-            let broken = Finding::impossible(WHOLE, error.to_string());
-            return Ok(vec![broken, Finding::skipped(RESUMED, "there is no whole checkpoint to resume")]);
+    let read = || load(&path, run.model, |adapter| AdamW::new(adapter, run.settings.adamw()));
+    match read() {
+        Err(_) => return Ok(Finding::skipped(RESUMED, "there is no whole checkpoint to resume")),
+        Ok((adapter, ..)) if adapter.methods().iter().any(|method| method.warmup_steps() > 0) => {
+            return Ok(Finding::skipped(RESUMED, "the newest checkpoint is one of the warm-up"));
         }
-    };
-    let whole = Finding::new(WHOLE, format!("checksums of {name}"), 0.0, 0.0);
-    if loaded.methods().iter().any(|method| method.warmup_steps() > 0) {
-        return Ok(vec![whole, Finding::skipped(RESUMED, "the newest checkpoint is one of the warm-up")]);
+        Ok(_) => {}
     }
     // A run counts the steps of a warm-up on top of its own.
-    let warm_up = adapter.methods().iter().map(|method| method.warmup_steps()).max().unwrap_or(0);
+    let warm_up = methods.iter().map(|method| method.warmup_steps()).max().unwrap_or(0);
     let settings = TrainSettings {
         max_steps: step.saturating_sub(warm_up) + 1,
         schedule: ScheduleKind::Constant,
@@ -53,19 +63,26 @@ pub fn verify_run(run: &Run<'_>, adapter: &Adapter, scratch: &Path) -> Result<Ve
     };
     let resumed = |name: &str| -> Result<Adapter, TrainError> {
         let folder = scratch.join(name);
-        copy(path, &RunFolder::checkpoints(&folder).join(path.file_name().unwrap_or_default()))?;
+        copy(&path, &RunFolder::checkpoints(&folder).join(path.file_name().unwrap_or_default()))?;
         let again = Run { validation: None, settings: &settings, folder: Some(&folder), ..*run };
-        let start = Adapter::new(run.model, same_methods(adapter)?, settings.seed)?;
+        let start = match warm_up {
+            0 => read()?.0,
+            _ => Adapter::new(run.model, again_parsed(methods)?, settings.seed)?,
+        };
         Ok(again.train(start, true, &mut Silent)?.adapter)
     };
-    let finding = match resumed("first").and_then(|first| Ok((first, resumed("second")?))) {
+    Ok(match resumed("first").and_then(|first| Ok((first, resumed("second")?))) {
         Ok((first, second)) => {
-            let compared = format!("the bits of {} tensors, step {}", first.specs().len(), step + 1);
+            let compared = format!("the bits of {} tensors after step {}, taken twice", first.specs().len(), step + 1);
             Finding::new(RESUMED, compared, differing(first.patches(), second.patches()) as f64, 0.0)
         }
         Err(error) => Finding::impossible(RESUMED, error.to_string()),
-    };
-    Ok(vec![whole, finding])
+    })
+}
+
+fn again_parsed(methods: &[Box<dyn Method>]) -> Result<Vec<Box<dyn Method>>, TrainError> {
+    let configs = methods.iter().map(|method| methods::to_config(method.as_ref()));
+    Ok(configs.map(methods::parse_value).collect::<Result<_, _>>()?)
 }
 
 /// The files of a checkpoint.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use statetune_datasets_eval::{ClassLabel, Counts, Dataset, Example};
 use statetune_mamba_model::Mamba;
 use statetune_mamba_model::config::MambaConfig;
-use statetune_peft_methods::{Adapter, METHODS, MethodInfo};
+use statetune_peft_methods::{Adapter, METHODS, Method, MethodInfo, PeftError, TensorSpec};
 use statetune_ssm_kernels::Level;
 use statetune_ssm_kernels::random::{normal, stream_of, uniform};
 use statetune_tensor::{DType, Device, Tensor};
@@ -67,8 +67,31 @@ impl Case {
         format!("{} {}", self.info.tag, self.example)
     }
 
+    pub fn method(&self) -> Box<dyn Method> {
+        (self.info.parse)(self.example.clone()).unwrap()
+    }
+
+    /// A new adapter. Where its start needs a feature that this build lacks, random numbers stand in for the decomposition:
+    /// all but the start is tested.
     pub fn adapter(&self, model: &Mamba) -> Adapter {
-        Adapter::new(model, vec![(self.info.parse)(self.example.clone()).unwrap()], 3).unwrap()
+        match Adapter::new(model, vec![self.method()], 3) {
+            Err(PeftError::MissingFeature { feature, .. }) => {
+                println!("{}: random numbers for a start that needs the feature `{feature}`", self.name());
+                let tensors = self.method().plan(model.config()).unwrap().tensors.into_iter().map(|spec| {
+                    let mut values = vec![0f64; spec.shape.iter().product()];
+                    // The start and its frozen copy are the same.
+                    normal(&mut values, 0.0, 0.3, 3, stream_of(spec.name.trim_end_matches('0')));
+                    (spec.name, Tensor::from_vec(values, &spec.shape).unwrap())
+                });
+                Adapter::with_tensors(model, vec![self.method()], tensors.collect()).unwrap()
+            }
+            other => other.unwrap(),
+        }
+    }
+
+    /// Whether a run of it begins by choosing what is trained; what it ends with is then another method's tensors.
+    pub fn selects(&self) -> bool {
+        self.method().warmup_steps() > 0
     }
 
     /// With tensors of order 0.1: at their initial zeros every equality is empty.
@@ -112,9 +135,14 @@ pub fn for_every_method(mut test: impl FnMut(&str, &ComputePath, &Mamba, &Case))
     }
 }
 
-/// Adds numbers of order 0.1 to every tensor.
+/// Whether a tensor must have a gradient and move.
+pub fn must_move(spec: &TensorSpec) -> bool {
+    spec.trained && spec.may_stay.is_none()
+}
+
+/// Adds numbers of order 0.1 to every tensor that is saved: what is made from a seed must stay what it is.
 pub fn randomise(adapter: &Adapter) {
-    for tensor in adapter.patches().tensors() {
+    for (tensor, _) in adapter.patches().tensors().iter().zip(adapter.specs()).filter(|(_, spec)| spec.saved) {
         let value = tensor.buffer.tensor();
         let mut noise = vec![0f64; value.len()];
         normal(&mut noise, 0.0, 0.1, 9, stream_of(&tensor.name));

@@ -35,6 +35,28 @@ pub fn export(adapter: &Adapter, base_model: &str) -> Result<Folder, PeftError> 
     }
 }
 
+/// Checks that PEFT, on transformers' models, computes with the folder what we compute with the adapter. It does not where
+/// a weight is read past the module that was adapted.
+///
+/// # Errors
+/// [`PeftError::NotExportable`] with the module and the reason.
+pub fn computed_alike(adapter: &Adapter) -> Result<(), PeftError> {
+    for patch in adapter.patches().patches() {
+        let (Site::Rows { parameter, .. }, Change::LowRank { .. }) = (&patch.site, &patch.change) else { continue };
+        if parameter.ends_with("out_proj.weight") {
+            return Err(refuse(
+                "PEFT has refused adapters on `out_proj` of Mamba models since 0.16, because fused kernels pass them by",
+            ));
+        }
+        if parameter.ends_with("dt_proj.weight") {
+            return Err(refuse(
+                "transformers multiplies with the weight of `dt_proj` itself, so PEFT's adapter on it has no effect",
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn prompt(adapter: &Adapter, base_model: &str) -> Result<Folder, PeftError> {
     let [tensor] = adapter.patches().tensors() else {
         return Err(refuse("soft tokens behind an MLP: export the adapter without it"));

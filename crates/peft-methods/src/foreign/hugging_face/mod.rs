@@ -4,7 +4,7 @@
 mod export;
 mod modules;
 
-pub use export::{Folder, export};
+pub use export::{Folder, computed_alike, export};
 
 use std::path::Path;
 
@@ -106,6 +106,13 @@ impl<'a> Keys<'a> {
         if let Some(key) = REFUSED.iter().find(|key| self.config.get(**key).is_some_and(|value| !is_neutral(value))) {
             return unsupported(format!("`{key}` = {}", self.config[*key]));
         }
+        // Adapters that start from a decomposition, or beside a quantised base, go with another base than the one they name.
+        let plain = [json!(true), json!(false), json!("gaussian"), json!("eva"), json!("orthogonal")];
+        if let Some(start) = self.get("init_lora_weights").filter(|start| !plain.contains(start)) {
+            return unsupported(format!(
+                "`init_lora_weights` = {start}: the adapter belongs to a changed base (save it converted to a plain LoRA)"
+            ));
+        }
         match self.config.get("bias").filter(|bias| **bias != json!("none") && !is_neutral(bias)) {
             Some(bias) => unsupported(format!("`bias` = {bias}")),
             None => Ok(()),
@@ -121,11 +128,7 @@ impl<'a> Keys<'a> {
 }
 
 /// The methods of a LoRA or DoRA configuration: the adapter, and the modules that are trained whole.
-pub(super) fn lora(
-    path: &Path,
-    config: &Map<String, Value>,
-    model: &MambaConfig,
-) -> Result<super::Methods, PeftError> {
+pub(super) fn lora(path: &Path, config: &Map<String, Value>, model: &MambaConfig) -> Result<super::Methods, PeftError> {
     let keys = Keys { path, config };
     keys.refuse_unsupported()?;
     let number = |key: &str, default: Option<f64>| {
@@ -159,10 +162,7 @@ pub(super) fn lora(
 }
 
 /// The method of a prompt-tuning configuration.
-pub(super) fn prompt_tuning(
-    path: &Path,
-    config: &Map<String, Value>,
-) -> Result<super::Methods, PeftError> {
+pub(super) fn prompt_tuning(path: &Path, config: &Map<String, Value>) -> Result<super::Methods, PeftError> {
     let keys = Keys { path, config };
     keys.refuse_unsupported()?;
     let tokens = keys.get("num_virtual_tokens").and_then(Value::as_u64);

@@ -1,0 +1,80 @@
+//! Output folders: new or empty, and written whole or not at all.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+/// Refuses a folder that has something in it.
+///
+/// # Errors
+/// It is no folder, or not empty.
+pub fn check_free(out: &Path) -> anyhow::Result<()> {
+    if !out.exists() {
+        return Ok(());
+    }
+    if !out.is_dir() {
+        bail!("{} exists and is no folder: name another", out.display());
+    }
+    let mut entries = fs::read_dir(out).with_context(|| format!("cannot read {}", out.display()))?;
+    match entries.next() {
+        Some(_) => bail!("{} exists and is not empty: name another folder", out.display()),
+        None => Ok(()),
+    }
+}
+
+/// Writes a folder beside under another name, which then appears by one rename.
+///
+/// # Errors
+/// The folder is not free; those of `write`; the system refuses. Nothing is left behind then.
+pub fn write_whole(out: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    check_free(out)?;
+    let name = out.file_name().with_context(|| format!("{} is no name for a folder", out.display()))?;
+    let mut hidden = OsStr::new(".").to_owned();
+    hidden.push(name);
+    hidden.push(".writing");
+    let staging = out.with_file_name(hidden);
+    // What a killed process left behind.
+    if staging.exists() {
+        fs::remove_dir_all(&staging).with_context(|| format!("cannot remove {}", staging.display()))?;
+    }
+    let written = fs::create_dir_all(&staging)
+        .with_context(|| format!("cannot create {}", out.display()))
+        .and_then(|()| write(&staging))
+        .and_then(|()| fs::rename(&staging, out).with_context(|| format!("cannot write {}", out.display())));
+    if written.is_err() {
+        // What was written so far is of no use; the error that matters is the first.
+        let _ = fs::remove_dir_all(&staging);
+    }
+    written
+}
+
+/// A folder for files that are not kept.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new one among the system's temporary files.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn new() -> anyhow::Result<Scratch> {
+        let path = std::env::temp_dir().join(format!("statetune-{}", std::process::id()));
+        // Left by a killed process that had the same number.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Scratch(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A failure here has nobody to go to; the system sweeps its temporary files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -119,8 +119,12 @@ fn bench(arguments: &[String]) -> anyhow::Result<()> {
         peers::check()?; // before minutes are spent on our own side
     }
     for bench in BENCHES.iter().filter(|bench| options.name.as_deref().is_none_or(|name| name == bench.name)) {
-        let mut command = cargo(&["run", "--release", "--package", bench.package, "--example", bench.example, "--"]);
-        command.args(&options.rest);
+        let mut command = cargo(&["run", "--release", "--package", bench.package, "--example", bench.example]);
+        if bench.name == "methods" && crate::test::has_openblas() {
+            // PiSSA and OLoRA start from a decomposition.
+            command.args(["--features", "lapack"]);
+        }
+        command.arg("--").args(&options.rest);
         let typed = shown(&command);
         let mut metrics = Vec::new();
         let mut malformed = Ok(());

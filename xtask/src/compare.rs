@@ -167,7 +167,8 @@ fn train(options: &Options, binary: &Path, tag: &str) -> anyhow::Result<Row> {
     let found: Value = serde_json::from_str(&text).with_context(|| summary.display().to_string())?;
     let config = fs::read_to_string(run_folder.join("config.toml")).context("the run's configuration")?;
     let rate = config.lines().find_map(|line| line.strip_prefix("learning_rate = ")?.parse().ok());
-    let number = |value: &Value, what: &str| value.as_f64().with_context(|| format!("{}: no {what}", summary.display()));
+    let number =
+        |value: &Value, what: &str| value.as_f64().with_context(|| format!("{}: no {what}", summary.display()));
     let scores = &found["evaluation"]["classification"];
     Ok(Row {
         tag: tag.to_owned(),
@@ -184,7 +185,8 @@ fn configuration(options: &Options, tag: &str) -> String {
     let file = |name: &str| options.data.join(name).display().to_string();
     let quoted = |text: String| Value::String(text).to_string();
     // A selection is made in so many steps before the run: as long as one pass over the rows.
-    let selection = if tag == "sdt" { format!("warmup_steps = {}\n", options.rows.div_ceil(32)) } else { String::new() };
+    let selection =
+        if tag == "sdt" { format!("warmup_steps = {}\n", options.rows.div_ceil(32)) } else { String::new() };
     format!(
         "[model]\npath = {}\n\n[data]\nformat = \"glue\"\ntask = \"sst2\"\ntrain = {}\nvalidation = {}\nlimit = {}\n\n\
          [[methods]]\nmethod = \"{tag}\"\n{selection}\n[train]\nepochs = {}\nbatch_size = 32\nseed = 0\nsave_every = 50\n\

@@ -206,9 +206,12 @@ impl RunConfig {
     pub fn parse(text: &str, path: &Path, settings: &[String]) -> Result<RunConfig, TrainError> {
         let fail = |reason: String| TrainError::Config { path: path.to_path_buf(), reason };
         // Without a rate of its own a run takes the methods'.
-        let rate_in = |table: &toml::Table| table.get("train").is_some_and(|train| train.get("learning_rate").is_some());
+        let rate_in =
+            |table: &toml::Table| table.get("train").is_some_and(|train| train.get("learning_rate").is_some());
         let given = text.parse::<toml::Table>().is_ok_and(|table| rate_in(&table))
-            || settings.iter().any(|setting| setting.split('=').next().is_some_and(|k| k.trim() == "train.learning_rate"));
+            || settings
+                .iter()
+                .any(|setting| setting.split('=').next().is_some_and(|k| k.trim() == "train.learning_rate"));
         // Without settings the text itself is read, so that messages show the line.
         let config: RunConfig = if settings.is_empty() {
             toml::from_str(text).map_err(|error| fail(explain(&error)))?

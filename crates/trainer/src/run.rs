@@ -322,8 +322,8 @@ impl Loop<'_> {
     /// Lets the methods choose, and starts anew with what they chose: tensors, optimiser, schedule and data.
     fn select(&mut self) -> Result<(), TrainError> {
         if self.optimizer.updates() == 0 {
-            let reason = "no step of the warm-up had a finite gradient: there is nothing to choose by. Lower the learning \
-                          rate, or give a `selection`"
+            let reason = "no step of the warm-up had a finite gradient: there is nothing to choose by. Lower the \
+                          learning rate, or give a `selection`"
                 .into();
             return Err(TrainError::NothingToDo { reason });
         }

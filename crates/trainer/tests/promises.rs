@@ -12,7 +12,9 @@ use statetune_trainer::data::micro_batch;
 use statetune_trainer::step::{MicroBatch, StepGradients, gradients};
 use statetune_trainer::{Run, Silent, Summary, TrainSettings, evaluate};
 
-use support::{LENGTHS, VOCAB, bytes, cases, close, for_every_method, generation, must_move, paths, settings};
+use support::{
+    Case, LENGTHS, VOCAB, bytes, cases, close, for_every_method, generation, must_move, pairs, paths, settings,
+};
 
 /// All examples as one step, cut into micro-batches of so many tokens.
 fn step(data: &Dataset, micro_batch_tokens: usize, share_prefix: bool) -> Vec<MicroBatch> {
@@ -131,6 +133,11 @@ fn train(model: &Mamba, adapter: Adapter, data: &Dataset, settings: &TrainSettin
     run.train(adapter, false, &mut Silent).unwrap()
 }
 
+/// Few steps, but no fewer than a warm-up has.
+fn steps(case: &Case) -> u64 {
+    if case.selects() { 4 } else { 2 }
+}
+
 /// A prefix is not shared in training where dropout is on: it would be dropped once for all sequences.
 #[test]
 fn dropout_turns_sharing_off() {
@@ -139,7 +146,7 @@ fn dropout_turns_sharing_off() {
         let trained = |share_prefix| {
             let adapter = case.random_adapter(model);
             let dropout = adapter.patches().has_dropout();
-            let settings = TrainSettings { share_prefix, micro_batch_tokens: 200, ..settings(2) };
+            let settings = TrainSettings { share_prefix, micro_batch_tokens: 200, ..settings(steps(case)) };
             let summary = train(model, adapter, &data, &settings);
             (dropout, summary.tokens, bytes(&summary.adapter))
         };
@@ -155,17 +162,17 @@ fn one_two_and_seven_threads_give_the_same_bits() {
     let vocab = 131;
     let config = MambaConfig { use_bias: true, ..MambaConfig::new(vocab, 32, 2) };
     let data = generation(0, &[1, 17, 70, 90], vocab);
-    let settings = TrainSettings { micro_batch_tokens: 100, ..settings(2) };
     let last = paths().len() - 1;
     for (i, path) in paths().into_iter().enumerate() {
         let models = [1, 2, 7].map(|threads| path.model(&config, threads));
         // Every example on the fastest path, the first of each method on the others.
         let mut tried = Vec::new();
-        for case in cases() {
-            if i < last && tried.contains(&case.info.tag) {
+        for case in cases().into_iter().chain(pairs()) {
+            if i < last && tried.contains(&case.info.tag) && case.beside.is_empty() {
                 continue;
             }
             tried.push(case.info.tag);
+            let settings = TrainSettings { micro_batch_tokens: 100, ..settings(steps(&case)) };
             let [one, two, seven] = models.each_ref().map(|model| {
                 bytes(&train(model, case.random_adapter(model), &data, &settings).adapter) //
             });

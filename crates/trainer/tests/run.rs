@@ -18,7 +18,7 @@ use statetune_trainer::{
 
 use support::{
     ComputePath, LENGTHS, VOCAB, Watcher, bytes, cases, classification, config, fill, for_every_method, generation,
-    must_move, paths, randomise, settings,
+    must_move, pairs, paths, randomise, settings,
 };
 
 /// A run under test: what it trains on, and where it writes.
@@ -266,7 +266,7 @@ fn a_patch_without_a_gradient_is_an_error_that_names_it() {
     for path in paths() {
         let model = path.model(&config(false), 2);
         let model = with_zeros(&model, "backbone.norm_f.weight");
-        for case in cases() {
+        for case in cases().into_iter().chain(pairs()) {
             let adapter = case.random_adapter(&model);
             let site = adapter.patches().patches()[0].site.to_string();
             if adapter.patches().tensor("backbone.norm_f.weight").is_ok() {
@@ -536,7 +536,7 @@ fn resumed_is_uninterrupted() {
     let (train, validation) = (generation(0, &LENGTHS, VOCAB), generation(0, &[5, 12], VOCAB));
     let model = fast().model(&config(true), 2);
     assert!(cases().len() >= METHODS.len());
-    for case in cases() {
+    for case in cases().into_iter().chain(pairs()) {
         let whole = tempfile::tempdir().unwrap();
         let trial = Trial { validation: Some(&validation), folder: Some(whole.path()), ..Trial::new(&model, &train) };
         let settings = TrainSettings { save_every: 2, eval_every: 3, log_every: 4, ..settings(7) };

@@ -36,7 +36,7 @@ pub static PREFIX_INFO: MethodInfo = MethodInfo {
     mergeable: false,
     starts_unchanged: false,
     decoding: "k virtual inputs per layer, once per sequence",
-    learning_rate: 1e-2,
+    learning_rate: 3e-2,
     parse: |value| parse(PREFIX, VirtualPlace::BeforeConv, value),
     examples,
 };
@@ -51,7 +51,7 @@ pub static AFFIX_INFO: MethodInfo = MethodInfo {
     mergeable: false,
     starts_unchanged: false,
     decoding: "k virtual inputs per layer, once per sequence",
-    learning_rate: 1e-2,
+    learning_rate: 3e-2,
     parse: |value| parse(AFFIX, VirtualPlace::BeforeInProj, value),
     examples,
 };

@@ -3,11 +3,11 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use statetune_datasets_eval::{ClassLabel, Counts, Dataset, Example};
 use statetune_mamba_model::Mamba;
 use statetune_mamba_model::config::MambaConfig;
-use statetune_peft_methods::{Adapter, METHODS, Method, MethodInfo, PeftError, TensorSpec};
+use statetune_peft_methods::{Adapter, METHODS, Method, MethodInfo, PeftError, TensorSpec, methods};
 use statetune_ssm_kernels::Level;
 use statetune_ssm_kernels::random::{normal, stream_of, uniform};
 use statetune_tensor::{DType, Device, Tensor};
@@ -55,35 +55,40 @@ pub fn config(tied: bool) -> MambaConfig {
     MambaConfig { d_state: 5, d_conv: 5, use_bias: true, tie_word_embeddings: tied, ..MambaConfig::new(VOCAB, 12, 2) }
 }
 
-/// A method with one of its example configurations.
+/// A method with one of its example configurations, and others beside it.
 #[derive(Clone)]
 pub struct Case {
     pub info: &'static MethodInfo,
     pub example: Value,
+    /// Configurations with their `method`.
+    pub beside: Vec<Value>,
 }
 
 impl Case {
     pub fn name(&self) -> String {
-        format!("{} {}", self.info.tag, self.example)
+        let beside: String = self.beside.iter().map(|config| format!(" with {config}")).collect();
+        format!("{} {}{beside}", self.info.tag, self.example)
     }
 
-    pub fn method(&self) -> Box<dyn Method> {
-        (self.info.parse)(self.example.clone()).unwrap()
+    pub fn methods(&self) -> Vec<Box<dyn Method>> {
+        let beside = self.beside.iter().map(|config| methods::parse_value(config.clone()).unwrap());
+        std::iter::once((self.info.parse)(self.example.clone()).unwrap()).chain(beside).collect()
     }
 
     /// A new adapter. Where its start needs a feature that this build lacks, random numbers stand in for the decomposition:
     /// all but the start is tested.
     pub fn adapter(&self, model: &Mamba) -> Adapter {
-        match Adapter::new(model, vec![self.method()], 3) {
+        match Adapter::new(model, self.methods(), 3) {
             Err(PeftError::MissingFeature { feature, .. }) => {
                 println!("{}: random numbers for a start that needs the feature `{feature}`", self.name());
-                let tensors = self.method().plan(model.config()).unwrap().tensors.into_iter().map(|spec| {
+                let plans = self.methods().into_iter().map(|method| method.plan(model.config()).unwrap());
+                let tensors = plans.flat_map(|plan| plan.tensors).map(|spec| {
                     let mut values = vec![0f64; spec.shape.iter().product()];
                     // The start and its frozen copy are the same.
                     normal(&mut values, 0.0, 0.3, 3, stream_of(spec.name.trim_end_matches('0')));
                     (spec.name, Tensor::from_vec(values, &spec.shape).unwrap())
                 });
-                Adapter::with_tensors(model, vec![self.method()], tensors.collect()).unwrap()
+                Adapter::with_tensors(model, self.methods(), tensors.collect()).unwrap()
             }
             other => other.unwrap(),
         }
@@ -91,7 +96,7 @@ impl Case {
 
     /// Whether a run of it begins by choosing what is trained; what it ends with is then another method's tensors.
     pub fn selects(&self) -> bool {
-        self.method().warmup_steps() > 0
+        self.methods().iter().any(|method| method.warmup_steps() > 0)
     }
 
     /// With tensors of order 0.1: at their initial zeros every equality is empty.
@@ -107,6 +112,9 @@ impl Case {
         if self.info.options.iter().any(|option| option.name == "dropout") {
             case.example["dropout"] = 0.0.into();
         }
+        for config in case.beside.iter_mut().filter(|config| config.get("dropout").is_some()) {
+            config["dropout"] = 0.0.into();
+        }
         case
     }
 }
@@ -115,7 +123,7 @@ impl Case {
 pub fn cases() -> Vec<Case> {
     let cases: Vec<Case> = METHODS
         .iter()
-        .flat_map(|&info| (info.examples)().into_iter().map(move |example| Case { info, example }))
+        .flat_map(|&info| (info.examples)().into_iter().map(move |example| Case { info, example, beside: Vec::new() }))
         .collect();
     for info in METHODS {
         assert!(cases.iter().any(|case| case.info.tag == info.tag), "{} has no example to try", info.tag);
@@ -123,12 +131,34 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Every path with every case, on tied and untied models.
+/// Methods that people use together; the contract of METHODS tries many more.
+pub fn pairs() -> Vec<Case> {
+    let lora = json!({"method": "lora", "targets": ["in_proj.x", "out_proj"], "rank": 2, "dropout": 0.2});
+    let pair = |tag: &str, example: Value, beside: Vec<Value>| {
+        let info = methods::find(tag).unwrap();
+        Case { info, example, beside }
+    };
+    let of = |tag: &str| json!({"method": tag});
+    vec![
+        pair("state-offset-h", json!({}), vec![lora.clone()]),
+        pair(
+            "initial-state",
+            json!({}),
+            vec![of("conv-initial-state"), json!({"method": "prefix-tuning", "tokens": 2})],
+        ),
+        pair("prompt-tuning", json!({"tokens": 3, "mlp": 2}), vec![lora.clone()]),
+        pair("additional-scan", json!({"states": 2}), vec![of("state-to-output"), of("previous-state")]),
+        pair("dora", json!({"targets": ["in_proj"], "rank": 2, "dropout": 0.2}), vec![of("bitfit")]),
+        pair("sdt", json!({"channels": 0.8, "states": 0.6, "warmup_steps": 4}), vec![lora]),
+    ]
+}
+
+/// Every path with every case and every pair, on tied and untied models.
 pub fn for_every_method(mut test: impl FnMut(&str, &ComputePath, &Mamba, &Case)) {
     for path in paths() {
         for tied in [true, false] {
             let model = path.model(&config(tied), 2);
-            for case in cases() {
+            for case in cases().into_iter().chain(pairs()) {
                 test(&format!("{} on {}, tied: {tied}", case.name(), path.label), &path, &model, &case);
             }
         }

@@ -28,6 +28,11 @@ pub trait Method: Debug + Send + Sync {
     /// As [`plan`](Method::plan).
     fn trainable(&self, model: &MambaConfig) -> Result<usize, PeftError>;
 
+    /// Whether the model is unchanged before training. An entry's examples follow its entry; an option may make it otherwise.
+    fn starts_unchanged(&self) -> bool {
+        crate::methods::find(self.tag()).is_ok_and(|info| info.starts_unchanged)
+    }
+
     /// The method without what only training needs, such as a reparametrisation. Its patches are at the same sites, each
     /// the value of a tensor; [`Adapter::exported`](crate::Adapter::exported) computes them.
     fn exported(&self) -> Option<Box<dyn Method>> {
@@ -228,7 +233,7 @@ pub struct MethodInfo {
     pub sites: &'static str,
     /// Whether it can be merged into the base model's tensors.
     pub mergeable: bool,
-    /// Whether the model is unchanged before training. Prompts and prefixes change it.
+    /// Whether the model is unchanged before training, with the default options. Prompts and prefixes change it.
     pub starts_unchanged: bool,
     /// What it costs in each step of decoding when it is not merged.
     pub decoding: &'static str,

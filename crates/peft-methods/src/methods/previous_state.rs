@@ -61,6 +61,10 @@ impl Method for PreviousState {
         serde_json::to_value(self).expect("a plain struct")
     }
 
+    fn starts_unchanged(&self) -> bool {
+        self.init == Start::Zeros
+    }
+
     fn plan(&self, model: &MambaConfig) -> Result<Plan, PeftError> {
         let mut plan = Plan::default();
         for layer in 0..model.num_hidden_layers {

@@ -150,3 +150,20 @@ fn a_start_from_a_decomposition_needs_lapack() {
         }
     }
 }
+
+/// Options that change the model before training say so, and those that do not say nothing else.
+#[test]
+fn what_an_option_changes_at_the_start_is_declared() {
+    let layer = serde_json::json!({"channels": [1], "states": [[0]], "zero": [2]});
+    let configs = [
+        (serde_json::json!({"method": "sdt", "selection": [layer.clone(), layer]}), false),
+        (serde_json::json!({"method": "previous-state", "init": "kaiming"}), false),
+        (serde_json::json!({"method": "previous-state"}), true),
+        (serde_json::json!({"method": "sdt", "zero_channels": 0.005}), true),
+        (serde_json::json!({"method": "prompt-tuning"}), false),
+    ];
+    for (config, unchanged) in configs {
+        let method = statetune_peft_methods::methods::parse_value(config.clone()).unwrap();
+        assert_eq!(method.starts_unchanged(), unchanged, "{config}");
+    }
+}

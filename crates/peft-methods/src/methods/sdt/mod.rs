@@ -193,6 +193,11 @@ impl Method for Sdt {
         })
     }
 
+    fn starts_unchanged(&self) -> bool {
+        // Channels that lose their memory do so before the first step.
+        self.selection.iter().flatten().all(|layer| layer.zero.is_empty())
+    }
+
     fn warmup_steps(&self) -> u64 {
         if self.selection.is_some() { 0 } else { self.warmup_steps }
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use statetune_datasets_eval::{Dataset, PackingPlan};
 use statetune_mamba_model::{DropoutStep, Mamba};
-use statetune_peft_methods::Adapter;
+use statetune_peft_methods::{Adapter, methods};
 
 use crate::TrainError;
 use crate::checkpoint::{self, Progress};
@@ -114,7 +114,7 @@ impl Run<'_> {
         if self.train.examples.is_empty() {
             return fail("there is no training example".into());
         }
-        let (selecting, steps) = (selecting_steps(adapter), self.total_steps(&self.plan()?));
+        let (selecting, steps) = (methods::warmup_steps(adapter.methods()), self.total_steps(&self.plan()?));
         if selecting > steps {
             return fail(format!(
                 "a method chooses what it trains in {selecting} steps (`warmup_steps`), but the run has {steps}: take fewer, \
@@ -143,7 +143,7 @@ impl Run<'_> {
         self.check(&adapter)?;
         let plan = self.plan()?;
         let (per_epoch, total_steps) = (plan.steps_per_epoch() as u64, self.total_steps(&plan));
-        let selecting_steps = selecting_steps(&adapter);
+        let selecting_steps = methods::warmup_steps(adapter.methods());
         let schedule = Schedule {
             kind: settings.schedule,
             peak: settings.learning_rate,
@@ -179,7 +179,7 @@ impl Run<'_> {
         let log = self.folder.map(|folder| Log::open(folder, resumed.then_some(progress.step))).transpose()?;
         if optimizer.updates() >= EffectCheck::UPDATES {
             effect = EffectCheck::passed();
-        } else if selecting_steps > 0 && self::selecting_steps(&adapter) == 0 {
+        } else if selecting_steps > 0 && methods::warmup_steps(adapter.methods()) == 0 {
             effect = EffectCheck::new(&self.anew(&adapter)?);
         }
         let share_prefix = settings.share_prefix && !adapter.patches().has_dropout();
@@ -234,14 +234,8 @@ impl Run<'_> {
 
     /// An adapter's methods with tensors as before the first step.
     fn anew(&self, adapter: &Adapter) -> Result<Adapter, TrainError> {
-        let again = adapter.config().into_iter().map(statetune_peft_methods::methods::parse_value);
-        Ok(Adapter::new(self.model, again.collect::<Result<_, _>>()?, self.settings.seed)?)
+        Ok(Adapter::new(self.model, methods::copies(adapter.methods())?, self.settings.seed)?)
     }
-}
-
-/// Steps after which an adapter's methods choose what they train; 0: they have nothing to choose, or have chosen.
-fn selecting_steps(adapter: &Adapter) -> u64 {
-    adapter.methods().iter().map(|method| method.warmup_steps()).max().unwrap_or(0)
 }
 
 /// A run under way.
@@ -311,7 +305,7 @@ impl Loop<'_> {
 
     /// Whether methods are still finding out what they will train.
     fn is_selecting(&self) -> bool {
-        selecting_steps(&self.adapter) > 0
+        methods::warmup_steps(self.adapter.methods()) > 0
     }
 
     /// The first step of this part of the run: data, schedule and dropout count from there.
@@ -329,14 +323,14 @@ impl Loop<'_> {
         }
         let patches = self.adapter.patches();
         let tensor = |name: &str| Ok(patches.tensor(name)?.tensor().to_f64_vec());
-        let mut methods = Vec::new();
-        for (method, config) in self.adapter.methods().iter().zip(self.adapter.config()) {
-            methods.push(match method.select(self.run.model.config(), &tensor)? {
+        let mut chosen = Vec::new();
+        for method in self.adapter.methods() {
+            chosen.push(match method.select(self.run.model.config(), &tensor)? {
                 Some(chosen) => chosen,
-                None => statetune_peft_methods::methods::parse_value(config)?,
+                None => methods::copy(method.as_ref())?,
             });
         }
-        self.adapter = Adapter::new(self.run.model, methods, self.run.settings.seed)?;
+        self.adapter = Adapter::new(self.run.model, chosen, self.run.settings.seed)?;
         self.optimizer = AdamW::new(&self.adapter, self.run.settings.adamw());
         self.effect = EffectCheck::new(&self.adapter);
         self.progress.loss_since_log = (0.0, 0);

@@ -320,16 +320,12 @@ fn untrained_is_base(model: &Mamba, adapter: &Adapter) -> Result<Finding, TrainE
             return Ok(Finding::skipped(promise, format!("{} changes the model from its start", method.tag())));
         }
     }
-    let untrained = match Adapter::new(model, same_methods(adapter)?, 0) {
+    let untrained = match Adapter::new(model, methods::copies(adapter.methods())?, 0) {
         Err(error @ PeftError::MissingFeature { .. }) => return Ok(Finding::skipped(promise, error.to_string())),
         other => other?,
     };
     let apart = logits_apart((model, &Patches::none()), (model, untrained.patches()))?;
     Ok(apart.finding(model, promise, lengths(&sequences(model))))
-}
-
-fn same_methods(adapter: &Adapter) -> Result<Vec<Box<dyn statetune_peft_methods::Method>>, TrainError> {
-    Ok(adapter.config().into_iter().map(methods::parse_value).collect::<Result<_, _>>()?)
 }
 
 /// One update of a copy of the adapter leaves the bits of the model and of the adapter's constants.
@@ -338,7 +334,7 @@ fn frozen_is_unmoved(model: &Mamba, adapter: &Adapter) -> Result<Finding, TrainE
     let before = weights();
     let saved = adapter.patches().tensors().iter().zip(adapter.specs()).filter(|(_, spec)| spec.saved);
     let tensors = saved.map(|(tensor, _)| (tensor.name.clone(), tensor.buffer.tensor())).collect();
-    let copy = Adapter::with_tensors(model, same_methods(adapter)?, tensors)?;
+    let copy = Adapter::with_tensors(model, methods::copies(adapter.methods())?, tensors)?;
     let constants = || -> Vec<Vec<u8>> {
         let fixed = copy.patches().tensors().iter().filter(|tensor| !tensor.trained);
         fixed.map(|tensor| tensor.buffer.tensor().to_le_bytes()).collect()

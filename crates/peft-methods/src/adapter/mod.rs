@@ -97,7 +97,7 @@ impl Adapter {
     pub fn exported(&self, model: &Mamba) -> Result<Adapter, PeftError> {
         let again = |method: &dyn Method| match method.exported() {
             Some(plain) => Ok(plain),
-            None => methods::parse_value(methods::to_config(method)),
+            None => methods::copy(method),
         };
         let plain = self.methods.iter().map(|method| again(method.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let (plan, plain) = plan(model, plain)?;

@@ -9,9 +9,9 @@ use statetune_mamba_model::config::MambaConfig;
 use statetune_mamba_model::patch::{Change, Patch};
 use statetune_mamba_model::site::{LinearSite, Site, linear_sites, matches, mixer_path};
 
-use super::{lora, partial};
+use super::{lora, partial, targets};
+use crate::PeftError;
 use crate::method::{Init, Method, MethodInfo, OptionInfo, Plan, TensorSpec};
-use crate::{PeftError, nearest};
 
 const TAG: &str = "bitfit";
 
@@ -100,18 +100,9 @@ impl BitFit {
                 let reason = format!("`{target}` has no bias in this model; set `add_missing = true` to give it one");
                 return Err(PeftError::Option { method: TAG, reason });
             }
-            let mut known: Vec<String> = stored.iter().map(|(name, _)| module(name)).collect();
-            known.extend(missing.iter().map(|(name, ..)| name.clone()));
-            let short = |name: &String| name.rsplit_once("mixer.").map_or(name.clone(), |(_, short)| short.to_owned());
-            let mut known: Vec<String> = known.iter().map(short).collect();
-            known.sort();
-            known.dedup();
-            return Err(PeftError::NoMatch {
-                method: TAG,
-                pattern: target.clone(),
-                nearest: nearest(target, known.iter().map(String::as_str)).map(str::to_owned),
-                known: known.join(", "),
-            });
+            let with_bias: Vec<String> = stored.iter().map(|(name, _)| module(name)).collect();
+            let known = with_bias.iter().chain(missing.iter().map(|(name, ..)| name));
+            return Err(targets::no_match(TAG, target, known.map(String::as_str)));
         }
         let stored = stored.iter().filter(|(name, _)| targeted(&module(name)));
         let mut named: Vec<Named> = stored.map(|(name, shape)| Named::Stored(name.clone(), shape.clone())).collect();

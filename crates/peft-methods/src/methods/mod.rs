@@ -4,6 +4,7 @@ pub mod additional_scan;
 pub mod bitfit;
 pub mod conv_initial_state;
 pub mod conv_lora;
+mod dense_operand;
 pub mod dora;
 pub mod full;
 pub mod initial_state;
@@ -96,6 +97,27 @@ pub fn parse_value(config: Value) -> Result<Box<dyn Method>, PeftError> {
 
 fn known() -> String {
     METHODS.iter().map(|info| info.tag).collect::<Vec<_>>().join(", ")
+}
+
+/// The same methods again.
+///
+/// # Errors
+/// One is not in [`METHODS`].
+pub fn copies(of: &[Box<dyn Method>]) -> Result<Vec<Box<dyn Method>>, PeftError> {
+    of.iter().map(|method| copy(method.as_ref())).collect()
+}
+
+/// The same method again.
+///
+/// # Errors
+/// It is not in [`METHODS`].
+pub fn copy(method: &dyn Method) -> Result<Box<dyn Method>, PeftError> {
+    parse_value(to_config(method))
+}
+
+/// Steps after which methods have chosen what they train; 0: they have nothing to choose, or have chosen.
+pub fn warmup_steps(of: &[Box<dyn Method>]) -> u64 {
+    of.iter().map(|method| method.warmup_steps()).max().unwrap_or(0)
 }
 
 /// The inverse of [`parse`]: the configuration with its `method` key first.

@@ -54,7 +54,7 @@ pub fn parameters(
 }
 
 /// The error for a pattern that names none of `names`.
-fn no_match<'a>(tag: &'static str, pattern: &str, names: impl Iterator<Item = &'a str>) -> PeftError {
+pub(super) fn no_match<'a>(tag: &'static str, pattern: &str, names: impl Iterator<Item = &'a str>) -> PeftError {
     let mut known: Vec<&str> = names.map(without_layer).collect();
     known.sort_unstable();
     known.dedup();

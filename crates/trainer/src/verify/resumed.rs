@@ -33,12 +33,16 @@ pub fn checkpoint_is_whole(model: &Mamba, settings: &TrainSettings, folder: &Pat
     })
 }
 
-/// Takes the step after the newest checkpoint in `run.folder` twice. `methods` are those that the run began with;
+/// Takes the step after the newest checkpoint in `run.folder` twice. `began_with` are the run's methods at its start;
 /// `scratch` is an empty folder.
 ///
 /// # Errors
 /// The folder cannot be read, or `scratch` not be written. A run that cannot go on is no error but a finding.
-pub fn resumed_is_resumed(run: &Run<'_>, methods: &[Box<dyn Method>], scratch: &Path) -> Result<Finding, TrainError> {
+pub fn resumed_is_resumed(
+    run: &Run<'_>,
+    began_with: &[Box<dyn Method>],
+    scratch: &Path,
+) -> Result<Finding, TrainError> {
     let newest = run.folder.map(|folder| list(&RunFolder::checkpoints(folder))).transpose()?;
     let Some((step, path)) = newest.and_then(|mut all| all.pop()) else {
         return Ok(Finding::skipped(RESUMED, "the run has no checkpoint"));
@@ -46,13 +50,13 @@ pub fn resumed_is_resumed(run: &Run<'_>, methods: &[Box<dyn Method>], scratch: &
     let read = || load(&path, run.model, |adapter| AdamW::new(adapter, run.settings.adamw()));
     match read() {
         Err(_) => return Ok(Finding::skipped(RESUMED, "there is no whole checkpoint to resume")),
-        Ok((adapter, ..)) if adapter.methods().iter().any(|method| method.warmup_steps() > 0) => {
+        Ok((adapter, ..)) if methods::warmup_steps(adapter.methods()) > 0 => {
             return Ok(Finding::skipped(RESUMED, "the newest checkpoint is one of the warm-up"));
         }
         Ok(_) => {}
     }
     // A run counts the steps of a warm-up on top of its own.
-    let warm_up = methods.iter().map(|method| method.warmup_steps()).max().unwrap_or(0);
+    let warm_up = methods::warmup_steps(began_with);
     let settings = TrainSettings {
         max_steps: step.saturating_sub(warm_up) + 1,
         schedule: ScheduleKind::Constant,
@@ -67,7 +71,7 @@ pub fn resumed_is_resumed(run: &Run<'_>, methods: &[Box<dyn Method>], scratch: &
         let again = Run { validation: None, settings: &settings, folder: Some(&folder), ..*run };
         let start = match warm_up {
             0 => read()?.0,
-            _ => Adapter::new(run.model, again_parsed(methods)?, settings.seed)?,
+            _ => Adapter::new(run.model, methods::copies(began_with)?, settings.seed)?,
         };
         Ok(again.train(start, true, &mut Silent)?.adapter)
     };
@@ -78,11 +82,6 @@ pub fn resumed_is_resumed(run: &Run<'_>, methods: &[Box<dyn Method>], scratch: &
         }
         Err(error) => Finding::impossible(RESUMED, error.to_string()),
     })
-}
-
-fn again_parsed(methods: &[Box<dyn Method>]) -> Result<Vec<Box<dyn Method>>, TrainError> {
-    let configs = methods.iter().map(|method| methods::to_config(method.as_ref()));
-    Ok(configs.map(methods::parse_value).collect::<Result<_, _>>()?)
 }
 
 /// The files of a checkpoint.

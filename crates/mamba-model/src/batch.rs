@@ -1,6 +1,6 @@
 //! A packed batch: the tokens of all sequences end to end, and where each begins. There is no padding.
 
-use std::sync::Arc;
+use statetune_tensor::Staged;
 
 use statetune_tensor::ops::DropoutRows;
 
@@ -9,10 +9,10 @@ use crate::ModelError;
 /// Token ids of a packed batch, with what identifies each token independently of its place in the batch.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    ids: Arc<[u32]>,         // [T]
-    offsets: Arc<[usize]>,   // [S + 1]
+    ids: Staged<u32>,         // [T]
+    offsets: Staged<usize>,   // [S + 1]
     rows: DropoutRows,       // [T] each
-    first_row: Arc<[usize]>, // [S], zeros: the row of a table with one row
+    first_row: Staged<usize>, // [S], zeros: the row of a table with one row
 }
 
 impl Batch {
@@ -98,12 +98,12 @@ impl Batch {
     }
 
     /// Token ids, `[T]`.
-    pub fn ids(&self) -> &Arc<[u32]> {
+    pub fn ids(&self) -> &Staged<u32> {
         &self.ids
     }
 
     /// Where the sequences start, `[S + 1]`.
-    pub fn offsets(&self) -> &Arc<[usize]> {
+    pub fn offsets(&self) -> &Staged<usize> {
         &self.offsets
     }
 
@@ -126,12 +126,12 @@ impl Batch {
     }
 
     /// Row 0 for every sequence: the lookup into what all sequences share.
-    pub(crate) fn shared_row(&self) -> &Arc<[usize]> {
+    pub(crate) fn shared_row(&self) -> &Staged<usize> {
         &self.first_row
     }
 
     /// A row of its own for every sequence.
-    pub(crate) fn own_rows(&self) -> Arc<[usize]> {
+    pub(crate) fn own_rows(&self) -> Staged<usize> {
         (0..self.sequences()).collect()
     }
 }

@@ -1,10 +1,9 @@
 //! One Mamba-1 block (Gu and Dao 2023, figure 3): in_proj, convolution, the selective scan with its projections,
 //! out_proj. It knows sites and operands, no method.
 
-use std::sync::Arc;
 
 use statetune_tensor::ops::{self, DropoutRows};
-use statetune_tensor::{Tape, Var};
+use statetune_tensor::{Tape, Var, Staged};
 
 use crate::batch::Batch;
 use crate::bound::Bound;
@@ -27,7 +26,7 @@ pub(crate) struct Context<'a> {
 pub(crate) struct InitialStates<'a> {
     pub conv: &'a Var,
     pub ssm: &'a Var,
-    pub row_of: &'a Arc<[usize]>,
+    pub row_of: &'a Staged<usize>,
 }
 
 /// The tables that convolution and scan start from; zeros where absent.
@@ -74,6 +73,7 @@ impl Context<'_> {
         let conv = self.shared(layer, Operand::ConvInitial)?;
         let mut start = Start { conv, ssm: self.shared(layer, Operand::ScanInitial)? };
         for (place, inputs) in self.bound.virtual_inputs(layer) {
+            let inputs = &ops::cast(self.tape, inputs, self.model.compute())?;
             let alone = Batch::virtual_inputs(inputs.shape()[0]);
             let context = Context { batch: &alone, ..*self };
             let x = match place {

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 use statetune_ssm_kernels::random::{DropoutKey, stream_of};
 use statetune_tensor::ops::{self, AdaptedWeight, Dropout, DropoutRows, NormAxis};
@@ -26,9 +25,9 @@ pub struct DropoutStep {
 
 /// What a backward pass holds constant though it depends on trained tensors: DoRA's norms, in order. Differences that are to
 /// equal a gradient must hold it too.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Held {
-    norms: Vec<Vec<f64>>,
+    norms: Vec<Tensor>,
 }
 
 /// A low-rank addition to rows of a matrix.
@@ -73,14 +72,14 @@ impl BoundLowRank {
 }
 
 fn drop_inputs(tape: &Tape, x: &Var, probability: f32, key: DropoutKey, rows: &DropoutRows) -> Result<Var, ModelError> {
-    Ok(ops::dropout(tape, x, Dropout { probability, key, rows: rows.clone() })?)
+    Ok(ops::dropout(tape, x, Dropout { probability, key, step: None, rows: rows.clone() })?)
 }
 
 /// Additions to chosen columns of some rows.
 pub(crate) struct BoundColumns {
     pub rows: Range<usize>,
     pub values: Var,
-    pub columns: Arc<[u32]>,
+    pub columns: statetune_tensor::Staged<u32>,
 }
 
 /// Further state dimensions of a layer.
@@ -375,7 +374,7 @@ impl<'a> Binder<'a> {
     fn add_to_stored(&mut self) -> Result<(), ModelError> {
         let (tape, model) = (self.tape, self.model);
         for (id, additions) in std::mem::take(&mut self.additions) {
-            let stored: Var = model.value(id).cast(model.compute()).into();
+            let stored: Var = model.value(id).cast(model.trained_type()).into();
             let with_additions = |start: Option<&Var>| -> Result<Var, ModelError> {
                 let mut sum = start.cloned().unwrap_or_else(|| stored.clone());
                 for (value, scale) in &additions {
@@ -434,11 +433,11 @@ impl<'a> Binder<'a> {
 
     /// Operands of width N where a layer has N + k state dimensions: the others are left as without the operand.
     fn widen_operands(&mut self) -> Result<(), ModelError> {
-        let compute = self.model.compute();
+        let (trained, device) = (self.model.trained_type(), self.tape.device());
         for (&layer, state) in &self.bound.states {
             let shape = [state.a.shape()[0], state.a.shape()[1]];
             let filled = |x: f64| -> Result<Var, ModelError> {
-                Ok(Tensor::from_vec(vec![x; shape[0] * shape[1]], &shape)?.cast(compute).into())
+                Ok(Tensor::from_vec(vec![x; shape[0] * shape[1]], &shape)?.cast(trained).to(device)?.into())
             };
             let (one, zero) = (filled(1.0)?, filled(0.0)?);
             for operand in [Operand::StateScale, Operand::StateExtra, Operand::StateOffset, Operand::ScanInitial] {

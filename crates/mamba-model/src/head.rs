@@ -1,8 +1,8 @@
 //! The language-model head with everything patched onto it. Low-rank additions stay low-rank; only a DoRA on the head's
 //! own rows, whose gains are one per token of the vocabulary, is made into a matrix.
 
-use statetune_tensor::ops::{self, DropoutRows, HeadAddition, LossOutput, LowRankInput};
-use statetune_tensor::{Tape, Tensor, Var, Weight};
+use statetune_tensor::ops::{self, Divisor, DropoutRows, HeadAddition, LossOutput, LowRankInput};
+use statetune_tensor::{Staged, Tape, Tensor, Var, Weight};
 
 use crate::bound::{Bound, BoundLowRank};
 use crate::patch::Ends;
@@ -43,7 +43,7 @@ impl<'a> Head<'a> {
         for part in bound.low_rank(id).iter().filter(|part| !tied || part.is_at(Ends::Output)) {
             match &part.gain {
                 Some(gain) if part.ends == Ends::Output => {
-                    let base = head.trained.unwrap_or_else(|| model.value(id).cast(model.compute()).into());
+                    let base = head.trained.unwrap_or_else(|| model.value(id).cast(model.trained_type()).into());
                     let product = ops::scale(tape, &ops::matmul(tape, &part.b, &part.a)?, part.scale)?;
                     head.trained = Some(ops::scale_rows(tape, &ops::add(tape, &base, &product)?, gain)?);
                 }
@@ -61,7 +61,7 @@ impl<'a> Head<'a> {
         }
         for (_, bias) in bound.biases(id) {
             let count = x.shape()[0];
-            let ones: Var = Tensor::from_vec(vec![1f32; count], &[count, 1])?.cast(model.compute()).into();
+            let ones: Var = Tensor::from_vec(vec![1f32; count], &[count, 1])?.cast(model.compute()).to(tape.device())?.into();
             let column = ops::reshape(tape, bias, &[bias.tensor().len(), 1])?;
             head.additions.push(Addition { projected: ones, b: std::borrow::Cow::Owned(column), scale: 1.0 });
         }
@@ -86,15 +86,14 @@ impl<'a> Head<'a> {
     }
 
     /// The cross-entropy of `targets` `[R]`, summed and divided by `divisor`.
-    pub fn loss(&self, tape: &Tape, targets: &[u32], divisor: f64) -> Result<LossOutput, ModelError> {
+    pub fn loss(&self, tape: &Tape, targets: &Staged<u32>, divisor: &Divisor) -> Result<LossOutput, ModelError> {
         let additions: Vec<HeadAddition<'_>> = self
             .additions
             .iter()
             .map(|part| HeadAddition { projected: part.projected.clone(), b: &part.b, scale: part.scale })
             .collect();
-        let targets = std::sync::Arc::from(targets);
         let trained = self.trained.as_ref();
-        Ok(ops::linear_cross_entropy(tape, &self.x, &self.weight, trained, &additions, &targets, divisor)?)
+        Ok(ops::linear_cross_entropy(tape, &self.x, &self.weight, trained, &additions, targets, divisor)?)
     }
 }
 

@@ -29,10 +29,11 @@ impl Mamba {
         seed: u64,
     ) -> Result<Mamba, ModelError> {
         config.validate()?;
-        crate::model::check_compute(compute)?;
+        crate::model::check_compute(device, compute)?;
+        let wide = Device::trained_type(compute);
         let parameters = expected_tensors(config).into_iter().map(|(name, shape)| {
             let values = Tensor::from_vec(draw(config, &name, &shape, seed), &shape)?.cast(storage);
-            let kept = if compute == DType::F32 && stays_in_storage_type(&name) { storage } else { compute };
+            let kept = if wide == DType::F32 && stays_in_storage_type(&name) { storage } else { wide };
             Ok(Parameter { name, value: values.cast(kept), stored: storage })
         });
         Mamba::new(config.clone(), device, compute, parameters.collect::<Result<_, ModelError>>()?)

@@ -1,10 +1,9 @@
 //! The Mamba-1 language model: its tensors in memory and its forward pass.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use statetune_tensor::ops::{self, LossOutput};
-use statetune_tensor::{DType, Device, Tape, Tensor, Var, Weight, with_float};
+use statetune_tensor::ops::{self, Divisor, LossOutput};
+use statetune_tensor::{DType, Device, Staged, Tape, Tensor, TensorError, Var, Weight};
 
 use crate::ModelError;
 use crate::batch::Batch;
@@ -24,6 +23,7 @@ pub struct Mamba {
     device: Device,
     compute: DType,
     parameters: Vec<Parameter>,
+    placed: Vec<Tensor>, // the parameters where the device computes
     ids: Ids,
     a: Vec<Tensor>, // per layer -exp(A_log) [D, N]
 }
@@ -60,9 +60,10 @@ impl Mamba {
         let mut parameters = Vec::new();
         for (name, _) in expected_tensors(&config) {
             let raw = checkpoint.tensor(&name)?;
-            let dtype = if compute == DType::F32 && stays_in_storage_type(&name) { raw.dtype() } else { compute };
+            let wide = Device::trained_type(compute);
+            let dtype = if wide == DType::F32 && stays_in_storage_type(&name) { raw.dtype() } else { wide };
             // Double precision on disk is computed in single precision like everything else.
-            let dtype = if compute == DType::F32 && dtype == DType::F64 { DType::F32 } else { dtype };
+            let dtype = if wide == DType::F32 && dtype == DType::F64 { DType::F32 } else { dtype };
             parameters.push(Parameter { value: read(raw, dtype)?, stored: raw.dtype(), name });
         }
         Mamba::new(config, device, compute, parameters)
@@ -71,21 +72,24 @@ impl Mamba {
     /// A model over given tensors, in the order of [`expected_tensors`].
     ///
     /// # Errors
-    /// When `compute` is not f32 or f64.
+    /// When the device does not compute in `compute`, or its memory does not suffice.
     pub(crate) fn new(
         config: MambaConfig,
         device: &Device,
         compute: DType,
         parameters: Vec<Parameter>,
     ) -> Result<Mamba, ModelError> {
+        check_compute(device, compute)?;
         let ids = Ids::new(&config);
         let tape = Tape::inference(device);
+        let placed: Vec<Tensor> =
+            parameters.iter().map(|parameter| place(parameter, device, compute)).collect::<Result<_, ModelError>>()?;
         let a = ids.layers.iter().map(|layer| {
-            let a_log = parameters[layer.a_log].value.clone().into();
+            let a_log = placed[layer.a_log].clone().into();
             Ok(ops::neg_exp(&tape, &a_log)?.tensor().clone())
         });
         let a = a.collect::<Result<_, ModelError>>()?;
-        Ok(Mamba { config, device: device.clone(), compute, parameters, ids, a })
+        Ok(Mamba { config, device: device.clone(), compute, parameters, placed, ids, a })
     }
 
     /// Shapes and options.
@@ -103,7 +107,24 @@ impl Mamba {
         self.compute
     }
 
-    /// The stored tensors, in the order of the computation.
+    /// The type of trained tensors and their gradients: the compute type, or single precision beside bf16 activations.
+    pub fn trained_type(&self) -> DType {
+        Device::trained_type(self.compute)
+    }
+
+    /// A device of the host, for work on the stored tensors: the model's own where it is one.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn host(&self) -> Result<Device, ModelError> {
+        match &self.device {
+            Device::Cpu(_) => Ok(self.device.clone()),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => Ok(Device::best_cpu()?),
+        }
+    }
+
+    /// The stored tensors in the memory of the host, in the order of the computation.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
@@ -132,7 +153,7 @@ impl Mamba {
             if parameter.value.shape() != value.shape() {
                 return Err(fail(format!("shape {:?}, expected {:?}", value.shape(), parameter.value.shape())));
             }
-            parameter.value = value.cast(parameter.value.dtype());
+            parameter.value = value.to_host()?.cast(parameter.value.dtype());
         }
         Mamba::new(self.config.clone(), &self.device, self.compute, parameters)
     }
@@ -154,8 +175,9 @@ impl Mamba {
             let own = self.parameter(&name);
             let embedding = &self.parameters[self.ids.embedding];
             let like = own.unwrap_or(embedding);
-            let dtype = if stays_in_storage_type(&name) || own.is_some() { like.value.dtype() } else { self.compute };
-            let value = given.remove(&name).or_else(|| own.map(|own| own.value.clone()));
+            let wide = self.trained_type();
+            let dtype = if stays_in_storage_type(&name) || own.is_some() { like.value.dtype() } else { wide };
+            let value = given.remove(&name).map(|given| given.to_host()).transpose()?.or_else(|| own.map(|own| own.value.clone()));
             let value = value.ok_or_else(|| fail(&name, "the configuration calls for it, but there is none".into()))?;
             if value.shape() != shape {
                 return Err(fail(&name, format!("shape {:?}, expected {shape:?}", value.shape())));
@@ -190,8 +212,8 @@ impl Mamba {
     pub fn widened(&self) -> Result<Mamba, ModelError> {
         let wide = |parameter: &Parameter| Parameter {
             name: parameter.name.clone(),
-            value: parameter.value.cast(self.compute),
-            stored: self.compute,
+            value: parameter.value.cast(self.trained_type()),
+            stored: self.trained_type(),
         };
         let parameters = self.parameters.iter().map(wide).collect();
         Mamba::new(self.config.clone(), &self.device, self.compute, parameters)
@@ -249,7 +271,8 @@ impl Mamba {
         if let (None, Some(tokens)) = (states, bound.soft_tokens()) {
             let alone = Batch::virtual_inputs(tokens.shape()[0]);
             let context = Context { tape, model: self, bound, batch: &alone };
-            let output = self.layers(&context, tokens.clone(), None, true)?;
+            let tokens = ops::cast(tape, tokens, self.compute)?;
+            let output = self.layers(&context, tokens, None, true)?;
             begun = Some(output.states.expect("asked for").shared_by(batch.sequences())?);
             soft_hidden = Some(output.hidden);
         }
@@ -313,7 +336,18 @@ impl Mamba {
     /// # Errors
     /// When a row is not below T.
     pub fn logits(&self, tape: &Tape, bound: &Bound, hidden: &Var, rows: &[u32]) -> Result<Var, ModelError> {
-        let x = ops::select_rows(tape, hidden, &Arc::from(rows))?;
+        self.logits_of(tape, bound, hidden, &rows.into())
+    }
+
+    /// The same for rows that a captured graph may find on the device.
+    pub(crate) fn logits_of(
+        &self,
+        tape: &Tape,
+        bound: &Bound,
+        hidden: &Var,
+        rows: &Staged<u32>,
+    ) -> Result<Var, ModelError> {
+        let x = ops::select_rows(tape, hidden, rows)?;
         Head::new(tape, self, bound, &x, None)?.logits(tape)
     }
 
@@ -328,28 +362,30 @@ impl Mamba {
         bound: &Bound,
         batch: &Batch,
         hidden: &Var,
-        rows: &[u32],
-        targets: &[u32],
-        divisor: f64,
+        rows: impl Into<Staged<u32>>,
+        targets: impl Into<Staged<u32>>,
+        divisor: impl Into<Divisor>,
     ) -> Result<LossOutput, ModelError> {
+        let (rows, targets, divisor) = (rows.into(), targets.into(), divisor.into());
         let every_row = rows.len() == hidden.shape()[0] && rows.iter().enumerate().all(|(i, &row)| i == row as usize);
         let selected;
         let x = if every_row {
             hidden
         } else {
-            selected = ops::select_rows(tape, hidden, &Arc::from(rows))?;
+            selected = ops::select_rows(tape, hidden, &rows)?;
             &selected
         };
-        let identities = patched_at_head(self, bound).then(|| batch.dropout_rows_of(rows));
-        Head::new(tape, self, bound, x, identities.as_ref())?.loss(tape, targets, divisor)
+        let identities = patched_at_head(self, bound).then(|| batch.dropout_rows_of(&rows));
+        Head::new(tape, self, bound, x, identities.as_ref())?.loss(tape, &targets, &divisor)
     }
 
     pub(crate) fn ids(&self) -> &Ids {
         &self.ids
     }
 
+    /// A parameter where the device computes.
     pub(crate) fn value(&self, id: Id) -> &Tensor {
-        &self.parameters[id].value
+        &self.placed[id]
     }
 
     pub(crate) fn weight(&self, id: Id) -> Result<Weight, ModelError> {
@@ -378,7 +414,23 @@ fn read(raw: &RawTensor, dtype: DType) -> Result<Tensor, ModelError> {
     })
 }
 
-/// Checks that nothing is computed in a storage type.
-pub(crate) fn check_compute(compute: DType) -> Result<(), ModelError> {
-    with_float!(compute, "model", T => Ok(std::mem::size_of::<T>())).map(drop).map_err(ModelError::from)
+/// A parameter where the device computes: on a CUDA device matrices are of the compute type, all else is f32.
+fn place(parameter: &Parameter, device: &Device, compute: DType) -> Result<Tensor, ModelError> {
+    match device {
+        Device::Cpu(_) => Ok(parameter.value.clone()),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => {
+            let matrix = stays_in_storage_type(&parameter.name);
+            let dtype = if matrix { compute } else { Device::trained_type(compute) };
+            Ok(parameter.value.cast(dtype).to(device)?)
+        }
+    }
+}
+
+/// Checks that the device computes in this type.
+pub(crate) fn check_compute(device: &Device, compute: DType) -> Result<(), ModelError> {
+    match device.computes(compute) {
+        true => Ok(()),
+        false => Err(TensorError::NotComputed { op: "model", found: compute }.into()),
+    }
 }

@@ -1,8 +1,7 @@
 //! The recurrent state: all that a sequence's past is to the model.
 
-use std::sync::Arc;
 
-use statetune_tensor::{DType, Tensor, Var, with_float};
+use statetune_tensor::{DType, Tensor, Var, with_float, Staged};
 
 use crate::ModelError;
 use crate::config::MambaConfig;
@@ -26,7 +25,7 @@ pub(crate) struct LayerState {
 #[derive(Debug, Clone)]
 pub struct StateVars {
     pub(crate) layers: Vec<(Var, Var)>, // conv, ssm
-    pub(crate) row_of: Arc<[usize]>,    // [S]
+    pub(crate) row_of: Staged<usize>,    // [S]
 }
 
 impl State {
@@ -57,6 +56,9 @@ impl State {
             let width = tensor.shape()[1..].iter().product::<usize>();
             let mut shape = tensor.shape().to_vec();
             shape[0] = rows.len();
+            if !tensor.is_on_host() {
+                return Ok(tensor.take_rows(rows)?);
+            }
             Ok(with_float!(tensor.dtype(), "gather", T => {
                 let values = tensor.as_slice::<T>()?;
                 let picked = rows.iter().flat_map(|&row| values[row * width..][..width].iter().copied()).collect();
@@ -86,6 +88,9 @@ impl State {
             }
             let mut shape = parts[0].shape().to_vec();
             shape[0] = parts.iter().map(|p| p.shape()[0]).sum();
+            if !parts[0].is_on_host() {
+                return Ok(Tensor::stacked(&parts)?);
+            }
             Ok(with_float!(parts[0].dtype(), "concat", T => {
                 let mut values = Vec::with_capacity(shape.iter().product());
                 for part in &parts {

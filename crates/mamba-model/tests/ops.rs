@@ -7,7 +7,7 @@ use statetune_mamba_model::ops::{Conv1d, ScanOperands, Table, conv1d, scan};
 use statetune_ssm_kernels::Level;
 use statetune_ssm_kernels::random::uniform;
 use statetune_tensor::gradient_check::check;
-use statetune_tensor::{DType, Device, Result, Tape, Tensor, Var};
+use statetune_tensor::{DType, Device, Result, Tape, Tensor, Var, Staged};
 
 fn reference() -> Device {
     Device::cpu(Level::Reference, 1).unwrap()
@@ -20,7 +20,7 @@ fn numbers(stream: u64, shape: &[usize], low: f64, high: f64) -> Tensor {
     Tensor::from_vec(values, shape).unwrap().cast(DType::F64)
 }
 
-fn offsets(lengths: &[usize]) -> Arc<[usize]> {
+fn offsets(lengths: &[usize]) -> Staged<usize> {
     let ends = lengths.iter().scan(0, |end, len| {
         *end += len;
         Some(*end)
@@ -29,7 +29,7 @@ fn offsets(lengths: &[usize]) -> Arc<[usize]> {
 }
 
 /// Sequences share the rows of tables: 1, 0, 1, 0, ...
-fn table_rows(sequences: usize) -> Arc<[usize]> {
+fn table_rows(sequences: usize) -> Staged<usize> {
     (0..sequences).map(|s| (s + 1) % 2).collect()
 }
 

@@ -1,5 +1,6 @@
 //! What a method is: a configuration that, given a model's shape, declares patches and the tensors they need.
 
+use statetune_tensor::Staged;
 use std::fmt::Debug;
 
 use serde_json::Value;
@@ -184,7 +185,7 @@ pub enum Init {
         /// The number to arrive at.
         target: f64,
         /// Which of its elements.
-        entries: std::sync::Arc<[u32]>,
+        entries: Staged<u32>,
     },
     /// Rows of the stored matrix, one after the other and again from the first until the tensor is full.
     Rows {

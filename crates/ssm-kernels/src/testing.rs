@@ -86,3 +86,13 @@ pub fn assert_close(name: &str, found: &[f32], expected: &[f64], tolerance: f64)
         100.0 * error(worst) / tolerance,
     );
 }
+
+/// The CUDA device that tests named `cuda_...` run on.
+///
+/// # Panics
+/// When there is none: such a test fails rather than pass without having run.
+#[cfg(feature = "cuda")]
+pub fn cuda() -> crate::runtime::Cuda {
+    static DEVICE: std::sync::OnceLock<crate::runtime::Cuda> = std::sync::OnceLock::new();
+    DEVICE.get_or_init(|| crate::runtime::Cuda::new(0).expect("tests named cuda_... need a device")).clone()
+}

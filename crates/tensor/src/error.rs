@@ -66,6 +66,20 @@ pub enum TensorError {
         /// Why it cannot start.
         reason: &'static str,
     },
+    /// A tensor is on another device than the computation.
+    #[error("{what} is on {found}, but the computation on {expected}")]
+    Device {
+        /// What it is.
+        what: String,
+        /// Where it is.
+        found: String,
+        /// Where it should be.
+        expected: String,
+    },
+    /// The CUDA device failed.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] statetune_ssm_kernels::runtime::cuda::CudaError),
     /// The kernels' runtime failed.
     #[error(transparent)]
     Runtime(#[from] statetune_ssm_kernels::RuntimeError),

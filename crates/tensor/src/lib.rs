@@ -10,11 +10,14 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod device;
 mod dtype;
 mod error;
 pub mod gradient_check;
 pub mod ops;
+mod staged;
 mod tape;
 mod tensor;
 mod weight;
@@ -23,6 +26,7 @@ pub use buffer::Buffer;
 pub use device::Device;
 pub use dtype::{DType, Element, Float};
 pub use error::{Result, TensorError};
+pub use staged::{Stage, Staged};
 pub use tape::{Gradients, Inputs, Need, Op, Tape, Var};
 pub use tensor::Tensor;
 pub use weight::Weight;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use statetune_ssm_kernels::elementwise;
 
-use crate::{Device, Result, Tensor, TensorError, with_float};
+use crate::{Device, Result, Tensor, TensorError, cpu_or, with_float};
 
 /// Which inputs of an operation somebody wants a gradient for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -280,7 +280,11 @@ impl Tape {
             gradients.insert(id, gradient);
             return Ok(());
         };
-        let Device::Cpu(cpu) = &self.device;
+        let cpu = cpu_or!(&self.device, cuda => {
+            // A new tensor: another gradient may share the old one.
+            *sum = crate::ops::sum_on_cuda(cuda, sum, &gradient)?;
+            Ok(())
+        });
         with_float!(sum.dtype(), "accumulate", T => {
             elementwise::add_assign(cpu, sum.make_mut::<T>()?, gradient.as_slice::<T>()?);
             Ok(())

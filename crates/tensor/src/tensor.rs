@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use ndarray::{ArcArray, Array, IxDyn};
 
-use crate::{DType, Element, Result, TensorError};
+use crate::{DType, Device, Element, Result, TensorError};
 
 /// A contiguous row-major array. Clones share the values; nobody sees them change.
 #[derive(Debug, Clone)]
@@ -16,15 +16,20 @@ pub(crate) enum Storage {
     F64(ArcArray<f64, IxDyn>),
     Bf16(ArcArray<bf16, IxDyn>),
     F16(ArcArray<f16, IxDyn>),
+    #[cfg(feature = "cuda")]
+    Cuda(crate::cuda::DeviceTensor),
 }
 
+/// What to do with host values, and what with a tensor of a device.
 macro_rules! each {
-    ($tensor:expr, $values:ident => $body:expr) => {
+    ($tensor:expr, $values:ident => $body:expr, $device:ident => $on_device:expr) => {
         match &$tensor.0 {
             Storage::F32($values) => $body,
             Storage::F64($values) => $body,
             Storage::Bf16($values) => $body,
             Storage::F16($values) => $body,
+            #[cfg(feature = "cuda")]
+            Storage::Cuda($device) => $on_device,
         }
     };
 }
@@ -58,12 +63,12 @@ impl Tensor {
 
     /// The size along each axis.
     pub fn shape(&self) -> &[usize] {
-        each!(self, values => values.shape())
+        each!(self, values => values.shape(), device => device.shape())
     }
 
     /// The number of elements.
     pub fn len(&self) -> usize {
-        each!(self, values => values.len())
+        each!(self, values => values.len(), device => device.len())
     }
 
     /// Whether there are no elements.
@@ -78,13 +83,15 @@ impl Tensor {
             Storage::F64(_) => DType::F64,
             Storage::Bf16(_) => DType::Bf16,
             Storage::F16(_) => DType::F16,
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(ref tensor) => tensor.dtype(),
         }
     }
 
     /// The values in row-major order.
     ///
     /// # Errors
-    /// When the element type is another.
+    /// When the element type is another, or the values are on a device.
     pub fn as_slice<E: Element>(&self) -> Result<&[E]> {
         let values = E::unwrap(self).ok_or_else(|| self.wrong_dtype(E::DTYPE))?;
         Ok(values.as_slice().expect("tensors are contiguous"))
@@ -101,17 +108,107 @@ impl Tensor {
     }
 
     fn wrong_dtype(&self, expected: DType) -> TensorError {
+        if !self.is_on_host() {
+            let what = format!("tensor {:?}", self.shape());
+            return TensorError::Device { what, found: self.place(), expected: "the host".into() };
+        }
         TensorError::DType { what: format!("tensor {:?}", self.shape()), expected, found: self.dtype() }
     }
 
+    /// Whether the values are in the memory of the host.
+    pub fn is_on_host(&self) -> bool {
+        each!(self, _values => true, _device => false)
+    }
+
+    /// Where the values are, for errors.
+    pub(crate) fn place(&self) -> String {
+        each!(self, _values => "the host".to_owned(), device => format!("{:?}", device.cuda()))
+    }
+
+    /// The same values in the memory of the host: itself where they are there.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn to_host(&self) -> Result<Tensor> {
+        each!(self, _values => Ok(self.clone()), device => device.to_host())
+    }
+
+    /// The same values where `device` computes: itself where they are there.
+    ///
+    /// # Errors
+    /// When a device fails, or its memory does not suffice.
+    pub fn to(&self, device: &Device) -> Result<Tensor> {
+        match device {
+            Device::Cpu(_) => self.to_host(),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(cuda) => self.to_cuda(cuda),
+        }
+    }
+
+    /// Rows of a tensor on a device along its first axis, in this order.
+    ///
+    /// # Errors
+    /// When it is on the host, or the device's memory does not suffice.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    #[track_caller]
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+    pub fn take_rows(&self, rows: &[usize]) -> Result<Tensor> {
+        match &self.0 {
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(tensor) => Ok(tensor.take_rows(rows)?.into()),
+            _ => Err(self.not_on_a_device()),
+        }
+    }
+
+    /// Tensors of one device, one after the other along the first axis.
+    ///
+    /// # Errors
+    /// When one is on the host, or the device's memory does not suffice.
+    ///
+    /// # Panics
+    /// When there is none, or they differ in type or in another axis.
+    #[track_caller]
+    pub fn stacked(parts: &[Tensor]) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        {
+            let on_device = |part: &'_ Tensor| match &part.0 {
+                Storage::Cuda(tensor) => Ok(tensor.clone()),
+                _ => Err(part.not_on_a_device()),
+            };
+            let parts = parts.iter().map(on_device).collect::<Result<Vec<_>>>()?;
+            Ok(crate::cuda::DeviceTensor::stacked(&parts.iter().collect::<Vec<_>>())?.into())
+        }
+        #[cfg(not(feature = "cuda"))]
+        Err(parts[0].not_on_a_device())
+    }
+
+    fn not_on_a_device(&self) -> TensorError {
+        let what = format!("tensor {:?}", self.shape());
+        TensorError::Device { what, found: self.place(), expected: "a CUDA device".into() }
+    }
+
     /// The values as `f64`, whatever the element type.
+    ///
+    /// # Panics
+    /// When they are on a device that fails.
     pub fn to_f64_vec(&self) -> Vec<f64> {
-        each!(self, values => values.iter().map(|&x| Element::to_f64(x)).collect())
+        let host = self.to_host().unwrap_or_else(|error| panic!("{error}"));
+        each!(host, values => values.iter().map(|&x| Element::to_f64(x)).collect(), _device => unreachable!("on the host"))
     }
 
     /// The values as bytes, little-endian, in row-major order: what files hold.
+    ///
+    /// # Panics
+    /// When they are on a device that fails.
     pub fn to_le_bytes(&self) -> Vec<u8> {
-        each!(self, values => values.iter().flat_map(|x| x.to_le_bytes()).collect())
+        let host = self.to_host().unwrap_or_else(|error| panic!("{error}"));
+        each!(
+            host,
+            values => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            _device => unreachable!("on the host")
+        )
     }
 
     /// The only element.
@@ -122,13 +219,20 @@ impl Tensor {
         if self.len() != 1 {
             return Err(TensorError::shape("item", "tensor", "one element", self.shape()));
         }
-        Ok(self.to_f64_vec()[0])
+        Ok(self.to_host()?.to_f64_vec()[0])
     }
 
     /// The values in another element type (the tensor itself when it has it already).
+    ///
+    /// # Panics
+    /// When they are on a device whose memory does not suffice.
     pub fn cast(&self, dtype: DType) -> Tensor {
         fn convert<E: Element>(tensor: &Tensor) -> Tensor {
-            each!(tensor, values => E::wrap(values.mapv(|x| E::from_f64(Element::to_f64(x))).into_shared()))
+            each!(
+                tensor,
+                values => E::wrap(values.mapv(|x| E::from_f64(Element::to_f64(x))).into_shared()),
+                device => device.cast(E::DTYPE).unwrap_or_else(|error| panic!("{error}")).into()
+            )
         }
         if dtype == self.dtype() {
             return self.clone();
@@ -149,7 +253,7 @@ impl Tensor {
         fn apply<E: Element>(values: &ArcArray<E, IxDyn>, shape: &[usize]) -> Option<Tensor> {
             values.clone().into_shape_with_order(IxDyn(shape)).ok().map(E::wrap)
         }
-        each!(self, values => apply(values, shape))
+        each!(self, values => apply(values, shape), device => return Ok(device.reshape(shape)?.into()))
             .ok_or_else(|| TensorError::shape("reshape", "tensor", format!("{shape:?}"), self.shape()))
     }
 

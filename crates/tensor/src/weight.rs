@@ -71,6 +71,8 @@ pub(crate) fn weight_slice(tensor: &Tensor) -> WeightSlice<'_> {
         Storage::F64(w) => WeightSlice::F64(w.as_slice().expect(contiguous)),
         Storage::Bf16(w) => WeightSlice::Bf16(w.as_slice().expect(contiguous)),
         Storage::F16(w) => WeightSlice::F16(w.as_slice().expect(contiguous)),
+        #[cfg(feature = "cuda")]
+        Storage::Cuda(_) => panic!("a weight on a device was taken for one of the host"),
     }
 }
 

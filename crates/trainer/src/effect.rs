@@ -16,8 +16,13 @@ impl EffectCheck {
     pub const UPDATES: u64 = 3;
 
     /// Remembers the tensors as they are before the first update.
-    pub fn new(adapter: &Adapter) -> EffectCheck {
-        EffectCheck { start: Some(adapter.patches().tensors().iter().map(|t| t.buffer.tensor()).collect()) }
+    ///
+    /// # Errors
+    /// When they are on a device that fails.
+    pub fn new(adapter: &Adapter) -> Result<EffectCheck, TrainError> {
+        // On a device updates are made in place, under the eyes of who shares a tensor.
+        let tensors = adapter.patches().tensors().iter().map(|t| t.buffer.tensor().to_host());
+        Ok(EffectCheck { start: Some(tensors.collect::<Result<_, _>>()?) })
     }
 
     /// A check that has been passed: for runs that are resumed after the first steps.

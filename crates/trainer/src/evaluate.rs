@@ -70,13 +70,13 @@ pub fn evaluate(
             None => None,
         };
         let hidden = model.forward(&tape, &bound, &micro.batch, states.as_ref(), false)?.hidden;
-        let output = model.loss(&tape, &bound, &micro.batch, &hidden, &micro.rows, &micro.targets, 1.0)?;
-        loss += output.row_losses.iter().sum::<f64>();
+        let output = model.loss(&tape, &bound, &micro.batch, &hidden, micro.rows.as_slice(), micro.targets.as_slice(), 1.0)?;
+        loss += output.row_losses()?.iter().sum::<f64>();
         labelled += micro.rows.len();
         if !dataset.classes.is_empty() {
             // A label is one token: one row per example, in order.
             let logits = model.logits(&tape, &bound, &hidden, &micro.rows)?;
-            predict(dataset, &indices, &output.argmax, logits.tensor(), &mut predictions);
+            predict(dataset, &indices, &output.argmax()?, logits.tensor(), &mut predictions);
         }
         done += indices.len();
         progress(done, of);

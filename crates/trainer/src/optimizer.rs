@@ -2,7 +2,7 @@
 
 use statetune_peft_methods::Adapter;
 use statetune_ssm_kernels::adamw::{AdamWStep, adamw};
-use statetune_tensor::{Device, Tensor, with_float};
+use statetune_tensor::{cpu_or, Device, Tensor, with_float};
 
 use crate::TrainError;
 
@@ -88,7 +88,7 @@ impl AdamW {
         gradient_scale: f64,
     ) -> Result<(), TrainError> {
         self.updates += 1;
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => crate::cuda::adamw(cuda, self, adapter, gradients, lr, gradient_scale));
         let tensors = adapter.patches().tensors().iter().zip(adapter.specs());
         for (((tensor, spec), gradient), (m, v)) in tensors.zip(gradients).zip(&mut self.moments) {
             let Some(gradient) = gradient else { continue };

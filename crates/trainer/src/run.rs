@@ -157,7 +157,7 @@ impl Run<'_> {
         };
         let resumed = newest.is_some();
         // Until the first updates are made, what a run starts from is what its tensors must move away from.
-        let mut effect = EffectCheck::new(&adapter);
+        let mut effect = EffectCheck::new(&adapter)?;
         let inputs = checkpoint::fingerprint(self.model, self.train);
         let (adapter, optimizer, progress) = match newest {
             Some((_, path)) => {
@@ -180,7 +180,7 @@ impl Run<'_> {
         if optimizer.updates() >= EffectCheck::UPDATES {
             effect = EffectCheck::passed();
         } else if selecting_steps > 0 && methods::warmup_steps(adapter.methods()) == 0 {
-            effect = EffectCheck::new(&self.anew(&adapter)?);
+            effect = EffectCheck::new(&self.anew(&adapter)?)?;
         }
         let share_prefix = settings.share_prefix && !adapter.patches().has_dropout();
         let mut looped = Loop {
@@ -332,7 +332,7 @@ impl Loop<'_> {
         }
         self.adapter = Adapter::new(self.run.model, chosen, self.run.settings.seed)?;
         self.optimizer = AdamW::new(&self.adapter, self.run.settings.adamw());
-        self.effect = EffectCheck::new(&self.adapter);
+        self.effect = EffectCheck::new(&self.adapter)?;
         self.progress.loss_since_log = (0.0, 0);
         let note = format!("selected what is trained: {} numbers; training starts anew", self.adapter.trainable());
         self.write(&Record::Note { step: self.progress.step, note })

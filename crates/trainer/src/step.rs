@@ -5,7 +5,7 @@
 
 use statetune_mamba_model::{Batch, Bound, DropoutStep, Mamba, Patches};
 use statetune_ssm_kernels::elementwise;
-use statetune_tensor::{Device, Tape, Tensor, with_float};
+use statetune_tensor::{cpu_or, Device, Tape, Tensor, with_float};
 
 use crate::TrainError;
 
@@ -69,7 +69,8 @@ pub fn gradients(
             None => None,
         };
         let hidden = model.forward(&tape, &bound, &micro.batch, states.as_ref(), false)?.hidden;
-        let output = model.loss(&tape, &bound, &micro.batch, &hidden, &micro.rows, &micro.targets, labelled as f64)?;
+        let (rows, targets) = (micro.rows.as_slice(), micro.targets.as_slice());
+        let output = model.loss(&tape, &bound, &micro.batch, &hidden, rows, targets, labelled as f64)?;
         loss += output.loss.tensor().item()?;
         if output.loss.is_tracked() {
             let mut gradients = tape.backward(&output.loss)?;
@@ -87,7 +88,7 @@ fn accumulate(device: &Device, sum: &mut Option<Tensor>, gradient: Option<Tensor
         *sum = Some(gradient);
         return Ok(());
     };
-    let Device::Cpu(cpu) = device;
+    let cpu = cpu_or!(device, cuda => crate::cuda::accumulate(cuda, sum, &gradient));
     with_float!(gradient.dtype(), "accumulate", T => {
         elementwise::add_assign(cpu, sum.make_mut::<T>()?, gradient.as_slice::<T>()?);
         Ok(())
@@ -104,7 +105,7 @@ impl StepGradients {
         if !self.loss.is_finite() {
             return Ok(Some(format!("the loss is {}", self.loss)));
         }
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => crate::cuda::non_finite(cuda, self, patches));
         for (tensor, gradient) in patches.tensors().iter().zip(&self.gradients) {
             let Some(gradient) = gradient else { continue };
             let at = with_float!(gradient.dtype(), "gradient", T => {
@@ -122,7 +123,7 @@ impl StepGradients {
     /// # Errors
     /// When a gradient is of a storage type.
     pub fn norm(&self, device: &Device) -> Result<f64, TrainError> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => crate::cuda::norm(cuda, &self.gradients));
         let mut sum = 0.0;
         for gradient in self.gradients.iter().flatten() {
             sum += with_float!(gradient.dtype(), "gradient", T => {

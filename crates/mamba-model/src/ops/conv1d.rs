@@ -1,9 +1,8 @@
 //! The causal depthwise convolution of a packed batch, with bias and SiLU.
 
-use std::sync::Arc;
 
 use statetune_ssm_kernels::{Sequences, Table, conv1d as kernel};
-use statetune_tensor::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float};
+use statetune_tensor::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float, Staged};
 
 /// u = silu(causal convolution of x). The value before SiLU is recomputed in the backward pass.
 ///
@@ -11,9 +10,9 @@ use statetune_tensor::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, Te
 /// zeros when absent). Outputs: u `[T, D]` and, if `final_state` is set, the final states `[S, D, K - 1]`.
 pub struct Conv1d {
     /// `[S + 1]`, where the sequences start.
-    pub offsets: Arc<[usize]>,
+    pub offsets: Staged<usize>,
     /// `[S]`, the row of the initial state that each sequence starts from.
-    pub initial_row: Arc<[usize]>,
+    pub initial_row: Staged<usize>,
     /// Whether to return the final states.
     pub final_state: bool,
 }

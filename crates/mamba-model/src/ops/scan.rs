@@ -1,9 +1,8 @@
 //! The selective scan of a packed batch with the whole readout that a fine-tuning method may bring.
 
-use std::sync::Arc;
 
 use statetune_ssm_kernels::{Sequences, Table as KernelTable, scan as kernel};
-use statetune_tensor::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float};
+use statetune_tensor::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float, Staged};
 
 /// h_t = exp(Δ_t A) ∘ h_{t-1} + Δ_t u_t B_tᵀ and its readout, gated by silu(z); see [`kernel`] for the equations.
 ///
@@ -11,9 +10,9 @@ use statetune_tensor::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, Te
 /// `final_state` is set, the final states `[S, D, N]`.
 pub struct Scan {
     /// `[S + 1]`, where the sequences start.
-    pub offsets: Arc<[usize]>,
+    pub offsets: Staged<usize>,
     /// `[S]` per operand that is a table, the row each sequence uses: initial, S, E, O, y'.
-    pub rows: [Option<Arc<[usize]>>; 5],
+    pub rows: [Option<Staged<usize>>; 5],
     /// Whether to return the final states.
     pub final_state: bool,
 }
@@ -186,7 +185,7 @@ pub struct Table {
     /// `[rows, ...]`.
     pub values: Var,
     /// `[S]`.
-    pub row_of: Arc<[usize]>,
+    pub row_of: Staged<usize>,
 }
 
 /// The operands of a [`scan`].
@@ -227,7 +226,7 @@ pub struct ScanOperands<'a> {
 /// When shapes or element types do not fit.
 pub fn scan(
     tape: &Tape,
-    offsets: &Arc<[usize]>,
+    offsets: &Staged<usize>,
     final_state: bool,
     operands: &ScanOperands<'_>,
 ) -> Result<(Var, Option<Var>)> {

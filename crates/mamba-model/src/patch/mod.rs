@@ -3,9 +3,8 @@
 mod check;
 mod value;
 
-use std::sync::Arc;
 
-use statetune_tensor::{Buffer, DType, Device, Tape, Tensor, Var};
+use statetune_tensor::{Buffer, DType, Device, Tape, Tensor, Var, Staged};
 
 pub use crate::site::Ends;
 use crate::site::Site;
@@ -35,7 +34,7 @@ pub enum Change {
         /// `[rows, columns]`.
         values: String,
         /// Which columns.
-        columns: Arc<[u32]>,
+        columns: Staged<u32>,
     },
     /// The outputs gain a bias.
     Bias(String),
@@ -156,9 +155,11 @@ impl Patches {
     /// When a site does not exist in the model, a tensor is missing, twice, unused, of another element type than the
     /// model computes in, or of a wrong shape.
     pub fn new(model: &Mamba, patches: Vec<Patch>, tensors: Vec<(String, Tensor)>) -> Result<Patches, ModelError> {
-        let compute = model.compute();
-        let trained = |(name, value)| PatchTensor { name, buffer: Buffer::new(value), trained: true };
-        let tensors: Vec<PatchTensor> = tensors.into_iter().map(trained).collect();
+        let compute = model.trained_type();
+        let trained = |(name, value): (String, Tensor)| -> Result<PatchTensor, ModelError> {
+            Ok(PatchTensor { name, buffer: Buffer::new(value.to(model.device())?), trained: true })
+        };
+        let tensors = tensors.into_iter().map(trained).collect::<Result<Vec<_>, _>>()?;
         let set = Patches { patches, tensors };
         for (i, tensor) in set.tensors.iter().enumerate() {
             let fail = |reason: String| ModelError::Patch { name: tensor.name.clone(), reason };

@@ -1,8 +1,7 @@
 //! Values made of trained tensors: what an operand, a low-rank factor or an addition is before it meets a model.
 
-use std::sync::Arc;
 
-use statetune_tensor::{Tape, Var, ops};
+use statetune_tensor::{Tape, Var, ops, Staged};
 
 use crate::ModelError;
 
@@ -36,7 +35,7 @@ pub enum Value {
         /// The values.
         values: String,
         /// Their places.
-        entries: Arc<[u32]>,
+        entries: Staged<u32>,
         /// The whole's shape.
         shape: Vec<usize>,
     },

@@ -291,16 +291,16 @@ fn scale_to_norms(
     model: &Mamba,
 ) -> Result<(), PeftError> {
     let rows = weight.len() / columns;
-    let double = |tensor: &Tensor| tensor.cast(DType::F64);
+    let double = |tensor: &Tensor| -> Result<Tensor, PeftError> { Ok(tensor.to_host()?.cast(DType::F64)) };
     let adapted = AdaptedWeight {
         weight: &Tensor::from_vec(weight.to_vec(), &[rows, columns])?,
         rows: 0..rows,
-        a: &double(a),
-        b: &double(b),
+        a: &double(a)?,
+        b: &double(b)?,
         scale,
     };
     let axis = if by_columns { NormAxis::Columns } else { NormAxis::Rows };
-    let norms = adapted.norms(model.device(), axis)?;
+    let norms = adapted.norms(&model.host()?, axis)?.to_f64_vec();
     add_product(weight, a, b, scale);
     for (i, row) in weight.chunks_exact_mut(columns).enumerate() {
         for (j, w) in row.iter_mut().enumerate() {

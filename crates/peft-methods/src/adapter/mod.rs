@@ -64,7 +64,7 @@ impl Adapter {
             if value.shape() != spec.shape {
                 return Err(fail(format!("shape {:?}, expected {:?} for this model", value.shape(), spec.shape)));
             }
-            ordered.push((name, value.cast(model.compute())));
+            ordered.push((name, value.cast(model.trained_type())));
         }
         if let Some((name, _)) = tensors.first() {
             let reason = "the adapter's methods have no such tensor".into();

@@ -80,7 +80,7 @@ impl<'a> Starts<'a> {
                 Tensor::from_vec(if *is_a { a.clone() } else { b.clone() }, &spec.shape)?
             }
         };
-        Ok(value.cast(self.model.compute()))
+        Ok(value.cast(self.model.trained_type()))
     }
 
     /// Drawn in single precision whatever is computed in, so that both paths start alike.

@@ -3,6 +3,8 @@
 
 pub mod counts;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod disjoint;
 pub mod level;
 pub mod mapped_file;
@@ -12,6 +14,8 @@ pub mod products;
 
 pub use counts::Counts;
 pub use cpu::Cpu;
+#[cfg(feature = "cuda")]
+pub use cuda::Cuda;
 pub use disjoint::DisjointSlice;
 pub use level::Level;
 pub use mapped_file::MappedFile;

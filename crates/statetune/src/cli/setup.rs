@@ -97,8 +97,12 @@ pub fn data(
     cache: Option<&Path>,
     quiet: bool,
 ) -> anyhow::Result<(Option<Dataset>, Option<Dataset>)> {
-    let Device::Cpu(cpu) = device;
-    let pool = Pool::new(cpu.threads())?;
+    let threads = match device {
+        Device::Cpu(cpu) => cpu.threads(),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => std::thread::available_parallelism().map_or(1, |n| n.get()),
+    };
+    let pool = Pool::new(threads)?;
     let read = |split: Split, present: bool| -> anyhow::Result<Option<Dataset>> {
         if !present {
             return Ok(None);

@@ -1,11 +1,12 @@
 //! Columns of activations and of matrices: joined, cut out, put in place, picked, scaled.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use statetune_ssm_kernels::columns as kernel;
 
-use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float};
+#[cfg(feature = "cuda")]
+use super::on_cuda;
+use crate::{Device, Inputs, Need, Op, Result, Staged, Tape, Tensor, TensorError, Var, cpu_or, with_float};
 
 struct Join;
 
@@ -17,7 +18,7 @@ impl Op for Join {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, _: &Need) -> Result<(Vec<Tensor>, Self::Saved)> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::join(cuda, inputs));
         let (rows, _) = inputs.required(0)?.matrix_shape("join_columns", "part")?;
         let mut widths = Vec::new();
         for i in 0..inputs.len() {
@@ -69,7 +70,7 @@ pub fn join_columns(tape: &Tape, parts: &[&Var]) -> Result<Var> {
 }
 
 fn take(device: &Device, x: &Tensor, rows: usize, columns: Range<usize>) -> Result<Tensor> {
-    let Device::Cpu(cpu) = device;
+    let cpu = cpu_or!(device, cuda => on_cuda::take(cuda, x, columns));
     let width = x.len() / rows.max(1);
     with_float!(x.dtype(), "take_columns", T => {
         let mut y = vec![0.0 as T; rows * columns.len()];
@@ -79,7 +80,7 @@ fn take(device: &Device, x: &Tensor, rows: usize, columns: Range<usize>) -> Resu
 }
 
 fn place(device: &Device, x: &Tensor, rows: usize, at: usize, width: usize) -> Result<Tensor> {
-    let Device::Cpu(cpu) = device;
+    let cpu = cpu_or!(device, cuda => on_cuda::place(cuda, x, at, width));
     with_float!(x.dtype(), "place_columns", T => {
         let mut y = vec![0.0 as T; rows * width];
         kernel::put_columns(cpu, &mut y, width, x.as_slice::<T>()?, at, x.len() / rows.max(1));
@@ -179,7 +180,7 @@ pub fn place_columns(tape: &Tape, x: &Var, at: usize, width: usize) -> Result<Va
     tape.apply1(Place { at, width }, &[Some(x)])
 }
 
-struct Gather(Arc<[u32]>);
+struct Gather(Staged<u32>);
 
 impl Op for Gather {
     type Saved = [usize; 2];
@@ -189,7 +190,7 @@ impl Op for Gather {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, _: &Need) -> Result<(Vec<Tensor>, [usize; 2])> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::gather(cuda, inputs, &self.0));
         let x = inputs.required(0)?;
         let (rows, width) = x.matrix_shape("gather_columns", "input")?;
         if self.0.is_empty() || self.0.iter().any(|&column| column as usize >= width) {
@@ -215,7 +216,7 @@ impl Op for Gather {
         gradients: Vec<Option<Tensor>>,
         _: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::gather_backward(cuda, &gradients, &self.0, rows, width));
         let Some(dy) = &gradients[0] else { return Ok(vec![None]) };
         let dx = with_float!(dy.dtype(), "gather_columns", T => {
             let mut dx = vec![0.0 as T; rows * width];
@@ -230,7 +231,7 @@ impl Op for Gather {
 ///
 /// # Errors
 /// When there are none or one is not below the width.
-pub fn gather_columns(tape: &Tape, x: &Var, columns: &Arc<[u32]>) -> Result<Var> {
+pub fn gather_columns(tape: &Tape, x: &Var, columns: &Staged<u32>) -> Result<Var> {
     tape.apply1(Gather(columns.clone()), &[Some(x)])
 }
 
@@ -245,7 +246,7 @@ impl Op for Scale {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Self::Saved)> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::scale(cuda, inputs, need));
         let (x, gain) = (inputs.required(0)?, inputs.required(1)?);
         let (_, width) = x.matrix_shape("scale_columns", "input")?;
         if gain.shape() != [width] {
@@ -266,7 +267,7 @@ impl Op for Scale {
         gradients: Vec<Option<Tensor>>,
         _: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::scale_backward(cuda, x, gain, &gradients));
         let Some(dy) = &gradients[0] else { return Ok(vec![None, None]) };
         with_float!(dy.dtype(), "scale_columns", T => {
             let values = dy.as_slice::<T>()?;

@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use statetune_ssm_kernels::cross_entropy as kernel;
 
+#[cfg(feature = "cuda")]
+use super::on_cuda;
 use crate::weight::weight_slice;
-use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, Weight, with_float};
+use crate::{Device, Inputs, Need, Op, Result, Staged, Tape, Tensor, TensorError, Var, Weight, cpu_or, with_float};
 
 /// Loss = Σ_r -ln softmax(W x_r + additions)\[target_r\] / divisor, in blocks of rows: `[R, V]` logits never exist.
 ///
@@ -18,19 +19,54 @@ pub struct LinearCrossEntropy {
     /// The head, when it is frozen.
     pub frozen: Option<Weight>,
     /// `[R]`, the token each row should predict.
-    pub targets: Arc<[u32]>,
+    pub targets: Staged<u32>,
     /// What the sum of losses is divided by: the labelled tokens of the whole (accumulated) batch.
-    pub divisor: f64,
+    pub divisor: Divisor,
     /// s of each low-rank addition.
     pub scales: Vec<f64>,
     /// Where the losses of the single rows are put.
-    details: Rc<RefCell<Details>>,
+    pub(super) details: Rc<RefCell<Details>>,
 }
 
-#[derive(Default)]
-struct Details {
-    losses: Vec<f64>,
-    argmax: Vec<u32>,
+/// The losses of the rows and their most probable tokens, where they were made.
+pub(super) enum Details {
+    Host {
+        losses: Vec<f64>,
+        argmax: Vec<u32>,
+    },
+    #[cfg(feature = "cuda")]
+    Cuda(on_cuda::DeviceDetails),
+}
+
+impl Default for Details {
+    fn default() -> Details {
+        Details::Host { losses: Vec::new(), argmax: Vec::new() }
+    }
+}
+
+/// A divisor, whose inverse a captured graph reads from the device.
+#[derive(Debug, Clone)]
+pub struct Divisor {
+    value: f64,
+    inverse: Staged<f32>,
+}
+
+impl From<f64> for Divisor {
+    fn from(value: f64) -> Divisor {
+        Divisor { value, inverse: [(1.0 / value) as f32].into() }
+    }
+}
+
+impl Divisor {
+    /// The number.
+    pub fn value(&self) -> f64 {
+        self.value
+    }
+
+    /// One over it.
+    pub fn inverse(&self) -> &Staged<f32> {
+        &self.inverse
+    }
 }
 
 /// What a low-rank patch adds to the logits: `scale` · projected Bᵀ.
@@ -47,10 +83,33 @@ pub struct HeadAddition<'a> {
 pub struct LossOutput {
     /// The loss, one number.
     pub loss: Var,
+    details: Details,
+}
+
+impl LossOutput {
     /// `[R]`, -ln p(target) of each row.
-    pub row_losses: Vec<f64>,
+    ///
+    /// # Errors
+    /// When they are on a device that fails.
+    pub fn row_losses(&self) -> Result<Vec<f64>> {
+        match &self.details {
+            Details::Host { losses, .. } => Ok(losses.clone()),
+            #[cfg(feature = "cuda")]
+            Details::Cuda(details) => Ok(details.losses.to_host()?.to_f64_vec()),
+        }
+    }
+
     /// `[R]`, the most probable token of each row.
-    pub argmax: Vec<u32>,
+    ///
+    /// # Errors
+    /// When they are on a device that fails.
+    pub fn argmax(&self) -> Result<Vec<u32>> {
+        match &self.details {
+            Details::Host { argmax, .. } => Ok(argmax.clone()),
+            #[cfg(feature = "cuda")]
+            Details::Cuda(details) => Ok(details.argmax.cuda().download(details.argmax.view())?),
+        }
+    }
 }
 
 impl Op for LinearCrossEntropy {
@@ -62,7 +121,6 @@ impl Op for LinearCrossEntropy {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Self::Saved)> {
-        let Device::Cpu(cpu) = device;
         let x = inputs.required(0)?;
         let weight = match &self.frozen {
             Some(weight) => weight.values(),
@@ -73,7 +131,7 @@ impl Op for LinearCrossEntropy {
         if weight.shape() != [vocab, k] {
             return Err(TensorError::shape("linear_cross_entropy", "weight", format!("[V, {k}]"), weight.shape()));
         }
-        TensorError::check_trained(inputs.optional(1), x.dtype())?;
+        TensorError::check_trained(inputs.optional(1), Device::trained_type(x.dtype()))?;
         if self.targets.len() != rows {
             return Err(TensorError::shape(
                 "linear_cross_entropy",
@@ -82,6 +140,7 @@ impl Op for LinearCrossEntropy {
                 &[self.targets.len()],
             ));
         }
+        let cpu = cpu_or!(device, cuda => on_cuda::linear_cross_entropy(cuda, self, inputs, need));
         if let Some(&t) = self.targets.iter().find(|&&t| t as usize >= vocab) {
             return Err(TensorError::shape("linear_cross_entropy", "target", format!("below {vocab}"), &[t as usize]));
         }
@@ -113,12 +172,12 @@ impl Op for LinearCrossEntropy {
             }
             kernel::linear_cross_entropy(
                 cpu, &mut losses, Some(&mut argmax), dx.as_deref_mut(), dw.as_deref_mut(), x.as_slice::<T>()?,
-                weight_slice(weight), &mut additions, &self.targets, (1.0 / self.divisor) as T, rows, vocab, k,
+                weight_slice(weight), &mut additions, &self.targets, (1.0 / self.divisor.value) as T, rows, vocab, k,
             );
             drop(additions);
             let losses: Vec<f64> = losses.into_iter().map(crate::Element::to_f64).collect();
-            let loss = losses.iter().sum::<f64>() / self.divisor;
-            *self.details.borrow_mut() = Details { losses, argmax };
+            let loss = losses.iter().sum::<f64>() / self.divisor.value;
+            *self.details.borrow_mut() = Details::Host { losses, argmax };
             let mut gradients = vec![
                 dx.map(|dx| Tensor::from_vec(dx, &[rows, k])).transpose()?,
                 dw.map(|dw| Tensor::from_vec(dw, &[vocab, k])).transpose()?,
@@ -139,11 +198,11 @@ impl Op for LinearCrossEntropy {
         _: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(d_loss) = &gradients[0] else { return Ok(vec![None; saved.len()]) };
-        let factor = d_loss.item()?;
         let scale = |gradient: Option<Tensor>| -> Result<Option<Tensor>> {
             let Some(mut gradient) = gradient else { return Ok(None) };
+            let cpu = cpu_or!(device, cuda => on_cuda::scaled_by(cuda, gradient, d_loss).map(Some));
+            let factor = d_loss.item()?;
             if factor != 1.0 {
-                let Device::Cpu(cpu) = device;
                 with_float!(gradient.dtype(), "linear_cross_entropy", T => {
                     let values = gradient.as_slice::<T>()?.to_vec();
                     statetune_ssm_kernels::elementwise::scale(cpu, gradient.make_mut::<T>()?, &values, factor as T);
@@ -168,18 +227,23 @@ pub fn linear_cross_entropy(
     frozen: &Weight,
     trained: Option<&Var>,
     additions: &[HeadAddition<'_>],
-    targets: &Arc<[u32]>,
-    divisor: f64,
+    targets: &Staged<u32>,
+    divisor: &Divisor,
 ) -> Result<LossOutput> {
     let details = Rc::new(RefCell::new(Details::default()));
     let frozen = if trained.is_some() { None } else { Some(frozen.clone()) };
     let scales = additions.iter().map(|addition| addition.scale).collect();
-    let op = LinearCrossEntropy { frozen, targets: targets.clone(), divisor, scales, details: details.clone() };
+    let op = LinearCrossEntropy {
+        frozen,
+        targets: targets.clone(),
+        divisor: divisor.clone(),
+        scales,
+        details: details.clone(),
+    };
     let mut inputs = vec![Some(x), trained];
     for addition in additions {
         inputs.extend([Some(&addition.projected), Some(addition.b)]);
     }
     let loss = tape.apply1(op, &inputs)?;
-    let Details { losses, argmax } = details.take();
-    Ok(LossOutput { loss, row_losses: losses, argmax })
+    Ok(LossOutput { loss, details: details.take() })
 }

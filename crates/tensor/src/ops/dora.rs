@@ -4,16 +4,18 @@
 //! the operation. W + sBA exists for a block of rows at a time.
 
 use statetune_ssm_kernels::embedding::gather_rows;
-use statetune_ssm_kernels::{WeightSlice, matmul as kernel};
+use statetune_ssm_kernels::{Cpu, WeightSlice, matmul as kernel};
 
+#[cfg(feature = "cuda")]
+use super::on_cuda;
 use crate::weight::weight_slice;
-use crate::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float};
+use crate::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, cpu_or, with_float};
 
 /// Rows of W + sBA that exist at once.
 const BLOCK: usize = 256;
 
 struct Gain {
-    norms: Vec<f64>,
+    norms: Tensor,
 }
 
 impl Op for Gain {
@@ -23,9 +25,9 @@ impl Op for Gain {
         "dora_gain"
     }
 
-    fn forward(&self, _: &Device, inputs: &Inputs<'_>, _: &Need) -> Result<(Vec<Tensor>, ())> {
+    fn forward(&self, device: &Device, inputs: &Inputs<'_>, _: &Need) -> Result<(Vec<Tensor>, ())> {
         let magnitude = inputs.required(0)?;
-        if magnitude.shape() != [self.norms.len()] {
+        if magnitude.shape() != self.norms.shape() {
             return Err(TensorError::shape(
                 "dora_gain",
                 "magnitude",
@@ -33,18 +35,25 @@ impl Op for Gain {
                 magnitude.shape(),
             ));
         }
-        Ok((vec![self.divide(magnitude)?], ()))
+        Ok((vec![self.divide(device, magnitude)?], ()))
     }
 
-    fn backward(&self, _: &Device, (): (), gradients: Vec<Option<Tensor>>, _: &Need) -> Result<Vec<Option<Tensor>>> {
-        gradients.iter().map(|dy| dy.as_ref().map(|dy| self.divide(dy)).transpose()).collect()
+    fn backward(
+        &self,
+        device: &Device,
+        (): (),
+        gradients: Vec<Option<Tensor>>,
+        _: &Need,
+    ) -> Result<Vec<Option<Tensor>>> {
+        gradients.iter().map(|dy| dy.as_ref().map(|dy| self.divide(device, dy)).transpose()).collect()
     }
 }
 
 impl Gain {
-    fn divide(&self, x: &Tensor) -> Result<Tensor> {
+    fn divide(&self, device: &Device, x: &Tensor) -> Result<Tensor> {
+        cpu_or!(device, cuda => on_cuda::divided(cuda, x, &self.norms));
         with_float!(x.dtype(), "dora_gain", T => {
-            let y = x.as_slice::<T>()?.iter().zip(&self.norms).map(|(x, norm)| x / (*norm as T)).collect();
+            let y = x.as_slice::<T>()?.iter().zip(self.norms.as_slice::<f64>()?).map(|(x, norm)| x / (*norm as T)).collect();
             Tensor::from_vec::<T>(y, x.shape())
         })
     }
@@ -74,16 +83,19 @@ pub struct AdaptedWeight<'a> {
 }
 
 impl AdaptedWeight<'_> {
-    /// ‖W + sBA‖ of each row `[rows]` or column `[n]`, summed in double precision.
+    /// ‖W + sBA‖ of each row `[rows]` or column `[n]`, summed in double precision; in it on the processor, in single
+    /// precision on a CUDA device.
     ///
     /// # Errors
     /// When the factors are of a storage type.
-    pub fn norms(&self, device: &Device, axis: NormAxis) -> Result<Vec<f64>> {
-        with_float!(self.a.dtype(), "dora_gain", T => self.norms_typed::<T>(device, axis))
+    pub fn norms(&self, device: &Device, axis: NormAxis) -> Result<Tensor> {
+        let cpu = cpu_or!(device, cuda => on_cuda::norms(cuda, self, axis));
+        let norms = with_float!(self.a.dtype(), "dora_gain", T => self.norms_typed::<T>(cpu, axis))?;
+        let count = norms.len();
+        Tensor::from_vec(norms, &[count])
     }
 
-    fn norms_typed<T: Float>(&self, device: &Device, axis: NormAxis) -> Result<Vec<f64>> {
-        let Device::Cpu(cpu) = device;
+    fn norms_typed<T: Float>(&self, cpu: &Cpu, axis: NormAxis) -> Result<Vec<f64>> {
         let (_, n) = self.weight.matrix_shape("dora_gain", "weight")?;
         let (rank, count) = (self.a.shape()[0], self.rows.len());
         let (a, b) = (WeightSlice::of(self.a.as_slice::<T>()?), self.b.as_slice::<T>()?);
@@ -117,6 +129,6 @@ impl AdaptedWeight<'_> {
 ///
 /// # Errors
 /// When m has not one number per norm.
-pub fn dora_gain(tape: &Tape, magnitude: &Var, norms: &[f64]) -> Result<Var> {
-    tape.apply1(Gain { norms: norms.to_vec() }, &[Some(magnitude)])
+pub fn dora_gain(tape: &Tape, magnitude: &Var, norms: &Tensor) -> Result<Var> {
+    tape.apply1(Gain { norms: norms.clone() }, &[Some(magnitude)])
 }

@@ -1,18 +1,18 @@
 //! Dropout whose mask depends on what a number is, never on where it lies in the batch.
 
-use std::sync::Arc;
-
 use statetune_ssm_kernels::random::{self, DropoutKey};
 
-use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float};
+#[cfg(feature = "cuda")]
+use super::on_cuda;
+use crate::{Device, Inputs, Need, Op, Result, Staged, Tape, Tensor, TensorError, Var, cpu_or, with_float};
 
 /// Which example and which position in its sequence each row of an activation belongs to.
 #[derive(Debug, Clone)]
 pub struct DropoutRows {
     /// `[T]`, the example's identity in its data set.
-    pub example: Arc<[u64]>,
+    pub example: Staged<u64>,
     /// `[T]`, the position in the sequence, from 0.
-    pub position: Arc<[u32]>,
+    pub position: Staged<u32>,
 }
 
 /// Inverted dropout: an element is kept with probability 1 - p and then divided by it.
@@ -24,13 +24,15 @@ pub struct Dropout {
     pub probability: f32,
     /// The counter's key.
     pub key: DropoutKey,
+    /// The step where a captured graph finds it, in place of the key's.
+    pub step: Option<Staged<u64>>,
     /// The rows' identities.
     pub rows: DropoutRows,
 }
 
 impl Dropout {
     fn apply(&self, device: &Device, x: &Tensor) -> Result<Tensor> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::dropout(cuda, self, x));
         let (count, width) = x.matrix_shape("dropout", "input")?;
         if self.rows.example.len() != count || self.rows.position.len() != count {
             let found = [self.rows.example.len(), self.rows.position.len()];

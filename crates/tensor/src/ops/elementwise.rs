@@ -2,7 +2,9 @@
 
 use statetune_ssm_kernels::elementwise as kernel;
 
-use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float};
+#[cfg(feature = "cuda")]
+use super::on_cuda;
+use crate::{DType, Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, cpu_or, with_float};
 
 struct Add;
 
@@ -14,7 +16,7 @@ impl Op for Add {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, _: &Need) -> Result<(Vec<Tensor>, ())> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::add(cuda, inputs));
         let (a, b) = (inputs.required(0)?, inputs.required(1)?);
         if a.shape() != b.shape() {
             return Err(TensorError::shape("add", "second input", format!("{:?}", a.shape()), b.shape()));
@@ -73,7 +75,7 @@ impl Op for Scale {
 }
 
 fn scaled(device: &Device, x: &Tensor, factor: f64) -> Result<Tensor> {
-    let Device::Cpu(cpu) = device;
+    let cpu = cpu_or!(device, cuda => on_cuda::scaled(cuda, x, factor));
     with_float!(x.dtype(), "scale", T => {
         let mut y = vec![0.0 as T; x.len()];
         kernel::scale(cpu, &mut y, x.as_slice::<T>()?, factor as T);
@@ -99,7 +101,7 @@ impl Op for NegExp {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, _: &Need) -> Result<(Vec<Tensor>, Tensor)> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::neg_exp(cuda, inputs));
         let x = inputs.required(0)?;
         let y = with_float!(x.dtype(), "neg_exp", T => {
             let mut y = vec![0.0 as T; x.len()];
@@ -116,7 +118,7 @@ impl Op for NegExp {
         gradients: Vec<Option<Tensor>>,
         _: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::neg_exp_backward(cuda, &y, &gradients));
         let Some(dy) = &gradients[0] else { return Ok(vec![None]) };
         // d(-e^x)/dx is the output itself.
         let dx = with_float!(y.dtype(), "neg_exp", T => {
@@ -167,4 +169,41 @@ impl Op for Reshape {
 /// When the number of elements differs.
 pub fn reshape(tape: &Tape, x: &Var, shape: &[usize]) -> Result<Var> {
     tape.apply1(Reshape(shape.to_vec()), &[Some(x)])
+}
+
+struct Cast(DType);
+
+impl Op for Cast {
+    /// The type that the gradient goes back to.
+    type Saved = DType;
+
+    fn name(&self) -> &'static str {
+        "cast"
+    }
+
+    fn forward(&self, _: &Device, inputs: &Inputs<'_>, _: &Need) -> Result<(Vec<Tensor>, DType)> {
+        let x = inputs.required(0)?;
+        Ok((vec![x.cast(self.0)], x.dtype()))
+    }
+
+    fn backward(
+        &self,
+        _: &Device,
+        from: DType,
+        gradients: Vec<Option<Tensor>>,
+        _: &Need,
+    ) -> Result<Vec<Option<Tensor>>> {
+        Ok(gradients.iter().map(|dy| dy.as_ref().map(|dy| dy.cast(from))).collect())
+    }
+}
+
+/// x in another element type; x itself when it has it.
+///
+/// # Errors
+/// None.
+pub fn cast(tape: &Tape, x: &Var, dtype: DType) -> Result<Var> {
+    if x.tensor().dtype() == dtype {
+        return Ok(x.clone());
+    }
+    tape.apply1(Cast(dtype), &[Some(x)])
 }

@@ -1,16 +1,18 @@
 //! Looking up embedding rows.
 
-use std::sync::Arc;
-
 use statetune_ssm_kernels::embedding as kernel;
 
+#[cfg(feature = "cuda")]
+use super::on_cuda;
 use crate::weight::weight_slice;
-use crate::{DType, Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, Weight, with_float};
+use crate::{
+    DType, Device, Inputs, Need, Op, Result, Staged, Tape, Tensor, TensorError, Var, Weight, cpu_or, with_float,
+};
 
-struct Embedding {
-    frozen: Option<Weight>,
-    ids: Arc<[u32]>,
-    compute: DType,
+pub(super) struct Embedding {
+    pub(super) frozen: Option<Weight>,
+    pub(super) ids: Staged<u32>,
+    pub(super) compute: DType,
 }
 
 impl Op for Embedding {
@@ -21,13 +23,13 @@ impl Op for Embedding {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, _: &Need) -> Result<(Vec<Tensor>, [usize; 2])> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::embedding(cuda, self, inputs));
         let weight = match &self.frozen {
             Some(weight) => weight.values(),
             None => inputs.required(0)?,
         };
         let (vocab, width) = weight.matrix_shape("embedding", "weight")?;
-        TensorError::check_trained(inputs.optional(0), self.compute)?;
+        TensorError::check_trained(inputs.optional(0), Device::trained_type(self.compute))?;
         if let Some(&id) = self.ids.iter().find(|&&id| id as usize >= vocab) {
             return Err(TensorError::shape("embedding", "token id", format!("below {vocab}"), &[id as usize]));
         }
@@ -46,7 +48,7 @@ impl Op for Embedding {
         gradients: Vec<Option<Tensor>>,
         _: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::embedding_backward(cuda, &self.ids, &gradients, vocab, width));
         let Some(dy) = &gradients[0] else { return Ok(vec![None]) };
         let dw = with_float!(self.compute, "embedding", T => {
             let mut dw = vec![0.0 as T; vocab * width];
@@ -63,7 +65,13 @@ impl Op for Embedding {
 ///
 /// # Errors
 /// When an id is not below V.
-pub fn embedding(tape: &Tape, frozen: &Weight, trained: Option<&Var>, ids: &Arc<[u32]>, compute: DType) -> Result<Var> {
+pub fn embedding(
+    tape: &Tape,
+    frozen: &Weight,
+    trained: Option<&Var>,
+    ids: &Staged<u32>,
+    compute: DType,
+) -> Result<Var> {
     let frozen = if trained.is_some() { None } else { Some(frozen.clone()) };
     tape.apply1(Embedding { frozen, ids: ids.clone(), compute }, &[trained])
 }

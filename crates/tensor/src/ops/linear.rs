@@ -7,7 +7,9 @@ use std::ops::Range;
 
 use statetune_ssm_kernels::{Cpu, WeightSlice, matmul as kernel};
 
-use crate::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, Weight, with_float};
+#[cfg(feature = "cuda")]
+use super::on_cuda;
+use crate::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, Weight, cpu_or, with_float};
 
 /// One low-rank addition: rows `rows` of the output gain `scale` · (x Aᵀ) Bᵀ, or `scale` · x Bᵀ without an A.
 pub struct LowRankInput<'a> {
@@ -39,28 +41,28 @@ pub struct Linear {
 
 /// Kept for backward, each only if a gradient will need it.
 pub struct Saved {
-    x: Option<Tensor>,
-    weight: Option<Tensor>,
-    in_features: usize,
-    low_rank: Vec<SavedLowRank>,
+    pub(super) x: Option<Tensor>,
+    pub(super) weight: Option<Tensor>,
+    pub(super) in_features: usize,
+    pub(super) low_rank: Vec<SavedLowRank>,
 }
 
-struct SavedLowRank {
-    own_input: bool,           // A multiplied its own input, not the layer's
-    x: Option<Tensor>,         // what A multiplied, if A is trained
-    projected: Option<Tensor>, // x Aᵀ [T, r], if B is trained
-    a: Option<Tensor>,
-    b: Tensor,
+pub(super) struct SavedLowRank {
+    pub(super) own_input: bool,           // A multiplied its own input, not the layer's
+    pub(super) x: Option<Tensor>,         // what A multiplied, if A is trained
+    pub(super) projected: Option<Tensor>, // x Aᵀ [T, r], if B is trained
+    pub(super) a: Option<Tensor>,
+    pub(super) b: Tensor,
 }
 
-const X: usize = 0;
-const W: usize = 1;
-const BIAS: usize = 2;
-const LOW_RANK: usize = 3; // then three per addition: x_i, A_i, B_i
+pub(super) const X: usize = 0;
+pub(super) const W: usize = 1;
+pub(super) const BIAS: usize = 2;
+pub(super) const LOW_RANK: usize = 3; // then three per addition: x_i, A_i, B_i
 
 impl Linear {
     /// The row ranges of the outputs.
-    fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+    pub(super) fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.splits.iter().scan(0, |start, &size| {
             let range = *start..*start + size;
             *start += size;
@@ -68,7 +70,7 @@ impl Linear {
         })
     }
 
-    fn check(&self, inputs: &Inputs<'_>, out_features: usize, in_features: usize) -> Result<()> {
+    pub(super) fn check(&self, inputs: &Inputs<'_>, out_features: usize, in_features: usize) -> Result<()> {
         let x = inputs.required(X)?;
         if x.matrix_shape("linear", "x")?.1 != in_features {
             return Err(TensorError::shape("linear", "x", format!("[T, {in_features}]"), x.shape()));
@@ -271,7 +273,7 @@ impl Linear {
 }
 
 /// Whether the output rows `split` belong to the addition on `rows`.
-fn covers(rows: &Range<usize>, split: &Range<usize>) -> bool {
+pub(super) fn covers(rows: &Range<usize>, split: &Range<usize>) -> bool {
     rows.start <= split.start && split.end <= rows.end
 }
 
@@ -294,7 +296,7 @@ impl Op for Linear {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Saved)> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::linear(cuda, self, inputs, need));
         with_float!(inputs.required(X)?.dtype(), "linear", T => self.forward_typed::<T>(cpu, inputs, need))
     }
 
@@ -305,7 +307,7 @@ impl Op for Linear {
         gradients: Vec<Option<Tensor>>,
         need: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::linear_backward(cuda, self, saved, &gradients, need));
         let Some(dtype) = gradients.iter().flatten().next().map(Tensor::dtype) else {
             return Ok(vec![None; LOW_RANK + 3 * self.low_rank.len()]);
         };

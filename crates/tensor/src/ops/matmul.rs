@@ -2,15 +2,17 @@
 
 use statetune_ssm_kernels::{WeightSlice, matmul as kernel};
 
-use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float};
+#[cfg(feature = "cuda")]
+use super::on_cuda;
+use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, cpu_or, with_float};
 
 struct Matmul;
 
 /// Each factor, if the other's gradient is needed, and the sizes m, k, n.
-struct Saved {
-    a: Option<Tensor>,
-    b: Option<Tensor>,
-    sizes: [usize; 3],
+pub(super) struct Saved {
+    pub(super) a: Option<Tensor>,
+    pub(super) b: Option<Tensor>,
+    pub(super) sizes: [usize; 3],
 }
 
 impl Op for Matmul {
@@ -21,7 +23,7 @@ impl Op for Matmul {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Saved)> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::matmul(cuda, inputs, need));
         let (a, b) = (inputs.required(0)?, inputs.required(1)?);
         let (m, k) = a.matrix_shape("matmul", "first factor")?;
         let (inner, n) = b.matrix_shape("matmul", "second factor")?;
@@ -45,7 +47,7 @@ impl Op for Matmul {
         gradients: Vec<Option<Tensor>>,
         _: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::matmul_backward(cuda, a, b, &gradients));
         let Some(dy) = &gradients[0] else { return Ok(vec![None, None]) };
         with_float!(dy.dtype(), "matmul", T => {
             let dy = dy.as_slice::<T>()?;

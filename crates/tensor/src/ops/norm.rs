@@ -2,7 +2,9 @@
 
 use statetune_ssm_kernels::norm as kernel;
 
-use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float};
+#[cfg(feature = "cuda")]
+use super::on_cuda;
+use crate::{DType, Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, cpu_or, with_float};
 
 /// sum = x + residual; normed = sum / sqrt(mean(sum²) + eps) · weight (Zhang and Sennrich 2019).
 ///
@@ -14,9 +16,11 @@ pub struct AddRmsNorm {
 
 /// The sum, the reciprocal root mean squares `[T]` and the weight.
 pub struct Saved {
-    sum: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
+    pub(super) sum: Tensor,
+    pub(super) rstd: Tensor,
+    pub(super) weight: Tensor,
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub(super) branch: DType, // of x: on a device the sum is of another type
 }
 
 impl Op for AddRmsNorm {
@@ -27,7 +31,7 @@ impl Op for AddRmsNorm {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Option<Saved>)> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::norm(cuda, self.eps, inputs, need));
         let (x, residual, weight) = (inputs.required(0)?, inputs.optional(1), inputs.required(2)?);
         let (rows, cols) = x.matrix_shape("add_rms_norm", "x")?;
         if let Some(r) = residual.filter(|r| r.shape() != x.shape()) {
@@ -48,7 +52,7 @@ impl Op for AddRmsNorm {
             let sum = sum.map_or(Ok(x.clone()), |sum| Tensor::from_vec(sum, x.shape()))?;
             Ok((Tensor::from_vec(normed, x.shape())?, sum, Tensor::from_vec(rstd, &[rows])?))
         })?;
-        let saved = need.any().then(|| Saved { sum: sum.clone(), rstd, weight: weight.clone() });
+        let saved = need.any().then(|| Saved { sum: sum.clone(), rstd, weight: weight.clone(), branch: x.dtype() });
         Ok((vec![normed, sum], saved))
     }
 
@@ -59,8 +63,8 @@ impl Op for AddRmsNorm {
         mut gradients: Vec<Option<Tensor>>,
         need: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Device::Cpu(cpu) = device;
-        let Saved { sum, rstd, weight } = saved.expect("saved, since an input is tracked");
+        let cpu = cpu_or!(device, cuda => on_cuda::norm_backward(cuda, saved, gradients, need));
+        let Saved { sum, rstd, weight, .. } = saved.expect("saved, since an input is tracked");
         let (rows, cols) = sum.matrix_shape("add_rms_norm", "sum")?;
         let d_sum_in = gradients.remove(1);
         let Some(d_normed) = gradients.remove(0) else {

@@ -1,13 +1,13 @@
 //! Selecting rows: the labelled positions before the language-model head.
 
-use std::sync::Arc;
-
 use statetune_ssm_kernels::{WeightSlice, embedding as kernel};
 
-use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float};
+#[cfg(feature = "cuda")]
+use super::on_cuda;
+use crate::{Device, Inputs, Need, Op, Result, Staged, Tape, Tensor, TensorError, Var, cpu_or, with_float};
 
 struct SelectRows {
-    rows: Arc<[u32]>,
+    rows: Staged<u32>,
 }
 
 impl Op for SelectRows {
@@ -18,7 +18,7 @@ impl Op for SelectRows {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, _: &Need) -> Result<(Vec<Tensor>, [usize; 2])> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::select_rows(cuda, inputs, &self.rows));
         let x = inputs.required(0)?;
         let (count, width) = x.matrix_shape("select_rows", "input")?;
         if let Some(&row) = self.rows.iter().find(|&&row| row as usize >= count) {
@@ -39,7 +39,7 @@ impl Op for SelectRows {
         gradients: Vec<Option<Tensor>>,
         _: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::select_rows_backward(cuda, &gradients, &self.rows, count, width));
         let Some(dy) = &gradients[0] else { return Ok(vec![None]) };
         let dx = with_float!(dy.dtype(), "select_rows", T => {
             let mut dx = vec![0.0 as T; count * width];
@@ -54,6 +54,6 @@ impl Op for SelectRows {
 ///
 /// # Errors
 /// When a row is not below T.
-pub fn select_rows(tape: &Tape, x: &Var, rows: &Arc<[u32]>) -> Result<Var> {
+pub fn select_rows(tape: &Tape, x: &Var, rows: &Staged<u32>) -> Result<Var> {
     tape.apply1(SelectRows { rows: rows.clone() }, &[Some(x)])
 }

@@ -1,11 +1,10 @@
 //! The list of cases: every operation with every combination of frozen, trained, present, absent, used and unused.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use statetune_ssm_kernels::random::{DropoutKey, uniform};
 use statetune_tensor::ops::{self, Dropout, DropoutRows, LowRankInput};
-use statetune_tensor::{DType, Result, Tape, Tensor, Var, Weight};
+use statetune_tensor::{DType, Result, Staged, Tape, Tensor, Var, Weight};
 
 type Build = Box<dyn Fn(&Tape, &[Var]) -> Result<Vec<Var>>>;
 
@@ -112,7 +111,7 @@ fn elementwise(Sizes { tokens: t, inputs: i, rank: r, .. }: Sizes) -> Vec<Case> 
 }
 
 /// Ids below `count` with repetitions, and some never named.
-pub fn ids(len: usize, count: usize) -> Arc<[u32]> {
+pub fn ids(len: usize, count: usize) -> Staged<u32> {
     (0..len).map(|i| ((i * i + 1) % count) as u32).collect()
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use statetune_tensor::ops::{self, HeadAddition, LowRankInput};
-use statetune_tensor::{DType, Result, Tape, Var};
+use statetune_tensor::{DType, Result, Staged, Tape, Var};
 
 use crate::cases::{Case, Sizes, case, constant, ids, stored};
 
@@ -23,7 +23,7 @@ fn one(y: Result<Var>) -> Result<Vec<Var>> {
 }
 
 /// Some columns below `count`, in no order, one of them twice where there are two.
-fn picked(count: usize) -> Arc<[u32]> {
+fn picked(count: usize) -> Staged<u32> {
     let mut columns: Vec<u32> = (0..count as u32).rev().step_by(2).collect();
     columns.push(columns[0]);
     columns.into()
@@ -88,7 +88,7 @@ fn values(Sizes { tokens: t, inputs: i, rank: r, .. }: Sizes) -> Vec<Case> {
         }),
         case("scatter", &[&[t]], move |tape, v| {
             // Every third place, from the last on.
-            let entries: Arc<[u32]> = (0..t as u32).rev().map(|at| 3 * at + 1).collect();
+            let entries: Staged<u32> = (0..t as u32).rev().map(|at| 3 * at + 1).collect();
             one(ops::scatter(tape, &v[0], &entries, &[t, 3]))
         }),
         case("a matrix behind an MLP", &[&[r, i], &[t, i], &[t], &[i, t], &[i]], move |tape, v| {

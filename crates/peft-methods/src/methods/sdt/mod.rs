@@ -7,7 +7,7 @@
 
 pub mod selection;
 
-use std::sync::Arc;
+use statetune_tensor::Staged;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -155,7 +155,7 @@ impl Method for Sdt {
                 continue;
             };
             let mut scattered = |name: String, entries: Vec<u32>, spec: fn(TensorSpec) -> TensorSpec, init: Init| {
-                let entries: Arc<[u32]> = entries.into();
+                let entries: Staged<u32> = entries.into();
                 plan.tensors.push(spec(TensorSpec::new(name.clone(), [entries.len()], init)));
                 let value = PatchValue::Scattered { values: name, entries, shape: vec![d, n] };
                 plan.patches.push(Patch { site: a_log(), change: Change::Add { value, scale: 1.0 } });
@@ -172,7 +172,7 @@ impl Method for Sdt {
             }
             for (part, first) in [("b", model.dt_rank), ("c", model.dt_rank + n)] {
                 let values = format!("{path}.x_proj.{part}.sdt");
-                let columns: Arc<[u32]> = selection.channels.clone().into();
+                let columns: Staged<u32> = selection.channels.clone().into();
                 plan.tensors.push(TensorSpec::new(values.clone(), [n, columns.len()], Init::Zeros).decayed());
                 let site = Site::Rows { parameter: format!("{path}.x_proj.weight"), rows: first..first + n };
                 plan.patches.push(Patch { site, change: Change::Columns { values, columns } });

@@ -1,0 +1,70 @@
+//! Captured graphs: the launches of a piece of work, kept and replayed with one call.
+
+use cudarc::driver::{result, sys};
+
+use super::{Cuda, CudaError};
+
+/// Work that can be replayed. It reads and writes the places that it was captured with.
+pub struct Graph {
+    cuda: Cuda,
+    executable: sys::CUgraphExec,
+}
+
+// SAFETY: launched from whichever thread holds it, after making the context current.
+unsafe impl Send for Graph {}
+
+impl Cuda {
+    /// Captures the launches of `work`, which are not run. The host may not wait for the device inside. `None` when planning:
+    /// there is nothing to replay.
+    ///
+    /// # Errors
+    /// The work's own, or when the driver refuses.
+    pub fn capture<E: From<CudaError>>(&self, work: impl FnOnce() -> Result<(), E>) -> Result<Option<Graph>, E> {
+        let Some(driver) = self.driver() else { return work().map(|()| None) };
+        driver.bind()?;
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is ours alone.
+        unsafe { result::stream::begin_capture(driver.stream, mode) }
+            .map_err(|error| driver.error("cuStreamBeginCapture", error))?;
+        let outcome = work();
+        // SAFETY: a capture was begun; it has to be ended whatever came of the work.
+        let graph = unsafe { result::stream::end_capture(driver.stream) };
+        outcome?;
+        let graph = graph.map_err(|error| driver.error("cuStreamEndCapture", error))?;
+        // SAFETY: the graph was just captured and is not needed once it is instantiated.
+        let executable = unsafe {
+            let executable = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(graph);
+            executable
+        };
+        let executable = executable.map_err(|error| driver.error("cuGraphInstantiate", error))?;
+        Ok(Some(Graph { cuda: self.clone(), executable }))
+    }
+}
+
+impl Graph {
+    /// Runs it, after all work before.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn launch(&self) -> Result<(), CudaError> {
+        let driver = self.cuda.driver().expect("captured on a device");
+        driver.bind()?;
+        // SAFETY: the executable graph lives as long as self; the arrays it uses are the capturer's to keep.
+        unsafe { result::graph::launch(self.executable, driver.stream) }
+            .map_err(|error| driver.error("cuGraphLaunch", error))
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        let Some(driver) = self.cuda.driver() else { return };
+        if driver.bind().is_ok() {
+            // SAFETY: nothing launches it any more; work under way is waited for.
+            unsafe {
+                let _ = result::stream::synchronize(driver.stream);
+                let _ = result::graph::exec_destroy(self.executable);
+            }
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! A CUDA device: its context and stream, memory from an arena, kernels compiled at first use, dense products through
+//! cuBLASLt, captured graphs.
+//!
+//! All work goes to one stream, in the order of the calls. Libraries are loaded at run time: building needs no toolkit, and
+//! a machine without a driver gets an error that says so. A *planning* device runs nothing: the same calls only keep account
+//! of memory and launches, so a step's peak is known before a device is touched.
+//!
+//! There are two pools of memory. What outlives a step (weights, trained tensors, moments) comes from the first; inside
+//! [`Cuda::working`] arrays come from the second, whose places a captured graph keeps using, so nothing that outlives a step
+//! may lie there.
+
+mod arena;
+mod array;
+mod element;
+mod error;
+mod gemm;
+mod graph;
+mod program;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cudarc::driver::{result, sys};
+
+pub use array::{Array, View};
+pub use element::{ElementType, HostElement};
+pub use error::{Bytes, CudaError};
+pub use gemm::{Matrix, Product};
+pub use graph::Graph;
+pub use program::{Arg, Define, Source, compile_for, nvrtc_version};
+
+use arena::Arena;
+
+/// The smallest segment that is asked of the driver at once.
+const SEGMENT: u64 = 32 << 20;
+
+/// Which pool an array comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pool {
+    Lasting,
+    Working,
+}
+
+/// A CUDA device, or the plan of one. Clones share everything.
+#[derive(Clone)]
+pub struct Cuda(Arc<Inner>);
+
+struct Inner {
+    driver: Option<Driver>,
+    memory: Mutex<Memory>,
+    gemm: Mutex<gemm::Plans>,
+    launches: AtomicUsize,
+    weight_gradients: crate::runtime::counts::Counters,
+}
+
+#[derive(Default)]
+struct Memory {
+    pools: [Arena; 2],
+    working: usize, // how many `Working` guards are alive
+    planned_end: [u64; 2],
+}
+
+/// What the driver gave.
+pub(crate) struct Driver {
+    ordinal: usize,
+    device: sys::CUdevice,
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+    name: String,
+    arch: String,
+    multiprocessors: u32,
+    total: usize,
+    synchronous: bool, // STATETUNE_CUDA_SYNC: errors are reported at the launch that made them
+    programs: Mutex<HashMap<program::ProgramKey, program::Program>>,
+}
+
+// SAFETY: the handles may be used from any thread that has made the context current, which `bind` does; what changes is
+// behind mutexes.
+unsafe impl Send for Driver {}
+// SAFETY: as above.
+unsafe impl Sync for Driver {}
+
+/// What is known of a device.
+#[derive(Debug, Clone)]
+pub struct CudaInfo {
+    /// Its number.
+    pub ordinal: usize,
+    /// Its name.
+    pub name: String,
+    /// `sm_90` and the like.
+    pub arch: String,
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of memory.
+    pub memory: Bytes,
+    /// The CUDA version that the driver speaks, such as 13000.
+    pub driver_version: i32,
+    /// NVRTC's version, if it is there.
+    pub nvrtc: Option<(i32, i32)>,
+    /// Whether cuBLASLt is there.
+    pub cublaslt: bool,
+}
+
+/// How much memory a device's arena holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Bytes taken from the device.
+    pub reserved: Bytes,
+    /// The most that was in use at once, by pool: what lasts, and what a step works with.
+    pub peak: [Bytes; 2],
+}
+
+impl Cuda {
+    /// Opens device `ordinal`.
+    ///
+    /// # Errors
+    /// The driver is missing, knows no such device, or the device is too old.
+    pub fn new(ordinal: usize) -> Result<Cuda, CudaError> {
+        // SAFETY: only looks for the library.
+        if !unsafe { sys::is_culib_present() } {
+            let hint = "there is no NVIDIA driver here: use `--device cpu`, or install the driver";
+            return Err(CudaError::MissingLibrary { library: "libcuda", hint });
+        }
+        let fail = |call: &str| {
+            let call = call.to_owned();
+            move |error: result::DriverError| described(call, error)
+        };
+        result::init().map_err(fail("cuInit"))?;
+        let count = result::device::get_count().map_err(fail("cuDeviceGetCount"))? as usize;
+        if ordinal >= count {
+            return Err(CudaError::NoDevice { ordinal, count });
+        }
+        let device = result::device::get(ordinal as i32).map_err(fail("cuDeviceGet"))?;
+        let name = result::device::get_name(device).map_err(fail("cuDeviceGetName"))?;
+        let attribute = |attribute| {
+            // SAFETY: the device was just given by the driver.
+            unsafe { result::device::get_attribute(device, attribute) }.map_err(fail("cuDeviceGetAttribute"))
+        };
+        use sys::CUdevice_attribute as Attribute;
+        let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        if major < 8 {
+            return Err(CudaError::Unsupported { name, major, minor });
+        }
+        let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
+        // SAFETY: the device exists; the context is released when the last handle goes.
+        let total = unsafe { result::device::total_mem(device) }.map_err(fail("cuDeviceTotalMem"))?;
+        // SAFETY: as above.
+        let context = unsafe { result::primary_ctx::retain(device) }.map_err(fail("cuDevicePrimaryCtxRetain"))?;
+        // SAFETY: the context was just retained.
+        unsafe { result::ctx::set_current(context) }.map_err(fail("cuCtxSetCurrent"))?;
+        let stream =
+            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(fail("cuStreamCreate"))?;
+        let synchronous = std::env::var_os("STATETUNE_CUDA_SYNC").is_some();
+        let arch = format!("sm_{major}{minor}");
+        let programs = Mutex::default();
+        let driver =
+            Driver { ordinal, device, context, stream, name, arch, multiprocessors, total, synchronous, programs };
+        Ok(Cuda::over(Some(driver)))
+    }
+
+    /// A device that runs nothing and keeps account of memory and launches only.
+    pub fn planning() -> Cuda {
+        let cuda = Cuda::over(None);
+        let mut memory = cuda.memory();
+        for (i, pool) in memory.pools.iter_mut().enumerate() {
+            pool.add_segment((i as u64 + 1) << 60, 1 << 59);
+        }
+        drop(memory);
+        cuda
+    }
+
+    fn over(driver: Option<Driver>) -> Cuda {
+        Cuda(Arc::new(Inner {
+            driver,
+            memory: Mutex::default(),
+            gemm: Mutex::default(),
+            launches: AtomicUsize::new(0),
+            weight_gradients: Default::default(),
+        }))
+    }
+
+    /// Whether nothing is run.
+    pub fn is_planning(&self) -> bool {
+        self.0.driver.is_none()
+    }
+
+    /// Whether two handles are of one device.
+    pub fn same(&self, other: &Cuda) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// What is known of the device; `None` when planning.
+    pub fn info(&self) -> Option<CudaInfo> {
+        let driver = self.driver()?;
+        let mut driver_version = 0;
+        // SAFETY: a valid place.
+        unsafe { sys::cuDriverGetVersion(&mut driver_version) };
+        Some(CudaInfo {
+            ordinal: driver.ordinal,
+            name: driver.name.clone(),
+            arch: driver.arch.clone(),
+            multiprocessors: driver.multiprocessors,
+            memory: Bytes(driver.total),
+            driver_version,
+            nvrtc: nvrtc_version().ok(),
+            // SAFETY: only looks for the library.
+            cublaslt: unsafe { cudarc::cublaslt::sys::is_culib_present() },
+        })
+    }
+
+    /// Streaming multiprocessors; a plan counts those of a large device.
+    pub fn multiprocessors(&self) -> u32 {
+        self.driver().map_or(132, |driver| driver.multiprocessors)
+    }
+
+    /// Launches of kernels and products so far, captured ones included.
+    pub fn launches(&self) -> usize {
+        self.0.launches.load(Ordering::Relaxed)
+    }
+
+    /// What it has computed so far: see [`crate::Cpu::counts`].
+    pub fn counts(&self) -> crate::Counts {
+        self.0.weight_gradients.read()
+    }
+
+    /// Counts a weight-gradient product.
+    pub fn count_weight_gradient(&self, multiply_adds: usize) {
+        self.0.weight_gradients.add_weight_gradient(multiply_adds);
+    }
+
+    fn count_launch(&self) {
+        self.0.launches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn driver(&self) -> Option<&Driver> {
+        self.0.driver.as_ref()
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        // An account that panicked half way cannot be trusted.
+        self.0.memory.lock().expect("an allocation panicked")
+    }
+
+    /// While the guard lives, arrays come from the pool of what a step works with.
+    pub fn working(&self) -> Working {
+        self.memory().working += 1;
+        Working(self.clone())
+    }
+
+    /// How much memory is held.
+    pub fn memory_use(&self) -> MemoryUse {
+        let memory = self.memory();
+        let planned: u64 = memory.planned_end.iter().sum();
+        let reserved = if self.is_planning() { planned } else { memory.pools.iter().map(Arena::reserved).sum() };
+        MemoryUse {
+            reserved: Bytes(reserved as usize),
+            peak: [0, 1].map(|i| {
+                let peak = if self.is_planning() { memory.planned_end[i] } else { memory.pools[i].peak() };
+                Bytes(peak as usize)
+            }),
+        }
+    }
+
+    /// Takes so many bytes for the working pool in one piece: what a plan found a step to need.
+    ///
+    /// # Errors
+    /// When the device has not that much left.
+    pub fn reserve_working(&self, bytes: Bytes) -> Result<(), CudaError> {
+        let mut memory = self.memory();
+        let held = memory.pools[1].reserved();
+        if self.is_planning() || held >= bytes.0 as u64 {
+            return Ok(());
+        }
+        self.segment(&mut memory, Pool::Working, Arena::rounded(bytes.0), "the step's working memory")
+    }
+
+    fn segment(&self, memory: &mut Memory, pool: Pool, size: u64, what: &'static str) -> Result<(), CudaError> {
+        let driver = self.driver().expect("a plan's segments are endless");
+        driver.bind()?;
+        // SAFETY: the address is kept by the arena and freed with it.
+        match unsafe { result::malloc_sync(size as usize) } {
+            Ok(address) => {
+                memory.pools[pool as usize].add_segment(address, size);
+                Ok(())
+            }
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                let (free, total) = result::mem_get_info().unwrap_or((0, driver.total));
+                let held = memory.pools.iter().map(Arena::reserved).sum::<u64>() as usize;
+                Err(CudaError::OutOfMemory {
+                    wanted: Bytes(size as usize),
+                    what,
+                    held: Bytes(held),
+                    free: Bytes(free),
+                    total: Bytes(total),
+                })
+            }
+            Err(error) => Err(driver.error("cuMemAlloc", error)),
+        }
+    }
+
+    fn allocate(&self, element: ElementType, len: usize) -> Result<Array, CudaError> {
+        let pool = if self.memory().working > 0 { Pool::Working } else { Pool::Lasting };
+        self.allocate_in(pool, element, len)
+    }
+
+    fn allocate_in(&self, pool: Pool, element: ElementType, len: usize) -> Result<Array, CudaError> {
+        let size = Arena::rounded(len * element.bytes());
+        let mut memory = self.memory();
+        let pointer = match memory.pools[pool as usize].take(size) {
+            Some(pointer) => pointer,
+            None => {
+                let segment = size.max(SEGMENT);
+                if self.segment(&mut memory, pool, segment, "an array").is_err() {
+                    // Segments that nobody uses may make room for one that is large enough.
+                    self.release_unused(&mut memory, pool)?;
+                    self.segment(&mut memory, pool, size, "an array")?;
+                }
+                memory.pools[pool as usize].take(size).expect("a segment of that size was just added")
+            }
+        };
+        if self.is_planning() {
+            let end = pointer + size - ((pool as u64 + 1) << 60);
+            memory.planned_end[pool as usize] = memory.planned_end[pool as usize].max(end);
+        }
+        drop(memory);
+        Ok(Array::new(self.clone(), pointer, size, pool, len, element))
+    }
+
+    fn release_unused(&self, memory: &mut Memory, pool: Pool) -> Result<(), CudaError> {
+        self.synchronize()?;
+        for address in memory.pools[pool as usize].take_unused_segments() {
+            // SAFETY: nothing lies there any more and all work is done.
+            let _ = unsafe { result::free_sync(address) };
+        }
+        Ok(())
+    }
+
+    fn free(&self, pool: Pool, pointer: u64, size: u64) {
+        self.memory().pools[pool as usize].give_back(pointer, size);
+    }
+
+    /// Fills an array with zero bytes.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn clear(&self, view: View) -> Result<(), CudaError> {
+        let Some(driver) = self.driver().filter(|_| !view.is_empty()) else { return Ok(()) };
+        driver.bind()?;
+        let bytes = view.len() * view.element().bytes();
+        // SAFETY: the view lies in an array that is alive.
+        unsafe { result::memset_d8_async(view.pointer(), 0, bytes, driver.stream) }
+            .map_err(|error| driver.error("cuMemsetD8Async", error))
+    }
+
+    /// Copies numbers to the device.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    ///
+    /// # Panics
+    /// When type or length differ.
+    #[track_caller]
+    pub fn write<T: HostElement>(&self, to: View, values: &[T]) -> Result<(), CudaError> {
+        to.check("array on the device", T::ELEMENT, values.len());
+        let Some(driver) = self.driver().filter(|_| !values.is_empty()) else { return Ok(()) };
+        driver.bind()?;
+        // SAFETY: lengths agree; from pageable memory the driver has read the values when the call returns.
+        unsafe { result::memcpy_htod_async(to.pointer(), values, driver.stream) }
+            .map_err(|error| driver.error("cuMemcpyHtoDAsync", error))
+    }
+
+    /// Copies one array over another of the same type and length.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    ///
+    /// # Panics
+    /// When type or length differ.
+    #[track_caller]
+    pub fn copy(&self, to: View, from: View) -> Result<(), CudaError> {
+        to.check("copy", from.element(), from.len());
+        let Some(driver) = self.driver().filter(|_| !from.is_empty()) else { return Ok(()) };
+        driver.bind()?;
+        let bytes = from.len() * from.element().bytes();
+        // SAFETY: both views are alive and of that many bytes.
+        unsafe { result::memcpy_dtod_async(to.pointer(), from.pointer(), bytes, driver.stream) }
+            .map_err(|error| driver.error("cuMemcpyDtoDAsync", error))
+    }
+
+    /// Copies numbers to the host, after all work before it; a plan gives zeros.
+    ///
+    /// # Errors
+    /// When the driver refuses, or work before it failed.
+    ///
+    /// # Panics
+    /// When the type differs.
+    #[track_caller]
+    pub fn download<T: HostElement>(&self, from: View) -> Result<Vec<T>, CudaError> {
+        from.check("array on the device", T::ELEMENT, from.len());
+        let mut values = vec![T::default(); from.len()];
+        let Some(driver) = self.driver().filter(|_| !from.is_empty()) else { return Ok(values) };
+        driver.bind()?;
+        // SAFETY: lengths agree; the values are not looked at before the stream is through.
+        unsafe { result::memcpy_dtoh_async(&mut values, from.pointer(), driver.stream) }
+            .map_err(|error| driver.error("cuMemcpyDtoHAsync", error))?;
+        self.synchronize()?;
+        Ok(values)
+    }
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    /// When some of it failed.
+    pub fn synchronize(&self) -> Result<(), CudaError> {
+        let Some(driver) = self.driver() else { return Ok(()) };
+        driver.bind()?;
+        // SAFETY: the stream lives as long as the device.
+        unsafe { result::stream::synchronize(driver.stream) }
+            .map_err(|error| driver.error("cuStreamSynchronize", error))
+    }
+
+    /// Seconds that `work` took on the device.
+    ///
+    /// # Errors
+    /// The work's own, or when the driver refuses.
+    pub fn time(&self, work: impl FnOnce() -> Result<(), CudaError>) -> Result<f64, CudaError> {
+        let Some(driver) = self.driver() else { return work().map(|()| 0.0) };
+        driver.bind()?;
+        let fail = |error| driver.error("cuEvent", error);
+        let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(fail);
+        let (start, end) = (event()?, event()?);
+        // SAFETY: the events were just made and are destroyed after their last use.
+        unsafe {
+            result::event::record(start, driver.stream).map_err(fail)?;
+            work()?;
+            result::event::record(end, driver.stream).map_err(fail)?;
+            result::event::synchronize(end).map_err(fail)?;
+            let milliseconds = result::event::elapsed(start, end).map_err(fail)?;
+            let _ = (result::event::destroy(start), result::event::destroy(end));
+            Ok(f64::from(milliseconds) / 1e3)
+        }
+    }
+}
+
+impl std::fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.driver() {
+            Some(driver) => write!(f, "cuda:{} ({}, {})", driver.ordinal, driver.name, driver.arch),
+            None => f.write_str("cuda (planning)"),
+        }
+    }
+}
+
+/// See [`Cuda::working`].
+pub struct Working(Cuda);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.memory().working -= 1;
+    }
+}
+
+impl Driver {
+    /// Makes the context current for this thread.
+    fn bind(&self) -> Result<(), CudaError> {
+        // SAFETY: the context lives as long as the device.
+        unsafe { result::ctx::set_current(self.context) }.map_err(|error| self.error("cuCtxSetCurrent", error))
+    }
+
+    fn error(&self, call: &str, error: result::DriverError) -> CudaError {
+        described(call.to_owned(), error)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let Some(driver) = &self.driver else { return };
+        if driver.bind().is_err() {
+            return;
+        }
+        // SAFETY: the last handle is going, so nothing uses any of it any more; the stream is drained first. On a lost device
+        // all of these fail, and there is nothing left to give back.
+        unsafe {
+            let _ = result::stream::synchronize(driver.stream);
+            for pool in &mut self.memory.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).pools {
+                for address in pool.take_unused_segments() {
+                    let _ = result::free_sync(address);
+                }
+            }
+            let _ = result::stream::destroy(driver.stream);
+            let _ = result::primary_ctx::release(driver.device);
+        }
+    }
+}
+
+fn described(call: String, error: result::DriverError) -> CudaError {
+    let text = |text: Result<&std::ffi::CStr, result::DriverError>| {
+        text.map_or_else(|_| format!("{:?}", error.0), |text| text.to_string_lossy().into_owned())
+    };
+    CudaError::Driver { call, name: text(error.error_name()), description: text(error.error_string()) }
+}
+
+impl CudaError {
+    /// The error, with the kernel in whose launch it was noticed.
+    fn during(self, kernel: &str) -> CudaError {
+        match self {
+            CudaError::Driver { call, name, description } => {
+                CudaError::Driver { call: format!("`{kernel}` ({call})"), name, description }
+            }
+            other => other,
+        }
+    }
+}
+
+/// Says something on standard error, once per text.
+fn warn_once(text: &str) {
+    static SAID: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    let mut said = SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if said.get_or_insert_default().insert(text.to_owned()) {
+        eprintln!("warning: {text}");
+    }
+}

@@ -1,0 +1,302 @@
+//! Kernel sources, compiled for the device at their first use and kept on disk, and their launches.
+//!
+//! A file of the cache holds all that its content depends on (architecture, NVRTC's version, options, source) in front of
+//! the machine code, and is used only if all of it is equal: no hash decides.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_void};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cudarc::driver::{result, sys};
+use cudarc::nvrtc;
+
+use super::{Cuda, CudaError, View};
+
+/// A file of kernels.
+#[derive(Debug)]
+pub struct Source {
+    /// Its name, for errors.
+    pub name: &'static str,
+    /// Its text, without the prelude.
+    pub text: &'static str,
+}
+
+/// What every source begins with.
+const PRELUDE: &str = include_str!("prelude.cuh");
+
+/// A macro set for one build of a source.
+pub type Define = (&'static str, i64);
+
+/// One build of one source.
+#[derive(PartialEq, Eq, Hash, Clone)]
+pub(super) struct ProgramKey {
+    source: &'static str,
+    defines: Vec<Define>,
+}
+
+/// A loaded module and the functions found in it so far.
+pub(super) struct Program {
+    module: sys::CUmodule,
+    functions: HashMap<String, (sys::CUfunction, u32)>,
+}
+
+/// An argument of a kernel.
+#[derive(Debug, Clone, Copy)]
+pub enum Arg<'a> {
+    /// A pointer.
+    Array(View<'a>),
+    /// A null pointer: an operand that is not there.
+    Absent,
+    /// An `int`.
+    I32(i32),
+    /// An `unsigned`.
+    U32(u32),
+    /// A `long long`.
+    I64(i64),
+    /// An `unsigned long long`.
+    U64(u64),
+    /// A `float`.
+    F32(f32),
+}
+
+impl Arg<'_> {
+    /// The bytes that the kernel reads, in the first bytes of a word (little-endian).
+    fn word(self) -> u64 {
+        match self {
+            Arg::Array(view) => view.pointer(),
+            Arg::Absent => 0,
+            Arg::I32(x) => u64::from(x as u32),
+            Arg::U32(x) => u64::from(x),
+            Arg::I64(x) => x as u64,
+            Arg::U64(x) => x,
+            Arg::F32(x) => u64::from(x.to_bits()),
+        }
+    }
+}
+
+impl<'a> From<View<'a>> for Arg<'a> {
+    fn from(view: View<'a>) -> Arg<'a> {
+        Arg::Array(view)
+    }
+}
+
+impl<'a> From<Option<View<'a>>> for Arg<'a> {
+    fn from(view: Option<View<'a>>) -> Arg<'a> {
+        view.map_or(Arg::Absent, Arg::Array)
+    }
+}
+
+macro_rules! arg_from {
+    ($($t:ty => $variant:ident),*) => {
+        $(impl From<$t> for Arg<'_> {
+            fn from(x: $t) -> Self {
+                Arg::$variant(x)
+            }
+        })*
+    };
+}
+arg_from!(i32 => I32, u32 => U32, i64 => I64, u64 => U64, f32 => F32);
+
+/// The arguments of a launch: `args![view, option_of_view, n as i32, 1.0f32]`.
+#[macro_export]
+macro_rules! args {
+    ($($arg:expr),* $(,)?) => { [$($crate::runtime::cuda::Arg::from($arg)),*] };
+}
+
+impl Cuda {
+    /// Launches a kernel of `source`, built with `defines`, on `grid` blocks of `block` threads with `shared` bytes of dynamic
+    /// shared memory. Nothing is launched on a planning device or for an empty grid.
+    ///
+    /// The caller answers for the arguments being those of the kernel: that is what the wrapper beside each source is for.
+    ///
+    /// # Errors
+    /// When the source does not compile, or the driver refuses the launch.
+    pub fn launch(
+        &self,
+        source: &'static Source,
+        defines: &[Define],
+        kernel: &str,
+        grid: [u32; 3],
+        block: u32,
+        shared: u32,
+        args: &[Arg],
+    ) -> Result<(), CudaError> {
+        self.count_launch();
+        let Some(driver) = self.driver() else { return Ok(()) };
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        driver.bind()?;
+        let key = ProgramKey { source: source.name, defines: defines.to_vec() };
+        let mut programs = driver.programs.lock().expect("a launch panicked");
+        if !programs.contains_key(&key) {
+            let image = self.image(source, defines)?;
+            // SAFETY: the image is a whole cubin or what the cache kept of one; the driver copies it.
+            let module = unsafe { result::module::load_data(image.as_ptr().cast()) }
+                .map_err(|error| driver.error("cuModuleLoadData", error))?;
+            programs.insert(key.clone(), Program { module, functions: HashMap::new() });
+        }
+        let program = programs.get_mut(&key).expect("just inserted");
+        let function = program.function(driver, kernel, shared)?;
+        drop(programs);
+        let words: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
+        let mut pointers: Vec<*mut c_void> = words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast()).collect();
+        let (grid, block) = ((grid[0], grid[1], grid[2]), (block, 1, 1));
+        // SAFETY: the function belongs to a module that is never unloaded before the device goes; the words outlive the call,
+        // which copies them. That the arguments fit the kernel is the wrapper's duty.
+        unsafe { result::launch_kernel(function, grid, block, shared, driver.stream, &mut pointers) }
+            .map_err(|error| driver.error(&format!("launch of `{kernel}`"), error))?;
+        if driver.synchronous {
+            self.synchronize().map_err(|error| error.during(kernel))?;
+        }
+        Ok(())
+    }
+
+    /// The machine code of a source for this device.
+    fn image(&self, source: &'static Source, defines: &[Define]) -> Result<Arc<[u8]>, CudaError> {
+        let driver = self.driver().expect("not planning");
+        let options = compile_options(&driver.arch, defines);
+        let cache = cache_folder().map(|folder| folder.join(file_name(source, &driver.arch, defines)));
+        let (major, minor) = nvrtc_version()?;
+        let version = format!("{major}.{minor}");
+        let key = format!("statetune kernel 1\n{version}\n{}\n{PRELUDE}\n{}\n", options.join(" "), source.text);
+        if let Some(kept) = cache.as_ref().and_then(|path| std::fs::read(path).ok())
+            && let Some(image) = kept.strip_prefix(key.as_bytes())
+            && !image.is_empty()
+        {
+            return Ok(image.into());
+        }
+        let image = compile(source, &options, &driver.arch, &version)?;
+        if let Some(path) = cache {
+            // A cache that cannot be written costs time, nothing else.
+            let write = || -> std::io::Result<()> {
+                let folder = path.parent().expect("a file in a folder");
+                std::fs::create_dir_all(folder)?;
+                let beside = folder.join(format!("{}.{}", std::process::id(), file_name(source, &driver.arch, defines)));
+                std::fs::write(&beside, [key.as_bytes(), &image].concat())?;
+                std::fs::rename(&beside, &path)
+            };
+            if let Err(error) = write() {
+                super::warn_once(&format!("the kernel cache {} cannot be written: {error}", path.display()));
+            }
+        }
+        Ok(image.into())
+    }
+}
+
+impl Program {
+    fn function(
+        &mut self,
+        driver: &super::Driver,
+        name: &str,
+        shared: u32,
+    ) -> Result<sys::CUfunction, CudaError> {
+        if !self.functions.contains_key(name) {
+            let c_name = CString::new(name).expect("kernel names have no zero byte");
+            // SAFETY: the module is loaded.
+            let function = unsafe { result::module::get_function(self.module, c_name) }
+                .map_err(|error| driver.error(&format!("kernel `{name}`"), error))?;
+            self.functions.insert(name.to_owned(), (function, 48 << 10));
+        }
+        let (function, allowed) = self.functions.get_mut(name).expect("just inserted");
+        if shared > *allowed {
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function is loaded.
+            unsafe { result::function::set_function_attribute(*function, attribute, shared as i32) }
+                .map_err(|error| driver.error(&format!("{shared} bytes of shared memory for `{name}`"), error))?;
+            *allowed = shared;
+        }
+        Ok(*function)
+    }
+}
+
+fn compile_options(arch: &str, defines: &[Define]) -> Vec<String> {
+    let mut options = vec![
+        format!("--gpu-architecture={arch}"),
+        "--std=c++17".to_owned(),
+        "--diag-suppress=177".to_owned(), // of the prelude, each source uses what it needs
+    ];
+    options.extend(defines.iter().map(|(name, value)| format!("-D{name}={value}")));
+    options
+}
+
+fn file_name(source: &Source, arch: &str, defines: &[Define]) -> String {
+    let defines: String = defines.iter().map(|(name, value)| format!("-{name}{value}")).collect();
+    let name = format!("{}-{arch}{defines}", source.name);
+    // File names have a limit; what is cut off is compared in the file.
+    let hash = crate::random::stream_of(&name);
+    format!("{}-{hash:016x}.cubin", &name[..name.len().min(120)])
+}
+
+/// `$STATETUNE_KERNEL_CACHE`, or `statetune/kernels` in the user's cache folder.
+fn cache_folder() -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os("STATETUNE_KERNEL_CACHE") {
+        return Some(folder.into());
+    }
+    let caches = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    Some(caches.join("statetune").join("kernels"))
+}
+
+/// NVRTC's version.
+///
+/// # Errors
+/// When the library is not there.
+pub fn nvrtc_version() -> Result<(i32, i32), CudaError> {
+    // SAFETY: only looks for the library.
+    if !unsafe { nvrtc::sys::is_culib_present() } {
+        let hint = "kernels are compiled with it at first use; it comes with the CUDA toolkit, or with \
+                    `pip install nvidia-cuda-nvrtc` (its folder then belongs in LD_LIBRARY_PATH)";
+        return Err(CudaError::MissingLibrary { library: "libnvrtc", hint });
+    }
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both are valid places.
+    unsafe { nvrtc::sys::nvrtcVersion(&mut major, &mut minor) };
+    Ok((major, minor))
+}
+
+/// Compiles a source to machine code for `arch` (`sm_90`). Needs NVRTC, but no device.
+///
+/// # Errors
+/// When it does not compile.
+pub fn compile_for(source: &'static Source, arch: &str, defines: &[Define]) -> Result<Vec<u8>, CudaError> {
+    let (major, minor) = nvrtc_version()?;
+    compile(source, &compile_options(arch, defines), arch, &format!("{major}.{minor}"))
+}
+
+fn compile(source: &'static Source, options: &[String], arch: &str, version: &str) -> Result<Vec<u8>, CudaError> {
+    let fail = |log: String| CudaError::Compilation {
+        source_name: source.name,
+        arch: arch.to_owned(),
+        version: version.to_owned(),
+        log,
+    };
+    let text = CString::new(format!("{PRELUDE}\n{}", source.text)).expect("sources have no zero byte");
+    let name = CString::new(format!("{}.cu", source.name)).expect("names have no zero byte");
+    let program = nvrtc::result::create_program(&text, Some(&name)).map_err(|error| fail(format!("{error:?}")))?;
+    // SAFETY: the program was just created and is destroyed below.
+    let outcome = unsafe { nvrtc::result::compile_program(program, options) };
+    let image = match outcome {
+        Ok(()) => {
+            let mut size = 0;
+            // SAFETY: `size` is a valid place.
+            unsafe { nvrtc::sys::nvrtcGetCUBINSize(program, &mut size) };
+            let mut image = vec![0u8; size];
+            // SAFETY: the buffer has the size that NVRTC asked for.
+            unsafe { nvrtc::sys::nvrtcGetCUBIN(program, image.as_mut_ptr().cast()) };
+            Ok(image)
+        }
+        Err(error) => {
+            // SAFETY: the program exists.
+            let log = unsafe { nvrtc::result::get_program_log(program) }.unwrap_or_default();
+            let bytes: Vec<u8> = log.iter().map(|&c| c as u8).collect();
+            let log = CStr::from_bytes_until_nul(&bytes).map(|text| text.to_string_lossy().into_owned());
+            Err(fail(format!("{error:?}\n{}", log.unwrap_or_default())))
+        }
+    };
+    // SAFETY: created above, not used again.
+    let _ = unsafe { nvrtc::result::destroy_program(program) };
+    image
+}

@@ -1,0 +1,259 @@
+//! Dense products on a device: linear layers with all that is patched onto them, and the product of two matrices.
+
+use std::ops::Range;
+
+use super::*;
+use crate::ops::linear::{BIAS, LOW_RANK, Linear, Saved, SavedLowRank, W, X, covers};
+
+/// Up to this many columns, the gradients of several outputs are joined for one product; wider ones are multiplied one by one.
+const JOINED: usize = 512;
+
+/// x in the type that a product with `like` needs.
+fn as_type(x: &DeviceTensor, like: &DeviceTensor) -> Result<DeviceTensor> {
+    x.cast(like.dtype())
+}
+
+pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Saved)> {
+    let x = input(cuda, inputs, X)?;
+    let weight = match &op.frozen {
+        Some(weight) => weight.values(),
+        None => inputs.required(W)?,
+    };
+    let (out_features, in_features) = weight.matrix_shape("linear", "weight")?;
+    op.check(inputs, out_features, in_features)?;
+    let weight = as_type(weight.on_cuda(cuda)?, x)?;
+    let tokens = x.shape()[0];
+    let y = DeviceTensor::unset(cuda, x.dtype(), &[tokens, out_features])?;
+    multiply(cuda, &y, x.matrix(), weight.matrix().t(), in_features, 1.0, false)?;
+    let mut low_rank = Vec::with_capacity(op.low_rank.len());
+    for (i, (rows, scale)) in op.low_rank.iter().enumerate() {
+        let at = LOW_RANK + 3 * i;
+        let xi = inputs.optional(at).map_or(Ok(x), |own| own.on_cuda(cuda))?;
+        let b = input(cuda, inputs, at + 2)?;
+        let projected = match inputs.optional(at + 1) {
+            Some(a) => {
+                let a = as_type(a.on_cuda(cuda)?, xi)?;
+                let y = DeviceTensor::unset(cuda, xi.dtype(), &[tokens, a.shape()[0]])?;
+                multiply(cuda, &y, xi.matrix(), a.matrix().t(), in_features, 1.0, false)?;
+                y
+            }
+            None => xi.clone(),
+        };
+        let part = y.columns(rows.clone());
+        let as_factor = as_type(b, &projected)?;
+        multiply(cuda, &part, projected.matrix(), as_factor.matrix().t(), b.shape()[1], *scale as f32, true)?;
+        low_rank.push(SavedLowRank {
+            own_input: inputs.optional(at).is_some(),
+            x: need.input(at + 1).then(|| xi.clone().into()),
+            projected: need.input(at + 2).then(|| projected.into()),
+            a: inputs.optional(at + 1).cloned(),
+            b: b.clone().into(),
+        });
+    }
+    let y = match inputs.optional(BIAS) {
+        Some(bias) => {
+            let biased = DeviceTensor::unset(cuda, y.dtype(), y.shape())?;
+            let bias = bias.on_cuda(cuda)?;
+            statetune_ssm_kernels::values::cuda::add_row(
+                cuda,
+                biased.view(),
+                y.view(),
+                bias.view(),
+                tokens,
+                out_features,
+            )?;
+            biased
+        }
+        None => y,
+    };
+    let outputs = op.ranges().map(|range| y.columns(range).into()).collect();
+    let saved = Saved {
+        x: need.input(W).then(|| x.clone().into()),
+        weight: (op.frozen.is_none() && need.input(X)).then(|| weight.into()),
+        in_features,
+        low_rank,
+    };
+    Ok((outputs, saved))
+}
+
+/// The outputs that have a gradient: their rows of W and the gradient.
+type Parts<'a> = Vec<(Range<usize>, &'a DeviceTensor)>;
+
+/// Neighbouring parts as one matrix where they are narrow.
+fn joined(cuda: &Cuda, parts: &Parts<'_>) -> Result<Vec<(Range<usize>, DeviceTensor)>> {
+    let neighbours = parts.windows(2).all(|pair| pair[0].0.end == pair[1].0.start);
+    let width: usize = parts.iter().map(|(rows, _)| rows.len()).sum();
+    if parts.len() < 2 || !neighbours || width > JOINED {
+        return Ok(parts.iter().map(|(rows, dy)| (rows.clone(), (*dy).clone())).collect());
+    }
+    let (first, tokens) = (parts[0].0.start, parts[0].1.shape()[0]);
+    let whole = DeviceTensor::unset(cuda, parts[0].1.dtype(), &[tokens, width])?;
+    for (rows, dy) in parts {
+        statetune_ssm_kernels::columns::cuda::put_columns(
+            cuda,
+            whole.view(),
+            tokens,
+            width,
+            rows.start - first,
+            dy.spread(),
+            dy.stride(),
+            rows.len(),
+        )?;
+    }
+    Ok(vec![(first..first + width, whole)])
+}
+
+pub fn linear_backward(
+    cuda: &Cuda,
+    op: &Linear,
+    saved: Saved,
+    gradients: &[Option<Tensor>],
+    need: &Need,
+) -> Result<Vec<Option<Tensor>>> {
+    let mut result: Vec<Option<Tensor>> = vec![None; LOW_RANK + 3 * op.low_rank.len()];
+    let mut parts: Parts = Vec::new();
+    for (rows, dy) in op.ranges().zip(gradients) {
+        if let Some(dy) = dy {
+            parts.push((rows, dy.on_cuda(cuda)?));
+        }
+    }
+    let Some((_, first)) = parts.first() else { return Ok(result) };
+    let (tokens, act, in_features) = (first.shape()[0], first.dtype(), saved.in_features);
+    let out_features: usize = op.splits.iter().sum();
+    let whole = joined(cuda, &parts)?;
+    let dx = need.input(X).then(|| DeviceTensor::unset(cuda, act, &[tokens, in_features])).transpose()?;
+    if let Some(dx) = &dx {
+        let weight = match (&op.frozen, &saved.weight) {
+            (Some(weight), _) => weight.values().on_cuda(cuda)?.cast(act)?,
+            (None, Some(weight)) => weight.on_cuda(cuda)?.clone(),
+            (None, None) => unreachable!("the trained weight is saved when x needs a gradient"),
+        };
+        for (i, (rows, dy)) in whole.iter().enumerate() {
+            multiply(cuda, dx, dy.matrix(), weight.rows(rows.clone()).matrix(), rows.len(), 1.0, i > 0)?;
+        }
+    }
+    if need.input(W) {
+        let x = saved.x.as_ref().expect("x is saved when the weight is trained").on_cuda(cuda)?;
+        let covered: usize = whole.iter().map(|(rows, _)| rows.len()).sum();
+        let shape = [out_features, in_features];
+        let dw = if covered == out_features {
+            DeviceTensor::unset(cuda, DType::F32, &shape)?
+        } else {
+            DeviceTensor::zeros(cuda, DType::F32, &shape)?
+        };
+        for (rows, dy) in &whole {
+            cuda.count_weight_gradient(rows.len() * in_features * tokens);
+            multiply(cuda, &dw.rows(rows.clone()), dy.matrix().t(), x.matrix(), tokens, 1.0, false)?;
+        }
+        result[W] = Some(dw.into());
+    }
+    if need.input(BIAS) {
+        let db = DeviceTensor::zeros(cuda, DType::F32, &[out_features])?;
+        for (rows, dy) in &whole {
+            let (dy, at) = (dy.dense()?, db.view().range(rows.clone()));
+            statetune_ssm_kernels::reduce::cuda::column_sums(cuda, at, dy.view(), tokens, rows.len())?;
+        }
+        result[BIAS] = Some(db.into());
+    }
+    let mut into_x = Vec::new(); // what low-rank additions add to dx
+    for (i, ((rows, scale), kept)) in op.low_rank.iter().zip(saved.low_rank).enumerate() {
+        let (at, s) = (LOW_RANK + 3 * i, *scale as f32);
+        let b = kept.b.on_cuda(cuda)?;
+        let rank = b.shape()[1];
+        let covered: Vec<_> = parts.iter().filter(|(split, _)| covers(rows, split)).collect();
+        if covered.is_empty() {
+            continue;
+        }
+        if need.input(at + 2) {
+            let projected = kept.projected.as_ref().expect("saved when B is trained").on_cuda(cuda)?;
+            let db = DeviceTensor::zeros(cuda, DType::F32, &[rows.len(), rank])?;
+            for (split, dy) in &covered {
+                cuda.count_weight_gradient(split.len() * rank * tokens);
+                let db = db.rows(split.start - rows.start..split.end - rows.start);
+                multiply(cuda, &db, dy.matrix().t(), projected.matrix(), tokens, s, false)?;
+            }
+            result[at + 2] = Some(db.into());
+        }
+        let shared_x = need.input(X) && !kept.own_input;
+        if !(need.input(at) || need.input(at + 1) || shared_x) {
+            continue;
+        }
+        // The gradient of x Aᵀ.
+        let d_projected = DeviceTensor::unset(cuda, act, &[tokens, rank])?;
+        let as_factor = b.cast(act)?;
+        for (j, (split, dy)) in covered.iter().enumerate() {
+            let b = as_factor.rows(split.start - rows.start..split.end - rows.start);
+            multiply(cuda, &d_projected, dy.matrix(), b.matrix(), split.len(), s, j > 0)?;
+        }
+        if need.input(at + 1) {
+            let x = kept.x.as_ref().expect("saved when A is trained").on_cuda(cuda)?;
+            let da = DeviceTensor::unset(cuda, DType::F32, &[rank, in_features])?;
+            cuda.count_weight_gradient(rank * in_features * tokens);
+            multiply(cuda, &da, d_projected.matrix().t(), x.matrix(), tokens, 1.0, false)?;
+            result[at + 1] = Some(da.into());
+        }
+        let Some(a) = &kept.a else {
+            result[at] = need.input(at).then(|| d_projected.into());
+            continue;
+        };
+        let a = a.on_cuda(cuda)?.cast(act)?;
+        if need.input(at) {
+            let dxi = DeviceTensor::unset(cuda, act, &[tokens, in_features])?;
+            multiply(cuda, &dxi, d_projected.matrix(), a.matrix(), rank, 1.0, false)?;
+            result[at] = Some(dxi.into());
+        } else if shared_x {
+            into_x.push((d_projected, a));
+        }
+    }
+    if let Some(dx) = dx {
+        for (d_projected, a) in into_x {
+            multiply(cuda, &dx, d_projected.matrix(), a.matrix(), a.shape()[0], 1.0, true)?;
+        }
+        result[X] = Some(dx.into());
+    }
+    Ok(result)
+}
+
+pub fn matmul(cuda: &Cuda, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, crate::ops::matmul::Saved)> {
+    let (a, b) = (input(cuda, inputs, 0)?, input(cuda, inputs, 1)?);
+    let (&[m, k], &[inner, n]) = (a.shape(), b.shape()) else {
+        return Err(TensorError::shape("matmul", "factors", "two matrices", b.shape()));
+    };
+    if inner != k {
+        return Err(TensorError::shape("matmul", "second factor", format!("[{k}, n]"), b.shape()));
+    }
+    let y = DeviceTensor::unset(cuda, a.dtype(), &[m, n])?;
+    multiply(cuda, &y, a.matrix(), as_type(b, a)?.matrix(), k, 1.0, false)?;
+    // Both are kept: a gradient takes its factor's type.
+    let saved = crate::ops::matmul::Saved {
+        a: need.input(1).then(|| a.clone().into()),
+        b: need.input(0).then(|| b.clone().into()),
+        sizes: [m, k, n],
+    };
+    Ok((vec![y.into()], saved))
+}
+
+pub fn matmul_backward(
+    cuda: &Cuda,
+    a: Option<Tensor>,
+    b: Option<Tensor>,
+    gradients: &[Option<Tensor>],
+) -> Result<Vec<Option<Tensor>>> {
+    let Some(dy) = gradient(cuda, gradients)? else { return Ok(vec![None, None]) };
+    let (m, n) = (dy.shape()[0], dy.shape()[1]);
+    let da = b.map(|b| -> Result<Tensor> {
+        let b = as_type(b.on_cuda(cuda)?, dy)?;
+        let da = DeviceTensor::unset(cuda, dy.dtype(), &[m, b.shape()[0]])?;
+        multiply(cuda, &da, dy.matrix(), b.matrix().t(), n, 1.0, false)?;
+        Ok(da.into())
+    });
+    let db = a.map(|a| -> Result<Tensor> {
+        let a = a.on_cuda(cuda)?;
+        let k = a.shape()[1];
+        let db = DeviceTensor::unset(cuda, DType::F32, &[k, n])?;
+        cuda.count_weight_gradient(m * k * n);
+        multiply(cuda, &db, a.matrix().t(), dy.matrix(), m, 1.0, false)?;
+        Ok(db.into())
+    });
+    Ok(vec![da.transpose()?, db.transpose()?])
+}

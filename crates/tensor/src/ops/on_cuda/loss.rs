@@ -1,0 +1,100 @@
+//! The language-model head and the cross-entropy on a device, a block of rows at a time.
+
+use statetune_ssm_kernels::cross_entropy::cuda as kernel;
+use statetune_ssm_kernels::runtime::cuda::{Array, ElementType};
+
+use super::*;
+use crate::ops::cross_entropy::{Details, LinearCrossEntropy};
+
+/// Rows whose logits exist at once.
+pub const ROWS_PER_BLOCK: usize = 512;
+
+/// The losses of the rows and the most probable tokens, on the device.
+pub struct DeviceDetails {
+    pub losses: DeviceTensor,
+    pub argmax: Array,
+}
+
+pub fn linear_cross_entropy(
+    cuda: &Cuda,
+    op: &LinearCrossEntropy,
+    inputs: &Inputs<'_>,
+    need: &Need,
+) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
+    let x = input(cuda, inputs, 0)?.dense()?;
+    let weight = match &op.frozen {
+        Some(weight) => weight.values(),
+        None => inputs.required(1)?,
+    };
+    let weight = weight.on_cuda(cuda)?.cast(x.dtype())?;
+    let (rows, k, vocab, act) = (x.shape()[0], x.shape()[1], weight.shape()[0], x.dtype());
+    let losses = DeviceTensor::unset(cuda, DType::F32, &[rows])?;
+    let argmax = cuda.array(ElementType::U32, rows)?;
+    let (targets, inverse) = (op.targets.on(cuda)?, op.divisor.inverse().on(cuda)?);
+    let wanted = |i: usize, dtype, shape: &[usize]| -> Result<Option<DeviceTensor>> {
+        need.input(i).then(|| DeviceTensor::zeros(cuda, dtype, shape)).transpose()
+    };
+    let dx = need.input(0).then(|| DeviceTensor::unset(cuda, act, x.shape())).transpose()?;
+    let dw = if op.frozen.is_none() { wanted(1, DType::F32, &[vocab, k])? } else { None };
+    // (projected, B, its gradient, B's gradient) of each addition.
+    let mut additions = Vec::new();
+    for i in 0..op.scales.len() {
+        let (projected, b) = (input(cuda, inputs, 2 + 2 * i)?, input(cuda, inputs, 3 + 2 * i)?);
+        let rank = b.shape()[1];
+        if projected.shape() != [rows, rank] || b.shape()[0] != vocab {
+            let expected = format!("[{rows}, {rank}] beside a B [{vocab}, {rank}]");
+            return Err(TensorError::shape("linear_cross_entropy", "addition", expected, projected.shape()));
+        }
+        let d_projected = wanted(2 + 2 * i, act, &[rows, rank])?;
+        let db = wanted(3 + 2 * i, DType::F32, &[vocab, rank])?;
+        additions.push((projected.cast(act)?.dense()?, b.cast(act)?, d_projected, db));
+    }
+    for start in (0..rows).step_by(ROWS_PER_BLOCK) {
+        let block = start..rows.min(start + ROWS_PER_BLOCK);
+        let count = block.len();
+        let logits = DeviceTensor::unset(cuda, act, &[count, vocab])?;
+        multiply(cuda, &logits, x.rows(block.clone()).matrix(), weight.matrix().t(), k, 1.0, false)?;
+        for ((projected, b, ..), scale) in additions.iter().zip(&op.scales) {
+            let (projected, rank) = (projected.rows(block.clone()), b.shape()[1]);
+            multiply(cuda, &logits, projected.matrix(), b.matrix().t(), rank, *scale as f32, true)?;
+        }
+        let scale = need.any().then_some(inverse);
+        kernel::cross_entropy(
+            cuda,
+            logits.view(),
+            losses.view().range(block.clone()),
+            Some(argmax.view().range(block.clone())),
+            targets.range(block.clone()),
+            scale,
+            count,
+            vocab,
+        )?;
+        // The logits are now their gradients.
+        if let Some(dx) = &dx {
+            multiply(cuda, &dx.rows(block.clone()), logits.matrix(), weight.matrix(), vocab, 1.0, false)?;
+        }
+        if let Some(dw) = &dw {
+            cuda.count_weight_gradient(vocab * k * count);
+            multiply(cuda, dw, logits.matrix().t(), x.rows(block.clone()).matrix(), count, 1.0, true)?;
+        }
+        for ((projected, b, d_projected, db), scale) in additions.iter().zip(&op.scales) {
+            let scale = *scale as f32;
+            if let Some(d_projected) = d_projected {
+                multiply(cuda, &d_projected.rows(block.clone()), logits.matrix(), b.matrix(), vocab, scale, false)?;
+            }
+            if let Some(db) = db {
+                cuda.count_weight_gradient(vocab * b.shape()[1] * count);
+                let projected = projected.rows(block.clone());
+                multiply(cuda, db, logits.matrix().t(), projected.matrix(), count, scale, true)?;
+            }
+        }
+    }
+    let loss = DeviceTensor::unset(cuda, DType::F32, &[])?;
+    kernel::sum_losses(cuda, loss.view(), losses.view(), inverse, rows)?;
+    *op.details.borrow_mut() = Details::Cuda(DeviceDetails { losses, argmax });
+    let mut gradients = vec![dx.map(Tensor::from), dw.map(Tensor::from)];
+    for (_, _, d_projected, db) in additions {
+        gradients.extend([d_projected.map(Tensor::from), db.map(Tensor::from)]);
+    }
+    Ok((vec![loss.into()], gradients))
+}

@@ -75,8 +75,15 @@ pub struct ComputePath {
     pub compute: DType,
 }
 
+/// The GPU that `STATETUNE_TEST_DEVICE` asks for (`cuda`, or `cuda-bf16` for activations in bf16), in place of the processor.
+#[path = "test_device.rs"]
+mod test_device;
+
 /// The f64 and f32 references and every SIMD level this machine has, each forced.
 pub fn paths() -> Vec<ComputePath> {
+    if let Some((label, device, compute)) = test_device::asked_for() {
+        return vec![ComputePath { label, device, compute }];
+    }
     let path = |level: Level, compute: DType| ComputePath {
         label: format!("{level}/{compute}"),
         device: Device::Cpu(Cpu::new(level, 2).expect("a CPU device")),

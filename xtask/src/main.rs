@@ -8,6 +8,7 @@ mod bench;
 mod book;
 mod command;
 mod compare;
+mod cuda;
 mod docs;
 mod golden;
 mod lint;

@@ -9,10 +9,12 @@ use anyhow::Context;
 
 use crate::Task;
 use crate::command::{UserError, cargo, root, run};
+use crate::cuda;
 
 pub const TASK: Task = Task {
     name: "test",
-    usage: "[--lapack] [arguments of cargo test]  (--lapack: a missing OpenBLAS is an error)",
+    usage: "[--lapack | --cuda | --cuda-emulated] [arguments of cargo test]  (--lapack: a missing OpenBLAS is an error; \
+            --cuda: what runs on a GPU, on the one that must be here; --cuda-emulated: the same on an emulator)",
     about: "Run every test of the workspace",
     run: test,
 };
@@ -37,6 +39,11 @@ const LAPACK: [&str; 11] = [
 ];
 
 fn test(arguments: &[String]) -> anyhow::Result<()> {
+    match arguments.split_first() {
+        Some((first, rest)) if first == "--cuda" => return cuda::test(rest, false),
+        Some((first, rest)) if first == "--cuda-emulated" => return cuda::test(rest, true),
+        _ => {}
+    }
     let ours = |argument: &&String| *argument == "--lapack";
     let before = arguments.iter().take_while(|argument| *argument != "--").count();
     let asked = arguments[..before].iter().any(|argument| ours(&argument));
@@ -47,6 +54,11 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
     }
     let mut command = cargo(&["test", "--release", "--workspace"]);
     command.args(theirs());
+    if !theirs().any(|argument| argument == "--") {
+        command.arg("--");
+    }
+    // Tests of this name need a device, and fail without one: they are for `--cuda`.
+    command.args(["--skip", "cuda_"]);
     run(command)?;
     if installed {
         let mut command = cargo(&["test", "--release"]);

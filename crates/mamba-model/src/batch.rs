@@ -11,7 +11,8 @@ use crate::ModelError;
 pub struct Batch {
     ids: Staged<u32>,         // [T]
     offsets: Staged<usize>,   // [S + 1]
-    rows: DropoutRows,       // [T] each
+    sequence_of: Staged<u32>, // [T]
+    rows: DropoutRows,        // [T] each
     first_row: Staged<usize>, // [S], zeros: the row of a table with one row
 }
 
@@ -69,8 +70,11 @@ impl Batch {
             example.extend(std::iter::repeat_n(examples[s], len));
             position.extend((0..len as u32).map(|i| first_positions[s] + i));
         }
+        let sequence_of: Vec<u32> =
+            (0..count).flat_map(|s| std::iter::repeat_n(s as u32, offsets[s + 1] - offsets[s])).collect();
         Ok(Batch {
             ids: ids.into(),
+            sequence_of: sequence_of.into(),
             offsets: offsets.into(),
             rows: DropoutRows { example: example.into(), position: position.into() },
             first_row: vec![0; count].into(),
@@ -82,6 +86,7 @@ impl Batch {
         Batch {
             ids: vec![0; count].into(),
             offsets: [0, count].into(),
+            sequence_of: vec![0; count].into(),
             rows: DropoutRows { example: vec![u64::MAX; count].into(), position: (0..count as u32).collect() },
             first_row: [0].into(),
         }
@@ -105,6 +110,69 @@ impl Batch {
     /// Where the sequences start, `[S + 1]`.
     pub fn offsets(&self) -> &Staged<usize> {
         &self.offsets
+    }
+
+    /// The sequence of each token, `[T]`.
+    pub fn sequence_of(&self) -> &Staged<u32> {
+        &self.sequence_of
+    }
+
+    /// The batch with a dead tail, so that it has `tokens` tokens and `sequences` sequences: for a captured graph, which is
+    /// of one size. The tail's tokens are one sequence that nobody reads; the rest of the sequences are empty.
+    ///
+    /// # Errors
+    /// When the batch has more tokens than that, or needs more sequences.
+    pub fn with_dead_tail(&self, tokens: usize, sequences: usize) -> Result<Batch, ModelError> {
+        let (tail, live) = (tokens.checked_sub(self.tokens()), self.sequences());
+        let needed = live + usize::from(tail != Some(0));
+        let Some(tail) = tail.filter(|_| needed <= sequences) else {
+            let reason = format!(
+                "{} tokens in {live} sequences do not fit {tokens} tokens in {sequences} sequences",
+                self.tokens()
+            );
+            return Err(ModelError::Batch { reason });
+        };
+        fn followed<T: statetune_tensor::Stage>(values: &[T], by: T, count: usize) -> Staged<T> {
+            values.iter().copied().chain(std::iter::repeat_n(by, count)).collect()
+        }
+        Ok(Batch {
+            ids: followed(&self.ids, 0, tail),
+            offsets: followed(&self.offsets, tokens, sequences - live),
+            sequence_of: followed(&self.sequence_of, live as u32, tail),
+            rows: DropoutRows {
+                example: followed(&self.rows.example, u64::MAX, tail),
+                position: self.rows.position.iter().copied().chain(0..tail as u32).collect(),
+            },
+            first_row: vec![0; sequences].into(),
+        })
+    }
+
+    /// Brings all that a forward pass looks up onto a device.
+    ///
+    /// # Errors
+    /// When the device fails.
+    #[cfg(feature = "cuda")]
+    pub fn stage(&self, cuda: &statetune_ssm_kernels::runtime::Cuda) -> Result<(), ModelError> {
+        self.ids.on(cuda)?;
+        self.offsets.on(cuda)?;
+        self.sequence_of.on(cuda)?;
+        self.first_row.on(cuda)?;
+        Ok(())
+    }
+
+    /// Puts the tokens of another batch of the same size in place of this one's on the device, for a captured graph to see.
+    ///
+    /// # Errors
+    /// When the device fails.
+    ///
+    /// # Panics
+    /// When the other has another number of tokens or sequences.
+    #[cfg(feature = "cuda")]
+    pub fn rewrite(&self, cuda: &statetune_ssm_kernels::runtime::Cuda, other: &Batch) -> Result<(), ModelError> {
+        self.ids.rewrite(cuda, &other.ids)?;
+        self.offsets.rewrite(cuda, &other.offsets)?;
+        self.sequence_of.rewrite(cuda, &other.sequence_of)?;
+        Ok(())
     }
 
     /// What dropout knows of each row.

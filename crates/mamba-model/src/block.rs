@@ -1,9 +1,8 @@
 //! One Mamba-1 block (Gu and Dao 2023, figure 3): in_proj, convolution, the selective scan with its projections,
 //! out_proj. It knows sites and operands, no method.
 
-
 use statetune_tensor::ops::{self, DropoutRows};
-use statetune_tensor::{Tape, Var, Staged};
+use statetune_tensor::{Staged, Tape, Var};
 
 use crate::batch::Batch;
 use crate::bound::Bound;
@@ -135,7 +134,8 @@ impl Context<'_> {
             conv_bias = Some(conv_bias.map_or_else(|| Ok(bias.clone()), |stored| ops::add(tape, &stored, bias))?);
         }
         let initial_row = start.conv.as_ref().map_or(self.batch.shared_row(), |table| &table.row_of).clone();
-        let conv = Conv1d { offsets: offsets.clone(), initial_row, final_state: final_states };
+        let sequence_of = self.batch.sequence_of().clone();
+        let conv = Conv1d { offsets: offsets.clone(), sequence_of, initial_row, final_state: final_states };
         let conv_initial = start.conv.as_ref().map(|table| &table.values);
         let (u, conv_state) = conv1d(tape, conv, x, &conv_weight, conv_bias.as_ref(), conv_initial)?;
 

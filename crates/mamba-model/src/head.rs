@@ -61,7 +61,8 @@ impl<'a> Head<'a> {
         }
         for (_, bias) in bound.biases(id) {
             let count = x.shape()[0];
-            let ones: Var = Tensor::from_vec(vec![1f32; count], &[count, 1])?.cast(model.compute()).to(tape.device())?.into();
+            let ones: Var =
+                Tensor::from_vec(vec![1f32; count], &[count, 1])?.cast(model.compute()).to(tape.device())?.into();
             let column = ops::reshape(tape, bias, &[bias.tensor().len(), 1])?;
             head.additions.push(Addition { projected: ones, b: std::borrow::Cow::Owned(column), scale: 1.0 });
         }

@@ -177,7 +177,11 @@ impl Mamba {
             let like = own.unwrap_or(embedding);
             let wide = self.trained_type();
             let dtype = if stays_in_storage_type(&name) || own.is_some() { like.value.dtype() } else { wide };
-            let value = given.remove(&name).map(|given| given.to_host()).transpose()?.or_else(|| own.map(|own| own.value.clone()));
+            let value = given
+                .remove(&name)
+                .map(|given| given.to_host())
+                .transpose()?
+                .or_else(|| own.map(|own| own.value.clone()));
             let value = value.ok_or_else(|| fail(&name, "the configuration calls for it, but there is none".into()))?;
             if value.shape() != shape {
                 return Err(fail(&name, format!("shape {:?}, expected {shape:?}", value.shape())));
@@ -415,6 +419,7 @@ fn read(raw: &RawTensor, dtype: DType) -> Result<Tensor, ModelError> {
 }
 
 /// A parameter where the device computes: on a CUDA device matrices are of the compute type, all else is f32.
+#[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
 fn place(parameter: &Parameter, device: &Device, compute: DType) -> Result<Tensor, ModelError> {
     match device {
         Device::Cpu(_) => Ok(parameter.value.clone()),

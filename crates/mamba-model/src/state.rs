@@ -1,7 +1,6 @@
 //! The recurrent state: all that a sequence's past is to the model.
 
-
-use statetune_tensor::{DType, Tensor, Var, with_float, Staged};
+use statetune_tensor::{DType, Staged, Tensor, Var, with_float};
 
 use crate::ModelError;
 use crate::config::MambaConfig;
@@ -25,7 +24,7 @@ pub(crate) struct LayerState {
 #[derive(Debug, Clone)]
 pub struct StateVars {
     pub(crate) layers: Vec<(Var, Var)>, // conv, ssm
-    pub(crate) row_of: Staged<usize>,    // [S]
+    pub(crate) row_of: Staged<usize>,   // [S]
 }
 
 impl State {

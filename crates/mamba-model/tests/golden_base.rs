@@ -109,7 +109,7 @@ fn train_everything(model: &Mamba) -> Patches {
         change: Change::train(name),
     };
     let patches = model.parameters().iter().map(|p| patch(&p.name, p.value.shape()[0])).collect();
-    let tensors = model.parameters().iter().map(|p| (p.name.clone(), p.value.cast(model.compute())));
+    let tensors = model.parameters().iter().map(|p| (p.name.clone(), p.value.cast(model.trained_type())));
     Patches::new(model, patches, tensors.collect()).unwrap()
 }
 

@@ -1,13 +1,11 @@
 //! The convolution and the scan as operations of the tape: gradients against finite differences in `f64` with every
 //! operand present and absent, need masks, continuation through final states, `f32` at every level.
 
-use std::sync::Arc;
-
 use statetune_mamba_model::ops::{Conv1d, ScanOperands, Table, conv1d, scan};
 use statetune_ssm_kernels::Level;
 use statetune_ssm_kernels::random::uniform;
 use statetune_tensor::gradient_check::check;
-use statetune_tensor::{DType, Device, Result, Tape, Tensor, Var, Staged};
+use statetune_tensor::{DType, Device, Result, Staged, Tape, Tensor, Var};
 
 fn reference() -> Device {
     Device::cpu(Level::Reference, 1).unwrap()
@@ -18,6 +16,12 @@ fn numbers(stream: u64, shape: &[usize], low: f64, high: f64) -> Tensor {
     let mut values = vec![0f32; shape.iter().product()];
     uniform(&mut values, low, high, 31, stream);
     Tensor::from_vec(values, shape).unwrap().cast(DType::F64)
+}
+
+/// `[T]`, the sequence of each token.
+fn sequence_of(offsets: &[usize]) -> Staged<u32> {
+    let lengths = offsets.windows(2).map(|pair| pair[1] - pair[0]);
+    lengths.enumerate().flat_map(|(s, len)| std::iter::repeat_n(s as u32, len)).collect()
 }
 
 fn offsets(lengths: &[usize]) -> Staged<usize> {
@@ -75,7 +79,8 @@ impl Case {
         let name = format!("conv1d {lengths:?}, D {channels}, K {width}, operands {present:02b}, {used:?}");
         let run: Run = Box::new(move |tape, o| {
             let (offsets, initial_row) = (offsets.clone(), table_rows(sequences));
-            let op = Conv1d { offsets, initial_row, final_state: used != Used::Main };
+            let op =
+                Conv1d { sequence_of: sequence_of(&offsets), offsets, initial_row, final_state: used != Used::Main };
             let (x, weight) = (o[0].as_ref().expect("required"), o[1].as_ref().expect("required"));
             Ok(used.of(conv1d(tape, op, x, weight, o[2].as_ref(), o[3].as_ref())?))
         });
@@ -295,7 +300,12 @@ fn conv1d_continues_through_its_final_state() {
     let (lengths, channels) = ([4, 7], 3);
     for width in 1..=5 {
         let run = |tape: &Tape, x: &Var, lengths: &[usize], state: Option<&Var>| {
-            let op = Conv1d { offsets: offsets(lengths), initial_row: Arc::from([0, 1]), final_state: true };
+            let op = Conv1d {
+                offsets: offsets(lengths),
+                sequence_of: sequence_of(&offsets(lengths)),
+                initial_row: [0, 1].into(),
+                final_state: true,
+            };
             let weight = numbers(8, &[channels, 1, width], -1.0, 1.0).into();
             conv1d(tape, op, x, &weight, None, state).unwrap()
         };
@@ -327,7 +337,7 @@ fn scan_continues_through_its_final_state() {
             delta_bias: None,
             d_skip: Some(&skip),
             z: Some(x),
-            initial: state.map(|values| Table { values: values.clone(), row_of: Arc::from([0, 1]) }),
+            initial: state.map(|values| Table { values: values.clone(), row_of: Staged::from([0, 1]) }),
             state_scale: None,
             state_extra: None,
             state_offset: None,
@@ -413,7 +423,12 @@ impl Pieces {
 fn operands_that_do_not_fit_are_refused_by_name() {
     let tape = Tape::new(&reference());
     let zeros = |shape: &[usize]| Var::from(Tensor::zeros(DType::F32, shape));
-    let op = || Conv1d { offsets: offsets(&[3]), initial_row: Arc::from([0]), final_state: true };
+    let op = || Conv1d {
+        offsets: offsets(&[3]),
+        sequence_of: vec![0; 3].into(),
+        initial_row: [0].into(),
+        final_state: true,
+    };
     let (x, w) = (zeros(&[3, 4]), zeros(&[4, 1, 3]));
     let conv = |weight: &Var, bias: Option<&Var>, initial: Option<&Var>| {
         conv1d(&tape, op(), &x, weight, bias, initial).map(drop).unwrap_err().to_string()

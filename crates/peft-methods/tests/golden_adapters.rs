@@ -14,8 +14,8 @@ use statetune_mamba_model::checkpoint::Checkpoint;
 use statetune_mamba_model::config::ModelConfig;
 use statetune_mamba_model::{Batch, Bound, GenerateOptions, Mamba};
 use statetune_peft_methods::{Adapter, foreign};
-use statetune_ssm_kernels::adamw::{AdamWStep, adamw};
-use statetune_tensor::{DType, Device, Tape, Tensor, with_float};
+use statetune_ssm_kernels::adamw::AdamWStep;
+use statetune_tensor::{DType, Device, Tape, Tensor, optim};
 
 /// What the two families have in common once read.
 struct Case {
@@ -272,7 +272,13 @@ fn ten_steps(case: &Case, path: &ComputePath, optimizer: &Value) {
         step: 0,
         grad_scale: 1.0,
     };
-    let zeros = || adapter.specs().iter().map(|spec| Tensor::zeros(path.compute, &spec.shape)).collect::<Vec<_>>();
+    let zeros = || {
+        adapter
+            .specs()
+            .iter()
+            .map(|spec| Tensor::zeros(Device::trained_type(path.compute), &spec.shape))
+            .collect::<Vec<_>>()
+    };
     let (mut m, mut v) = (zeros(), zeros());
     let mut losses = Vec::new();
     for i in 0..=steps {
@@ -286,18 +292,10 @@ fn ten_steps(case: &Case, path: &ComputePath, optimizer: &Value) {
         }
         let gradients = bound.gradients(&mut tape.backward(&loss).unwrap());
         drop((bound, output, tape));
-        let Device::Cpu(cpu) = &path.device;
         for (k, tensor) in adapter.patches().tensors().iter().enumerate() {
             let gradient = gradients[k].as_ref().expect("every tensor has a gradient");
             let settings = AdamWStep { step: i + 1, ..step };
-            let mut update = || {
-                with_float!(path.compute, "adamw", T => {
-                    let (m, v) = (m[k].make_mut::<T>()?, v[k].make_mut::<T>()?);
-                    let gradient = gradient.as_slice::<T>()?;
-                    tensor.buffer.update::<T, _>(|p| adamw(cpu, p, m, v, gradient, &settings))
-                })
-            };
-            update().unwrap();
+            optim::adamw(&path.device, &tensor.buffer, (&mut m[k], &mut v[k]), gradient, &settings).unwrap();
         }
     }
     // Single-precision values are given for both; in double precision the losses too.

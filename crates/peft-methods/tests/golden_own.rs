@@ -11,8 +11,8 @@ use golden::{ComputePath, File, Tolerance};
 use serde_json::Value;
 use statetune_mamba_model::{Batch, Bound, GenerateOptions, Mamba};
 use statetune_peft_methods::{Adapter, methods};
-use statetune_ssm_kernels::adamw::{AdamWStep, adamw};
-use statetune_tensor::{Device, Tape, Tensor, with_float};
+use statetune_ssm_kernels::adamw::AdamWStep;
+use statetune_tensor::{Device, Tape, Tensor, optim};
 
 /// A case as it is read.
 struct Case {
@@ -149,7 +149,13 @@ fn ten_steps(case: &Case, path: &ComputePath) {
     let steps = number(&optimizer["steps"]) as u64;
     let values = || adapter.patches().tensors().iter().map(|t| t.buffer.tensor().to_f64_vec()).collect::<Vec<_>>();
     let before = values();
-    let zeros = || adapter.specs().iter().map(|spec| Tensor::zeros(path.compute, &spec.shape)).collect::<Vec<_>>();
+    let zeros = || {
+        adapter
+            .specs()
+            .iter()
+            .map(|spec| Tensor::zeros(Device::trained_type(path.compute), &spec.shape))
+            .collect::<Vec<_>>()
+    };
     let (mut m, mut v) = (zeros(), zeros());
     let mut losses = Vec::new();
     for step in 1..=steps + 1 {
@@ -163,19 +169,11 @@ fn ten_steps(case: &Case, path: &ComputePath) {
         }
         let gradients = bound.gradients(&mut tape.backward(&loss).unwrap());
         drop((bound, output, tape));
-        let Device::Cpu(cpu) = &path.device;
         for (k, (spec, tensor)) in adapter.specs().iter().zip(adapter.patches().tensors()).enumerate() {
             assert_eq!(spec.name, tensor.name);
             let Some(gradient) = &gradients[k] else { continue };
             let settings = settings(step, spec.rate);
-            let mut update = || {
-                with_float!(path.compute, "adamw", T => {
-                    let (m, v) = (m[k].make_mut::<T>()?, v[k].make_mut::<T>()?);
-                    let gradient = gradient.as_slice::<T>()?;
-                    tensor.buffer.update::<T, _>(|p| adamw(cpu, p, m, v, gradient, &settings))
-                })
-            };
-            update().unwrap();
+            optim::adamw(&path.device, &tensor.buffer, (&mut m[k], &mut v[k]), gradient, &settings).unwrap();
         }
     }
     let Case { tolerance, io, .. } = case;

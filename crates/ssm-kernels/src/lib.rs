@@ -17,12 +17,14 @@ pub mod matmul;
 pub mod norm;
 pub mod random;
 pub mod real;
+pub mod reduce;
 pub mod runtime;
 pub mod scan;
 pub mod sequences;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+pub mod values;
 pub mod weight;
 
 pub use real::Real;

@@ -7,7 +7,8 @@ use crate::{DType, Element, Result, Tensor, TensorError};
 /// A mutable tensor outside the tape. Clones are handles to the same values.
 ///
 /// A step reads it with [`Buffer::tensor`], which shares the memory; once the step's tape is gone the optimiser
-/// updates in place. On the CPU the address is therefore stable between updates that follow that order.
+/// updates in place. On the CPU the address is therefore stable between updates that follow that order. On a device it never
+/// changes: updates and [`Buffer::set`] write in place, under the eyes of who shares the memory.
 #[derive(Debug, Clone)]
 pub struct Buffer(Arc<Mutex<Tensor>>);
 
@@ -49,8 +50,11 @@ impl Buffer {
         if held.dtype() != value.dtype() {
             return Err(TensorError::DType { what: "new value".into(), expected: held.dtype(), found: value.dtype() });
         }
-        *held = value;
-        Ok(())
+        if held.is_on_host() {
+            *held = value.to_host()?;
+            return Ok(());
+        }
+        held.overwrite(&value)
     }
 
     /// Changes the values in place (copying first if a tensor still shares them).

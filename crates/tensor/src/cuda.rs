@@ -179,6 +179,22 @@ impl DeviceTensor {
         self.array.cuda()
     }
 
+    /// A copy of its own.
+    ///
+    /// # Errors
+    /// When the device's memory does not suffice.
+    pub fn copied(&self) -> Result<DeviceTensor> {
+        let copy = DeviceTensor::unset(self.cuda(), self.dtype, &self.shape)?;
+        self.cuda().copy(copy.view(), self.dense()?.view())?;
+        Ok(copy)
+    }
+
+    /// Writes the values of a tensor of the same shape and type over its own.
+    pub(crate) fn overwrite(&self, value: &Tensor) -> Result<()> {
+        let value = value.to_cuda(self.cuda())?;
+        Ok(self.cuda().copy(self.view(), value.on_cuda(self.cuda())?.dense()?.view())?)
+    }
+
     /// The same values in another type; itself where it is of that type.
     ///
     /// # Errors
@@ -210,7 +226,14 @@ impl DeviceTensor {
         let picked = DeviceTensor::unset(cuda, self.dtype, &shape)?;
         let ids = cuda.upload(&rows.iter().map(|&row| row as u32).collect::<Vec<_>>())?;
         let dense = self.dense()?;
-        statetune_ssm_kernels::embedding::cuda::gather_rows(cuda, picked.view(), dense.view(), ids.view(), count, width)?;
+        statetune_ssm_kernels::embedding::cuda::gather_rows(
+            cuda,
+            picked.view(),
+            dense.view(),
+            ids.view(),
+            count,
+            width,
+        )?;
         Ok(picked)
     }
 

@@ -17,6 +17,7 @@ mod dtype;
 mod error;
 pub mod gradient_check;
 pub mod ops;
+pub mod optim;
 mod staged;
 mod tape;
 mod tensor;

@@ -113,6 +113,18 @@ impl<T: Stage> From<&[T]> for Staged<T> {
     }
 }
 
+impl<T: Stage> From<&Vec<T>> for Staged<T> {
+    fn from(values: &Vec<T>) -> Staged<T> {
+        Staged::new(values.as_slice())
+    }
+}
+
+impl<T: Stage, const N: usize> From<&[T; N]> for Staged<T> {
+    fn from(values: &[T; N]) -> Staged<T> {
+        Staged::new(values.as_slice())
+    }
+}
+
 impl<T: Stage, const N: usize> From<[T; N]> for Staged<T> {
     fn from(values: [T; N]) -> Staged<T> {
         Staged::new(values.to_vec())

@@ -145,6 +145,20 @@ impl Tensor {
         }
     }
 
+    /// A tensor that shares memory with no other: on the host a clone, which is copied before it changes; on a device a copy.
+    ///
+    /// # Errors
+    /// When the device's memory does not suffice.
+    pub fn copied(&self) -> Result<Tensor> {
+        each!(self, _values => Ok(self.clone()), device => Ok(device.copied()?.into()))
+    }
+
+    /// Writes the values of another tensor over those of one on a device.
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+    pub(crate) fn overwrite(&self, value: &Tensor) -> Result<()> {
+        each!(self, _values => unreachable!("tensors of the host are replaced"), device => device.overwrite(value))
+    }
+
     /// Rows of a tensor on a device along its first axis, in this order.
     ///
     /// # Errors

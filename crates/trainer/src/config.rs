@@ -55,6 +55,13 @@ impl ModelSection {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeviceSection {
+    /// "cpu" (the default), "cuda", or "cuda:1" for the second NVIDIA GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// On a GPU the type of activations and frozen matrices: "bf16" (the default) or "f32". Trained tensors, states, sums and
+    /// the optimiser are f32 in both. The processor computes in f32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compute: Option<String>,
     /// Instruction set: "avx512", "avx2", "portable" or "reference"; default: the best this processor has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,

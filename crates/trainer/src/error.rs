@@ -18,6 +18,10 @@ pub enum TrainError {
         /// Which key, what was expected, what was found.
         reason: String,
     },
+    /// The CUDA device failed.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] statetune_ssm_kernels::runtime::cuda::CudaError),
     /// Nothing would be trained, or nothing can be learned from.
     #[error("{reason}")]
     NothingToDo {

@@ -70,7 +70,8 @@ pub fn evaluate(
             None => None,
         };
         let hidden = model.forward(&tape, &bound, &micro.batch, states.as_ref(), false)?.hidden;
-        let output = model.loss(&tape, &bound, &micro.batch, &hidden, micro.rows.as_slice(), micro.targets.as_slice(), 1.0)?;
+        let output =
+            model.loss(&tape, &bound, &micro.batch, &hidden, micro.rows.as_slice(), micro.targets.as_slice(), 1.0)?;
         loss += output.row_losses()?.iter().sum::<f64>();
         labelled += micro.rows.len();
         if !dataset.classes.is_empty() {

@@ -11,6 +11,8 @@
 pub mod authors_experiment;
 pub mod checkpoint;
 pub mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod data;
 mod effect;
 mod error;

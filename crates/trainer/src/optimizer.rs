@@ -1,8 +1,8 @@
 //! AdamW over the tensors of an adapter (Loshchilov and Hutter 2019, arXiv 1711.05101), with its state.
 
 use statetune_peft_methods::Adapter;
-use statetune_ssm_kernels::adamw::{AdamWStep, adamw};
-use statetune_tensor::{cpu_or, Device, Tensor, with_float};
+use statetune_ssm_kernels::adamw::AdamWStep;
+use statetune_tensor::{Device, Tensor, optim};
 
 use crate::TrainError;
 
@@ -50,6 +50,27 @@ impl AdamW {
         self.updates
     }
 
+    /// Brings the moments where a device computes, each to memory of its own.
+    ///
+    /// # Errors
+    /// When the device's memory does not suffice.
+    pub fn to(&mut self, device: &Device) -> Result<(), TrainError> {
+        for (m, v) in &mut self.moments {
+            (*m, *v) = (m.to(device)?, v.to(device)?);
+        }
+        Ok(())
+    }
+
+    /// AdamW's constants.
+    pub fn settings(&self) -> &AdamWSettings {
+        &self.settings
+    }
+
+    /// Takes note of updates that a device has made.
+    pub(crate) fn set_updates(&mut self, updates: u64) {
+        self.updates = updates;
+    }
+
     /// First and second moments, per tensor.
     pub fn moments(&self) -> &[(Tensor, Tensor)] {
         &self.moments
@@ -88,7 +109,6 @@ impl AdamW {
         gradient_scale: f64,
     ) -> Result<(), TrainError> {
         self.updates += 1;
-        let cpu = cpu_or!(device, cuda => crate::cuda::adamw(cuda, self, adapter, gradients, lr, gradient_scale));
         let tensors = adapter.patches().tensors().iter().zip(adapter.specs());
         for (((tensor, spec), gradient), (m, v)) in tensors.zip(gradients).zip(&mut self.moments) {
             let Some(gradient) = gradient else { continue };
@@ -101,11 +121,7 @@ impl AdamW {
                 step: self.updates,
                 grad_scale: gradient_scale,
             };
-            with_float!(gradient.dtype(), "adamw", T => {
-                let (m, v) = (m.make_mut::<T>()?, v.make_mut::<T>()?);
-                let gradient = gradient.as_slice::<T>()?;
-                tensor.buffer.update::<T, _>(|parameter| adamw(cpu, parameter, m, v, gradient, &step))
-            })?;
+            optim::adamw(device, &tensor.buffer, (m, v), gradient, &step)?;
         }
         Ok(())
     }

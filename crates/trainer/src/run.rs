@@ -6,6 +6,8 @@ use std::time::Instant;
 use statetune_datasets_eval::{Dataset, PackingPlan};
 use statetune_mamba_model::{DropoutStep, Mamba};
 use statetune_peft_methods::{Adapter, methods};
+#[cfg(feature = "cuda")]
+use statetune_tensor::Device;
 
 use crate::TrainError;
 use crate::checkpoint::{self, Progress};
@@ -198,6 +200,9 @@ impl Run<'_> {
             observer,
             evaluation: None,
             last_saved: None,
+            #[cfg(feature = "cuda")]
+            device: None,
+            known: (f64::NAN, f64::NAN),
         };
         if !resumed {
             looped.note_dropped_rows()?;
@@ -255,6 +260,11 @@ struct Loop<'a> {
     observer: &'a mut dyn Observer,
     evaluation: Option<Evaluation>,
     last_saved: Option<u64>,
+    /// The adapter's steps where the model is on a GPU, made with the first of them.
+    #[cfg(feature = "cuda")]
+    device: Option<crate::cuda::DeviceSteps>,
+    /// Loss and norm of the last step whose outcome is known.
+    known: (f64, f64),
 }
 
 impl Loop<'_> {
@@ -265,15 +275,19 @@ impl Loop<'_> {
         let mut stopped_early = self.out_of_patience();
         while self.progress.step < total && !stopped_early {
             let started = Instant::now();
-            let (loss, gradient_norm) = self.step()?;
+            let loss = self.step()?;
             self.progress.step += 1;
             self.progress.seconds += started.elapsed().as_secs_f64();
             let step = self.progress.step;
             self.observer.step(step, total, self.progress.tokens, loss);
             if step.is_multiple_of(settings.log_every) || step == total {
-                self.log_steps(gradient_norm)?;
+                self.settle()?;
+                self.log_steps(self.known.1)?;
             }
             let selecting = self.is_selecting();
+            if selecting && step == self.selecting_steps {
+                self.settle()?;
+            }
             if selecting && step == self.selecting_steps {
                 self.select()?;
             }
@@ -282,6 +296,9 @@ impl Loop<'_> {
             let due = |every: u64| local > 0 && local.is_multiple_of(if every == 0 { per_epoch } else { every });
             // What a selection is made from is not what the run is about.
             let evaluate_now = last || (!selecting && due(settings.eval_every));
+            if evaluate_now || (settings.save_every > 0 && due(settings.save_every)) {
+                self.settle()?;
+            }
             if evaluate_now {
                 stopped_early = self.evaluate()?;
             }
@@ -332,14 +349,18 @@ impl Loop<'_> {
         }
         self.adapter = Adapter::new(self.run.model, chosen, self.run.settings.seed)?;
         self.optimizer = AdamW::new(&self.adapter, self.run.settings.adamw());
+        #[cfg(feature = "cuda")]
+        {
+            self.device = None;
+        }
         self.effect = EffectCheck::new(&self.adapter)?;
         self.progress.loss_since_log = (0.0, 0);
         let note = format!("selected what is trained: {} numbers; training starts anew", self.adapter.trainable());
         self.write(&Record::Note { step: self.progress.step, note })
     }
 
-    /// One step; returns its loss and the norm of its gradient.
-    fn step(&mut self) -> Result<(f64, f64), TrainError> {
+    /// One step; returns the last loss that is known, on a GPU that of the step before.
+    fn step(&mut self) -> Result<f64, TrainError> {
         let (run, step) = (self.run, self.progress.step - self.first_step());
         let micro_batches = self
             .plan
@@ -348,11 +369,17 @@ impl Loop<'_> {
             .map(|indices| micro_batch(run.train, indices, self.share_prefix))
             .collect::<Result<Vec<_>, _>>()?;
         let dropout = DropoutStep { seed: run.settings.seed, step };
-        let result = gradients(run.model, self.adapter.patches(), &micro_batches, Some(dropout))?;
         self.progress.tokens += micro_batches.iter().map(|micro| micro.tokens() as u64).sum::<u64>();
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(cuda) = run.model.device() {
+            self.step_on(cuda, &micro_batches, dropout)?;
+            return Ok(self.known.0);
+        }
+        let result = gradients(run.model, self.adapter.patches(), &micro_batches, Some(dropout))?;
         if let Some(what) = result.non_finite(run.model.device(), self.adapter.patches())? {
-            self.skip(what)?;
-            return Ok((result.loss, f64::NAN));
+            self.skip(self.progress.step + 1, what)?;
+            self.known = (result.loss, f64::NAN);
+            return Ok(result.loss);
         }
         self.progress.non_finite_in_a_row = 0;
         if self.optimizer.updates() == 0 {
@@ -367,13 +394,86 @@ impl Loop<'_> {
         self.effect.updated(&self.adapter, self.optimizer.updates())?;
         self.progress.loss_since_log.0 += result.loss;
         self.progress.loss_since_log.1 += 1;
-        Ok((result.loss, norm))
+        self.known = (result.loss, norm);
+        Ok(result.loss)
     }
 
-    fn skip(&mut self, what: String) -> Result<(), TrainError> {
+    /// The same on a GPU: the step is launched, and the outcome of the one before is taken note of. The first steps are
+    /// waited for, since their effect is checked.
+    #[cfg(feature = "cuda")]
+    fn step_on(
+        &mut self,
+        cuda: &statetune_ssm_kernels::runtime::Cuda,
+        micro_batches: &[crate::step::MicroBatch],
+        dropout: DropoutStep,
+    ) -> Result<(), TrainError> {
+        let (run, step) = (self.run, dropout.step);
+        let mut device = match self.device.take() {
+            Some(device) => device,
+            None => crate::cuda::DeviceSteps::new(cuda, &self.adapter, &mut self.optimizer, true)?,
+        };
+        let checked = self.optimizer.updates() < EffectCheck::UPDATES;
+        device.gradients(run.model, self.adapter.patches(), micro_batches, Some(dropout))?;
+        if self.optimizer.updates() == 0 {
+            self.effect.first_gradients(&self.adapter, &device.gradients_on_host(self.adapter.patches())?)?;
+        }
+        // While this step runs, the outcome of the one before arrives.
+        let before = device.outcome()?;
+        device.update(self.schedule.rate(step), run.settings.clip_norm)?;
+        self.device = Some(device);
+        if let Some(outcome) = before {
+            self.note(self.progress.step, outcome)?;
+        }
+        if checked {
+            // This step is not counted yet.
+            self.settle_at(self.progress.step + 1)?;
+            self.effect.updated(&self.adapter, self.optimizer.updates())?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the outcome of the last step.
+    fn settle(&mut self) -> Result<(), TrainError> {
+        self.settle_at(self.progress.step)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn settle_at(&mut self, step: u64) -> Result<(), TrainError> {
+        match self.device.as_mut().map(|device| device.outcome()).transpose()?.flatten() {
+            Some(outcome) => self.note(step, outcome),
+            None => Ok(()),
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn settle_at(&mut self, _: u64) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// Takes note of what step `step` (from 1) came to.
+    #[cfg(feature = "cuda")]
+    fn note(&mut self, step: u64, outcome: statetune_ssm_kernels::adamw::cuda::Outcome) -> Result<(), TrainError> {
+        self.optimizer.set_updates(outcome.updates);
+        let loss = f64::from(outcome.loss);
+        if !outcome.finite {
+            self.known = (loss, f64::NAN);
+            let what = match loss.is_finite() {
+                true => "a gradient is not finite".to_owned(),
+                false => format!("the loss is {loss}"),
+            };
+            return self.skip(step, what);
+        }
+        self.progress.non_finite_in_a_row = 0;
+        self.progress.loss_since_log.0 += loss;
+        self.progress.loss_since_log.1 += 1;
+        self.known = (loss, f64::from(outcome.norm));
+        Ok(())
+    }
+
+    fn skip(&mut self, step: u64, what: String) -> Result<(), TrainError> {
         self.progress.non_finite_in_a_row += 1;
         self.progress.skipped_steps += 1;
-        let (step, count) = (self.progress.step + 1, self.progress.non_finite_in_a_row);
+        let count = self.progress.non_finite_in_a_row;
         self.write(&Record::Skipped { step, reason: what.clone() })?;
         if count >= NON_FINITE_LIMIT {
             return Err(TrainError::NonFinite { step, what, count });

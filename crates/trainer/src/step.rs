@@ -5,7 +5,7 @@
 
 use statetune_mamba_model::{Batch, Bound, DropoutStep, Mamba, Patches};
 use statetune_ssm_kernels::elementwise;
-use statetune_tensor::{cpu_or, Device, Tape, Tensor, with_float};
+use statetune_tensor::{Device, Tape, Tensor, cpu_or, with_float};
 
 use crate::TrainError;
 
@@ -88,7 +88,11 @@ fn accumulate(device: &Device, sum: &mut Option<Tensor>, gradient: Option<Tensor
         *sum = Some(gradient);
         return Ok(());
     };
-    let cpu = cpu_or!(device, cuda => crate::cuda::accumulate(cuda, sum, &gradient));
+    let cpu = cpu_or!(device, _cuda => {
+        let tape = Tape::inference(device);
+        *sum = statetune_tensor::ops::add(&tape, &sum.clone().into(), &gradient.into())?.tensor().clone();
+        Ok(())
+    });
     with_float!(gradient.dtype(), "accumulate", T => {
         elementwise::add_assign(cpu, sum.make_mut::<T>()?, gradient.as_slice::<T>()?);
         Ok(())
@@ -97,6 +101,14 @@ fn accumulate(device: &Device, sum: &mut Option<Tensor>, gradient: Option<Tensor
 }
 
 impl StepGradients {
+    /// The same with the gradients in the memory of the host.
+    #[cfg(feature = "cuda")]
+    fn on_host(&self) -> Result<StepGradients, TrainError> {
+        let host = |gradient: &Option<Tensor>| gradient.as_ref().map(Tensor::to_host).transpose();
+        let gradients = self.gradients.iter().map(host).collect::<Result<_, _>>()?;
+        Ok(StepGradients { loss: self.loss, labelled: self.labelled, gradients })
+    }
+
     /// What is not finite: the loss or a tensor, by name.
     ///
     /// # Errors
@@ -105,7 +117,13 @@ impl StepGradients {
         if !self.loss.is_finite() {
             return Ok(Some(format!("the loss is {}", self.loss)));
         }
-        let cpu = cpu_or!(device, cuda => crate::cuda::non_finite(cuda, self, patches));
+        let cpu = match device {
+            Device::Cpu(cpu) => cpu,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => {
+                return self.on_host()?.non_finite(&Device::best_cpu()?, patches);
+            }
+        };
         for (tensor, gradient) in patches.tensors().iter().zip(&self.gradients) {
             let Some(gradient) = gradient else { continue };
             let at = with_float!(gradient.dtype(), "gradient", T => {
@@ -123,7 +141,11 @@ impl StepGradients {
     /// # Errors
     /// When a gradient is of a storage type.
     pub fn norm(&self, device: &Device) -> Result<f64, TrainError> {
-        let cpu = cpu_or!(device, cuda => crate::cuda::norm(cuda, &self.gradients));
+        let cpu = match device {
+            Device::Cpu(cpu) => cpu,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => return self.on_host()?.norm(&Device::best_cpu()?),
+        };
         let mut sum = 0.0;
         for gradient in self.gradients.iter().flatten() {
             sum += with_float!(gradient.dtype(), "gradient", T => {

@@ -1,8 +1,11 @@
 //! The causal depthwise convolution of a packed batch, with bias and SiLU.
 
-
+#[cfg(feature = "cuda")]
+use super::on_cuda;
 use statetune_ssm_kernels::{Sequences, Table, conv1d as kernel};
-use statetune_tensor::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float, Staged};
+use statetune_tensor::{
+    Device, Float, Inputs, Need, Op, Result, Staged, Tape, Tensor, TensorError, Var, cpu_or, with_float,
+};
 
 /// u = silu(causal convolution of x). The value before SiLU is recomputed in the backward pass.
 ///
@@ -11,6 +14,8 @@ use statetune_tensor::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, Te
 pub struct Conv1d {
     /// `[S + 1]`, where the sequences start.
     pub offsets: Staged<usize>,
+    /// `[T]`, the sequence of each token.
+    pub sequence_of: Staged<u32>,
     /// `[S]`, the row of the initial state that each sequence starts from.
     pub initial_row: Staged<usize>,
     /// Whether to return the final states.
@@ -19,10 +24,10 @@ pub struct Conv1d {
 
 /// The inputs, kept for backward.
 pub struct Saved {
-    x: Tensor,
-    weight: Tensor,
-    bias: Option<Tensor>,
-    initial: Option<Tensor>,
+    pub(super) x: Tensor,
+    pub(super) weight: Tensor,
+    pub(super) bias: Option<Tensor>,
+    pub(super) initial: Option<Tensor>,
 }
 
 impl Saved {
@@ -64,7 +69,7 @@ impl Op for Conv1d {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Option<Saved>)> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::conv1d(cuda, self, inputs, need));
         let saved = Saved {
             x: inputs.required(0)?.clone(),
             weight: inputs.required(1)?.clone(),
@@ -93,7 +98,7 @@ impl Op for Conv1d {
         gradients: Vec<Option<Tensor>>,
         need: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::conv1d_backward(cuda, self, saved, &gradients, need));
         let saved = saved.expect("saved, since an input is tracked");
         with_float!(saved.x.dtype(), "conv1d", T => {
             let kernel_inputs = saved.kernel_inputs::<T>(self)?;

@@ -3,6 +3,8 @@
 //! saved, and which gradients are asked for.
 
 mod conv1d;
+#[cfg(feature = "cuda")]
+mod on_cuda;
 mod scan;
 
 pub use conv1d::{Conv1d, conv1d};

@@ -1,8 +1,11 @@
 //! The selective scan of a packed batch with the whole readout that a fine-tuning method may bring.
 
-
+#[cfg(feature = "cuda")]
+use super::on_cuda;
 use statetune_ssm_kernels::{Sequences, Table as KernelTable, scan as kernel};
-use statetune_tensor::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, with_float, Staged};
+use statetune_tensor::{
+    Device, Float, Inputs, Need, Op, Result, Staged, Tape, Tensor, TensorError, Var, cpu_or, with_float,
+};
 
 /// h_t = exp(Δ_t A) ∘ h_{t-1} + Δ_t u_t B_tᵀ and its readout, gated by silu(z); see [`kernel`] for the equations.
 ///
@@ -35,16 +38,16 @@ pub const SCAN_INPUTS: [&str; 14] = [
     "c_previous",
 ];
 
-const FIRST_TABLE: usize = 8;
+pub(super) const FIRST_TABLE: usize = 8;
 
 /// The inputs and the states at the chunk borders, kept for backward.
 pub struct Saved {
-    inputs: Vec<Option<Tensor>>,
-    boundaries: Tensor,
+    pub(super) inputs: Vec<Option<Tensor>>,
+    pub(super) boundaries: Tensor,
 }
 
-/// Checks the shapes and lends the inputs to the kernel. Δ gets its bias and softplus inside.
-fn kernel_inputs<'a, T: Float>(op: &'a Scan, inputs: &'a [Option<Tensor>]) -> Result<kernel::ScanInputs<'a, T>> {
+/// Checks the shapes; returns D and N.
+pub(super) fn check(inputs: &[Option<Tensor>]) -> Result<(usize, usize)> {
     let need = |i: usize| inputs[i].as_ref().ok_or(TensorError::MissingInput { op: "scan", index: i });
     let (tokens, d_inner) = need(0)?.matrix_shape("scan", "u")?;
     let d_state = need(2)?.matrix_shape("scan", "a")?.1;
@@ -67,6 +70,13 @@ fn kernel_inputs<'a, T: Float>(op: &'a Scan, inputs: &'a [Option<Tensor>]) -> Re
             return Err(TensorError::shape("scan", SCAN_INPUTS[i], format!("{expected:?}"), tensor.shape()));
         }
     }
+    Ok((d_inner, d_state))
+}
+
+/// Checks the shapes and lends the inputs to the kernel. Δ gets its bias and softplus inside.
+fn kernel_inputs<'a, T: Float>(op: &'a Scan, inputs: &'a [Option<Tensor>]) -> Result<kernel::ScanInputs<'a, T>> {
+    let (d_inner, d_state) = check(inputs)?;
+    let need = |i: usize| inputs[i].as_ref().ok_or(TensorError::MissingInput { op: "scan", index: i });
     let slice = |i: usize| inputs[i].as_ref().map(|t| t.as_slice::<T>()).transpose();
     let table = |i: usize| -> Result<Option<KernelTable<'a, T>>> {
         let Some(values) = inputs[i].as_ref() else { return Ok(None) };
@@ -103,7 +113,7 @@ impl Op for Scan {
     }
 
     fn forward(&self, device: &Device, inputs: &Inputs<'_>, need: &Need) -> Result<(Vec<Tensor>, Option<Saved>)> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::scan(cuda, self, inputs, need));
         let tensors: Vec<Option<Tensor>> = (0..SCAN_INPUTS.len()).map(|i| inputs.optional(i).cloned()).collect();
         let (outputs, boundaries) = with_float!(inputs.required(0)?.dtype(), "scan", T => {
             let lent = kernel_inputs::<T>(self, &tensors)?;
@@ -130,7 +140,7 @@ impl Op for Scan {
         gradients: Vec<Option<Tensor>>,
         need: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Device::Cpu(cpu) = device;
+        let cpu = cpu_or!(device, cuda => on_cuda::scan_backward(cuda, self, saved, &gradients, need));
         let Saved { inputs, boundaries } = saved.expect("saved, since an input is tracked");
         with_float!(boundaries.dtype(), "scan", T => {
             let lent = kernel_inputs::<T>(self, &inputs)?;

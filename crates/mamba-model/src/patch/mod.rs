@@ -3,8 +3,7 @@
 mod check;
 mod value;
 
-
-use statetune_tensor::{Buffer, DType, Device, Tape, Tensor, Var, Staged};
+use statetune_tensor::{Buffer, DType, Device, Staged, Tape, Tensor, Var};
 
 pub use crate::site::Ends;
 use crate::site::Site;
@@ -157,7 +156,7 @@ impl Patches {
     pub fn new(model: &Mamba, patches: Vec<Patch>, tensors: Vec<(String, Tensor)>) -> Result<Patches, ModelError> {
         let compute = model.trained_type();
         let trained = |(name, value): (String, Tensor)| -> Result<PatchTensor, ModelError> {
-            Ok(PatchTensor { name, buffer: Buffer::new(value.to(model.device())?), trained: true })
+            Ok(PatchTensor { name, buffer: Buffer::new(value.to(model.device())?.copied()?), trained: true })
         };
         let tensors = tensors.into_iter().map(trained).collect::<Result<Vec<_>, _>>()?;
         let set = Patches { patches, tensors };

@@ -1,7 +1,6 @@
 //! Values made of trained tensors: what an operand, a low-rank factor or an addition is before it meets a model.
 
-
-use statetune_tensor::{Tape, Var, ops, Staged};
+use statetune_tensor::{Staged, Tape, Var, ops};
 
 use crate::ModelError;
 

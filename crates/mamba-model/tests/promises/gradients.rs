@@ -59,7 +59,7 @@ fn suffix_pass(model: &Mamba, patches: &Patches, prefix: &[u32], suffixes: &[Vec
         (model.forward(&tape, &bound, &batch, None, false).unwrap().hidden, batch, rows)
     };
     let output = model.loss(&tape, &bound, &batch, &hidden, &rows, &targets, targets.len() as f64).unwrap();
-    let mut results = vec![output.row_losses];
+    let mut results = vec![output.row_losses().unwrap()];
     let gradients = bound.gradients(&mut tape.backward(&output.loss).unwrap());
     results.extend(gradients.into_iter().map(|g| g.expect("everything takes part").to_f64_vec()));
     results

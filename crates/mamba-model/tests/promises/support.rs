@@ -18,8 +18,19 @@ pub struct ComputePath {
     pub tolerance: f64,
 }
 
+#[path = "../../../../tests/support/test_device.rs"]
+mod test_device;
+
 /// `f64` on the reference, `f32` at every level.
 pub fn paths() -> Vec<ComputePath> {
+    if let Some((label, device, compute)) = test_device::asked_for() {
+        return vec![ComputePath {
+            label,
+            device,
+            compute,
+            tolerance: if compute == DType::Bf16 { 3e-2 } else { 2e-5 },
+        }];
+    }
     let path = |level: Level, compute: DType, tolerance: f64| ComputePath {
         label: format!("{compute} {level}"),
         device: Device::cpu(level, 1).unwrap(),
@@ -105,7 +116,7 @@ pub fn train_everything(model: &Mamba) -> Patches {
     for ((name, shape), parameter) in expected_tensors(model.config()).into_iter().zip(model.parameters()) {
         let site = Site::Rows { parameter: name.clone(), rows: 0..shape[0] };
         patches.push(Patch { site, change: Change::train(name.clone()) });
-        tensors.push((name, parameter.value.cast(model.compute())));
+        tensors.push((name, parameter.value.cast(model.trained_type())));
     }
     Patches::new(model, patches, tensors).unwrap()
 }
@@ -113,7 +124,7 @@ pub fn train_everything(model: &Mamba) -> Patches {
 /// One of each other kind of patch in every layer: operands (initial states among them), and low-rank additions with
 /// dropout that overlap on in_proj.
 pub fn hang_on_everything(model: &Mamba) -> Patches {
-    let (config, compute) = (model.config(), model.compute());
+    let (config, compute) = (model.config(), model.trained_type());
     let (mut patches, mut tensors) = (Vec::new(), Vec::new());
     let operands = [
         Operand::ScanInitial,
@@ -173,7 +184,7 @@ pub fn pass(model: &Mamba, patches: &Patches, sequences: &[(u64, &[u32])], divis
     let gradients = bound.gradients(&mut tape.backward(&output.loss).unwrap());
     Pass {
         loss: output.loss.tensor().item().unwrap(),
-        row_losses: output.row_losses,
+        row_losses: output.row_losses().unwrap(),
         hidden: hidden.tensor().clone(),
         gradients: patches.tensors().iter().map(|t| t.name.clone()).zip(gradients).collect(),
     }

@@ -167,6 +167,9 @@ pub fn pairs() -> Vec<Subject> {
     pairs
 }
 
+#[path = "../../../../tests/support/test_device.rs"]
+mod test_device;
+
 /// A model, and how far two ways to one result may be apart on it.
 pub struct Ground {
     pub label: String,
@@ -175,6 +178,13 @@ pub struct Ground {
 }
 
 impl Ground {
+    fn on_asked_for(tied: bool, biases: bool) -> Option<Ground> {
+        let (label, device, compute) = test_device::asked_for()?;
+        let model = Mamba::random(&config(tied, biases), &device, compute, DType::F32, 1).unwrap();
+        let label = format!("{label}, tied: {tied}, biases: {biases}");
+        Some(Ground { label, model, tolerance: if compute == DType::Bf16 { 5e-2 } else { 4e-4 } })
+    }
+
     fn new(level: Level, compute: DType, tied: bool, biases: bool) -> Ground {
         let device = Device::Cpu(Cpu::new(level, 2).unwrap());
         let model = Mamba::random(&config(tied, biases), &device, compute, DType::F32, 1).unwrap();
@@ -183,14 +193,20 @@ impl Ground {
     }
 }
 
-/// `f64` on the reference.
+/// `f64` on the reference; on the device that is asked for in its own type.
 pub fn exact(tied: bool, biases: bool) -> Ground {
+    if let Some(ground) = Ground::on_asked_for(tied, biases) {
+        return ground;
+    }
     Ground::new(Level::Reference, DType::F64, tied, biases)
 }
 
 /// Both kinds of embeddings and of projections: in `f64`, and on the fastest path.
 pub fn few() -> Vec<Ground> {
     let kinds = [(true, true), (false, false)];
+    if test_device::asked_for().is_some() {
+        return kinds.into_iter().filter_map(|(tied, biases)| Ground::on_asked_for(tied, biases)).collect();
+    }
     let both = |(tied, biases)| [exact(tied, biases), Ground::new(Level::best(), DType::F32, tied, biases)];
     kinds.into_iter().flat_map(both).collect()
 }
@@ -198,6 +214,9 @@ pub fn few() -> Vec<Ground> {
 /// Those, and every level.
 pub fn all() -> Vec<Ground> {
     let mut grounds = few();
+    if test_device::asked_for().is_some() {
+        return grounds;
+    }
     for level in Level::available().into_iter().filter(|&level| level != Level::best()) {
         grounds.extend([true, false].map(|tied| Ground::new(level, DType::F32, tied, tied)));
     }

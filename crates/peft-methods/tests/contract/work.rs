@@ -8,7 +8,7 @@ use statetune_mamba_model::site::{Operand, Site, VirtualPlace};
 use statetune_mamba_model::{Batch, Bound, DropoutStep, Mamba};
 use statetune_peft_methods::Adapter;
 use statetune_ssm_kernels::Counts;
-use statetune_tensor::{Device, Tape};
+use statetune_tensor::Tape;
 
 use crate::support::{Subject, VOCAB, entries, few, pairs, sequence};
 
@@ -19,8 +19,8 @@ const R: usize = 9;
 
 /// Products of weight gradients in one step, the loss included.
 fn counted(model: &Mamba, adapter: &Adapter) -> (Counts, Vec<&'static str>) {
-    let Device::Cpu(cpu) = model.device();
-    let before = cpu.counts();
+    let device = model.device();
+    let before = device.counts();
     let tape = Tape::new(model.device());
     let bound = Bound::new(&tape, model, adapter.patches(), Some(DropoutStep { seed: 1, step: 1 })).unwrap();
     let batch = Batch::new(&[sequence(17, 1), sequence(T - 17, 2)]).unwrap();
@@ -30,7 +30,7 @@ fn counted(model: &Mamba, adapter: &Adapter) -> (Counts, Vec<&'static str>) {
     let loss = model.loss(&tape, &bound, &batch, &hidden, &rows, &targets, R as f64).unwrap().loss;
     let recorded = tape.recorded();
     tape.backward(&loss).unwrap();
-    (cpu.counts() - before, recorded)
+    (device.counts() - before, recorded)
 }
 
 /// The multiply-adds that an adapter's trained tensors call for.

@@ -3,6 +3,8 @@
 //! The update's order of operations is PyTorch's. Schedules, clipping and the choice of what decays belong to the
 //! trainer.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,10 @@
 //! These move memory and compute almost nothing; rows go to tasks in blocks, and a sum over rows is made column by column
 //! in the order of the rows.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(all(test, feature = "cuda"))]
+mod cuda_tests;
 #[cfg(test)]
 mod tests;
 

@@ -6,6 +6,8 @@
 //! state is the last K - 1 inputs it saw, the initial ones included, so that it can be continued. With K = 1 there is no
 //! state. Nothing here mixes channels; projections belong to `matmul`.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod reference;
 mod simd;
 

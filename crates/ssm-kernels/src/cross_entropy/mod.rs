@@ -7,6 +7,8 @@
 //! The products are those of `matmul`. The softmax is a task per row: in `f32` on vectors at every level but the
 //! reference, and by the reference otherwise. A row's results do not depend on the rows around it.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod reference;
 mod simd;
 #[cfg(test)]

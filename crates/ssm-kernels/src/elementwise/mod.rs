@@ -5,6 +5,10 @@
 //! reference otherwise. An element's bits do not depend on where it lies. The sum of squares adds in `f64` whatever the
 //! type; the search for a number that is not finite is the same plain loop everywhere.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(all(test, feature = "cuda"))]
+pub(crate) mod cuda_tests;
 mod reference;
 pub(crate) mod simd;
 #[cfg(test)]

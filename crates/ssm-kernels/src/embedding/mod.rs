@@ -1,5 +1,9 @@
 //! Embedding lookup in a table of any storage type, and its gradient.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(all(test, feature = "cuda"))]
+mod cuda_tests;
 mod reference;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@
 //! `f32` runs on vectors at every level but the reference, in tasks of so many rows as the width of a row says. A row's
 //! outputs do not depend on the rows around it; the gradient of the weight adds up in blocks of rows, in order.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod reference;
 mod simd;
 #[cfg(test)]

@@ -4,6 +4,10 @@
 //! feature), initial values of (seed, tensor name, index). Any thread count, batch composition, recomputation or
 //! resume draws the same. The CUDA kernels follow the same layout of key and counter.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(all(test, feature = "cuda"))]
+mod cuda_tests;
 mod philox;
 mod reference;
 #[cfg(test)]
@@ -28,18 +32,22 @@ pub struct DropoutKey {
 }
 
 impl DropoutKey {
-    /// The generator of this key: seed, step and site mixed into Philox's 64 key bits (SplitMix64's finaliser, thrice).
+    /// The generator of this key: seed, step and site mixed into Philox's 64 key bits.
     pub fn philox(&self) -> Philox {
-        let mix = |x: u64| {
-            let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            x ^ (x >> 31)
-        };
-        let golden = 0x9e37_79b9_7f4a_7c15;
-        let key = mix(self.seed.wrapping_add(golden));
-        let key = mix((key ^ self.step).wrapping_add(golden));
-        Philox::new(mix((key ^ self.site).wrapping_add(golden)))
+        Philox::new(self.mixed())
     }
+
+    fn mixed(&self) -> u64 {
+        mix(mix(mix(self.seed) ^ self.step) ^ self.site)
+    }
+}
+
+/// One step of SplitMix64 from the state x.
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 /// y = x / (1 - p) where kept, 0 where dropped (with probability `p`), for x `[rows, cols]`.

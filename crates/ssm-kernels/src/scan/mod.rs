@@ -13,6 +13,8 @@
 //! or from zero. What the forward saves for the backward is the state at every [`CHUNK`]th token; nothing here ever
 //! holds T·D·N values. Projections, the convolution and the norms around the scan live elsewhere.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod gradients;
 mod inputs;
 mod reference;

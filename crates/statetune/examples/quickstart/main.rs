@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
     prepare(&folder)?;
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/mamba-tiny");
     let device = setup::device(&Default::default())?;
-    let model = setup::model(&base, &device)?;
+    let model = setup::model(&base, &device, setup::compute(&Default::default())?)?;
     let tokenizer = setup::tokenizer(&base.join("tokenizer.json"), &model)?;
     println!("base model: {} parameters, pretrained on generated text; {device:?}", model.size());
 

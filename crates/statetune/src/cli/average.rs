@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 use serde_json::json;
+use statetune_tensor::DType;
 use statetune_trainer::config::DeviceSection;
 
 use super::adapters::{self, Named};
@@ -15,7 +16,7 @@ pub(super) fn run(arguments: &AverageArguments, output: Output) -> anyhow::Resul
     let weights = weights(&arguments.weights, all.len())?;
     let base = adapters::common_base(&all, arguments.model.as_deref())?;
     let device = setup::device(&DeviceSection { threads: arguments.threads, ..DeviceSection::default() })?;
-    let model = setup::model(&base, &device)?;
+    let model = setup::model(&base, &device, DType::F32)?;
     let mut set = adapters::load(&all, &model, output)?;
     let parts: Vec<(&str, f64)> = adapters::names(&all).into_iter().zip(weights.iter().copied()).collect();
     // A name that nobody gives.

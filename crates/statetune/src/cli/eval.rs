@@ -6,12 +6,13 @@ use statetune_trainer::evaluate;
 
 use super::adapters::{self, Named};
 use super::progress::Bar;
-use super::{EvalArguments, Output, setup};
+use super::{EvalArguments, Output, setup, with_device};
 
 pub(super) fn run(arguments: &EvalArguments, output: Output) -> anyhow::Result<()> {
-    let (config, folder) = setup::configuration(&arguments.run, &arguments.settings)?;
+    let (config, folder) =
+        setup::configuration(&arguments.run, &with_device(&arguments.settings, arguments.device.as_ref()))?;
     let device = setup::device(&config.device)?;
-    let model = setup::model(&config.model.path, &device)?;
+    let model = setup::model(&config.model.path, &device, setup::compute(&config.device)?)?;
     let tokenizer = setup::tokenizer(&config.model.tokenizer_path(), &model)?;
     let all = match (&arguments.adapters[..], arguments.base) {
         ([], true) => Vec::new(),

@@ -3,6 +3,7 @@
 use anyhow::anyhow;
 use serde_json::json;
 use statetune_peft_methods::{Adapter, PeftError, methods};
+use statetune_tensor::DType;
 use statetune_trainer::config::DeviceSection;
 
 use super::adapters::Source;
@@ -14,7 +15,7 @@ pub(super) fn run(arguments: &ExportArguments, output: Output) -> anyhow::Result
     out::check_free(out)?;
     let source = Source::open(&arguments.adapter, arguments.model.as_deref())?;
     let device = setup::device(&DeviceSection { threads: Some(1), ..DeviceSection::default() })?;
-    let model = setup::model(&source.base, &device)?;
+    let model = setup::model(&source.base, &device, DType::F32)?;
     let adapter = setup::adapter(&source.adapter.path, &model, output)?.exported(&model)?;
     out::write_whole(out, |folder| {
         adapter.save_peft(folder, &source.base.to_string_lossy()).map_err(|error| match error {

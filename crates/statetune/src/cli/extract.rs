@@ -5,6 +5,7 @@ use serde_json::json;
 use statetune_peft_methods::adapter::ADAPTER_CONFIG;
 use statetune_peft_methods::extract::{Options, Report, extract};
 use statetune_peft_methods::linalg::{Rank, available};
+use statetune_tensor::DType;
 use statetune_trainer::config::DeviceSection;
 
 use super::progress::Bar;
@@ -24,8 +25,8 @@ pub(super) fn run(arguments: &ExtractArguments, output: Output) -> anyhow::Resul
         bail!("{} holds an adapter already: name another folder", out.display());
     }
     let device = setup::device(&DeviceSection { threads: arguments.threads, ..DeviceSection::default() })?;
-    let base = setup::model(&arguments.base, &device)?;
-    let tuned = setup::model(&arguments.tuned, &device)?;
+    let base = setup::model(&arguments.base, &device, DType::F32)?;
+    let tuned = setup::model(&arguments.tuned, &device, DType::F32)?;
     let mut bar = Bar::new("extracting", output.quiet);
     let (adapter, report) = extract(&base, &tuned, &options, |done, of| bar.at(done as u64, of as u64, String::new))?;
     adapter.save(out, &arguments.base.to_string_lossy())?;

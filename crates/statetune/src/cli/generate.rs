@@ -22,8 +22,14 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
     } else {
         (arguments.model.clone(), arguments.model.join("tokenizer.json"), None)
     };
-    let device = setup::device(&DeviceSection { threads: arguments.threads, ..DeviceSection::default() })?;
-    let model = setup::model(&model_path, &device)?;
+    let section = DeviceSection {
+        kind: arguments.device.clone(),
+        compute: arguments.compute.clone(),
+        threads: arguments.threads,
+        ..DeviceSection::default()
+    };
+    let device = setup::device(&section)?;
+    let model = setup::model(&model_path, &device, setup::compute(&section)?)?;
     let tokenizer = setup::tokenizer(arguments.tokenizer.as_ref().unwrap_or(&tokenizer_path), &model)?;
     let all = match &arguments.adapters[..] {
         [] => run_adapter.iter().map(|path| Named::folder(path)).collect(),

@@ -8,6 +8,7 @@ use statetune_mamba_model::checkpoint::Checkpoint;
 use statetune_mamba_model::config::ModelConfig;
 use statetune_mamba_model::linear_sites;
 use statetune_peft_methods::Adapter;
+use statetune_tensor::DType;
 use statetune_trainer::memory::MemoryPlan;
 use statetune_trainer::{RunConfig, record};
 
@@ -27,12 +28,17 @@ pub(super) fn run(arguments: &InspectArguments, output: Output) -> anyhow::Resul
     } else {
         bail!("{} does not exist", path.display());
     };
+    show(&found, output);
+    Ok(())
+}
+
+/// An object as JSON, or as indented lines.
+pub(super) fn show(found: &Value, output: Output) {
     if output.json {
         say!("{found:#}");
     } else {
-        print(&found, 0);
+        print(found, 0);
     }
-    Ok(())
 }
 
 /// Any object as indented lines.
@@ -107,7 +113,7 @@ fn model(path: &Path, sites: bool) -> anyhow::Result<Value> {
 fn adapter(path: &Path, model: Option<&Path>) -> anyhow::Result<Value> {
     let base = super::adapters::base_of(path, model)?;
     let device = setup::device(&Default::default())?;
-    let model = setup::model(&base, &device)?;
+    let model = setup::model(&base, &device, DType::F32)?;
     let loaded = Adapter::load(path, &model)?;
     Ok(json!({
         "adapter": path,
@@ -127,7 +133,7 @@ fn tensors(adapter: &Adapter) -> Vec<String> {
 fn run_or_config(path: &Path) -> anyhow::Result<Value> {
     let (config, folder) = setup::configuration(path, &[])?;
     let device = setup::device(&config.device)?;
-    let model = setup::model(&config.model.path, &device)?;
+    let model = setup::model(&config.model.path, &device, setup::compute(&config.device)?)?;
     let tokenizer = setup::tokenizer(&config.model.tokenizer_path(), &model)?;
     let adapter = Adapter::new(&model, setup::methods(&config, &tokenizer)?, config.train.seed)?;
     let mut found = json!({

@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &MergeArguments, output: Output) -> anyhow::Result<
     all.insert(0, source.adapter.clone());
     let base = adapters::common_base(&all, arguments.model.as_deref().or(source.run.as_ref().map(|_| &*source.base)))?;
     let device = setup::device(&DeviceSection { threads: arguments.threads, ..DeviceSection::default() })?;
-    let model = setup::model(&base, &device)?;
+    let model = setup::model(&base, &device, DType::F32)?;
     let set = adapters::load(&all, &model, output)?;
     let names = adapters::names(&all);
     let patches = set.patches(&names)?;
@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &MergeArguments, output: Output) -> anyhow::Result<
     merged.save(out, &companions)?;
     drop(merged);
     // What was written, as it will be read.
-    let written = setup::model(out, &device)?;
+    let written = setup::model(out, &device, DType::F32)?;
     let apart = logits_apart((&model, &patches), (&written, &Patches::none()))?;
     if output.json {
         let rounding: Vec<_> = report.tensors.iter().map(rounding).collect();

@@ -8,6 +8,7 @@ macro_rules! say {
 pub mod adapters;
 mod average;
 mod convert;
+mod doctor;
 mod eval;
 mod export;
 mod extract;
@@ -83,6 +84,8 @@ enum Command {
     Convert(ConvertArguments),
     /// List the fine-tuning methods and their options.
     Methods(MethodsArguments),
+    /// Show what this machine has, and try whether its GPU computes what the processor does.
+    Doctor(DoctorArguments),
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +95,9 @@ struct TrainArguments {
     /// Overrides a key: `--set train.learning_rate=1e-2`, `--set methods.0.rank=4`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
+    /// What it runs on: cpu, cuda, or cuda:1 for the second GPU; default: the configuration's.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
     /// Goes on from the run folder's newest checkpoint.
     #[arg(long)]
     resume: bool,
@@ -113,6 +119,9 @@ struct EvalArguments {
     /// Overrides a key of the configuration. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
+    /// What it runs on: cpu, cuda, or cuda:1 for the second GPU; default: the configuration's.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +161,12 @@ struct GenerateArguments {
     /// Threads; default: one per core.
     #[arg(long)]
     threads: Option<usize>,
+    /// What it runs on: cpu, cuda, or cuda:1 for the second GPU; default: cpu.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// On a GPU the type of activations: bf16 or f32; default: bf16.
+    #[arg(long, value_name = "TYPE")]
+    compute: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -268,6 +283,13 @@ struct MethodsArguments {
     fill: Vec<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct DoctorArguments {
+    /// The GPU: cuda, or cuda:1; without it the first, if there is one.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+}
+
 /// Writes a line of a result to standard output.
 fn line(text: std::fmt::Arguments<'_>) {
     use std::io::{ErrorKind, Write};
@@ -279,6 +301,12 @@ fn line(text: std::fmt::Arguments<'_>) {
         }
         Ok(()) => {}
     }
+}
+
+/// The settings of a configuration and the device of the command line, which is one of them.
+fn with_device(settings: &[String], device: Option<&String>) -> Vec<String> {
+    let kind = device.map(|kind| format!("device.kind={kind}"));
+    settings.iter().cloned().chain(kind).collect()
 }
 
 /// Runs a command.
@@ -299,5 +327,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Extract(arguments) => extract::run(arguments, output),
         Command::Convert(arguments) => convert::run(arguments, output),
         Command::Methods(arguments) => methods::run(arguments, output),
+        Command::Doctor(arguments) => doctor::run(arguments, output),
     }
 }

@@ -15,28 +15,72 @@ use statetune_trainer::{RunConfig, RunFolder};
 use super::Output;
 use super::progress::Bar;
 
-/// The configured processor: the best instruction set and all cores unless told otherwise.
+/// The configured device. Of the processor the best instruction set and all cores are taken unless told otherwise.
 ///
 /// # Errors
-/// The processor lacks the instruction set.
+/// The processor lacks the instruction set; there is no such GPU or no driver; a key is for the other kind of device.
 pub fn device(section: &DeviceSection) -> anyhow::Result<Device> {
-    let level = match &section.level {
-        Some(name) => name.parse::<Level>().with_context(|| format!("`device.level` = \"{name}\""))?,
-        None => Level::best(),
+    let kind = section.kind.as_deref().unwrap_or("cpu");
+    let only = |key: &str, given: bool, of: &str| match given {
+        true => bail!("`device.{key}` is for {of}, but `device.kind` is \"{kind}\""),
+        false => Ok(()),
     };
-    let products = match &section.products {
-        Some(name) => name.parse::<Products>().with_context(|| format!("`device.products` = \"{name}\""))?,
-        None => Products::default(),
+    if kind == "cpu" {
+        only("compute", section.compute.is_some(), "GPUs")?;
+        let level = match &section.level {
+            Some(name) => name.parse::<Level>().with_context(|| format!("`device.level` = \"{name}\""))?,
+            None => Level::best(),
+        };
+        let products = match &section.products {
+            Some(name) => name.parse::<Products>().with_context(|| format!("`device.products` = \"{name}\""))?,
+            None => Products::default(),
+        };
+        return Ok(Device::Cpu(Cpu::new(level, section.threads.unwrap_or(0))?.with_products(products)?));
+    }
+    let ordinal = match kind.strip_prefix("cuda") {
+        Some("") => 0,
+        Some(rest) => rest
+            .strip_prefix(':')
+            .and_then(|number| number.parse::<usize>().ok())
+            .with_context(|| format!("`device.kind` = \"{kind}\": expected \"cuda\" or \"cuda:<number>\""))?,
+        None => bail!("`device.kind` = \"{kind}\": expected \"cpu\", \"cuda\" or \"cuda:<number>\""),
     };
-    Ok(Device::Cpu(Cpu::new(level, section.threads.unwrap_or(0))?.with_products(products)?))
+    only("level", section.level.is_some(), "the processor")?;
+    only("products", section.products.is_some(), "the processor (a GPU has `device.compute`)")?;
+    compute(section)?;
+    cuda(ordinal)
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: usize) -> anyhow::Result<Device> {
+    Ok(Device::cuda(ordinal)?)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize) -> anyhow::Result<Device> {
+    bail!("this build has no CUDA: build it with the feature `cuda`, or use `--device cpu`")
+}
+
+/// The type that activations have on the configured device.
+///
+/// # Errors
+/// The name is of no such type.
+pub fn compute(section: &DeviceSection) -> anyhow::Result<DType> {
+    let on_gpu = section.kind.as_deref().is_some_and(|kind| kind != "cpu");
+    match section.compute.as_deref() {
+        None if on_gpu => Ok(DType::Bf16),
+        None | Some("f32") => Ok(DType::F32),
+        Some("bf16") => Ok(DType::Bf16),
+        Some(other) => bail!("`device.compute` = \"{other}\": expected \"bf16\" or \"f32\""),
+    }
 }
 
 /// The base model of a configuration.
 ///
 /// # Errors
 /// Those of [`Mamba::load`].
-pub fn model(path: &Path, device: &Device) -> anyhow::Result<Mamba> {
-    Mamba::load(path, device, DType::F32).with_context(|| format!("cannot use the model {}", path.display()))
+pub fn model(path: &Path, device: &Device, compute: DType) -> anyhow::Result<Mamba> {
+    Mamba::load(path, device, compute).with_context(|| format!("cannot use the model {}", path.display()))
 }
 
 /// A tokenizer, checked against the model it is for.

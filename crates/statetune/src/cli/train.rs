@@ -14,7 +14,7 @@ use statetune_trainer::config::DeviceSection;
 use statetune_trainer::{Run, RunConfig, Summary};
 
 use super::progress::RunProgress;
-use super::{Output, TrainArguments, page, setup};
+use super::{Output, TrainArguments, page, setup, with_device};
 
 pub(super) fn run(arguments: &TrainArguments, output: Output) -> anyhow::Result<()> {
     if arguments.config.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
@@ -24,7 +24,7 @@ pub(super) fn run(arguments: &TrainArguments, output: Output) -> anyhow::Result<
              what changes"
         );
     }
-    let config = RunConfig::read(&arguments.config, &arguments.settings)?;
+    let config = RunConfig::read(&arguments.config, &with_device(&arguments.settings, arguments.device.as_ref()))?;
     let folder = setup::run_folder(&config, &arguments.config);
     let trained = train(&config, &folder, arguments.resume, output)?;
     if output.json {
@@ -61,11 +61,13 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
     }
     // The bits of a run depend on the instruction set: it is part of the resolved configuration.
     let mut config = config.clone();
-    config.device.level.get_or_insert_with(|| Level::best().to_string());
+    if config.device.kind.as_deref().unwrap_or("cpu") == "cpu" {
+        config.device.level.get_or_insert_with(|| Level::best().to_string());
+    }
     let config = &config;
     check_folder(folder, config, resume)?;
     let device = setup::device(&config.device)?;
-    let model = setup::model(&config.model.path, &device)?;
+    let model = setup::model(&config.model.path, &device, setup::compute(&config.device)?)?;
     let tokenizer = setup::tokenizer(&config.model.tokenizer_path(), &model)?;
     let cache = folder.parent().map(|parent| parent.join(".cache"));
     let (train, validation) = setup::data(&config.data, &tokenizer, &device, cache.as_deref(), output.quiet)?;

@@ -17,8 +17,9 @@ use super::{Output, VerifyArguments, setup};
 pub(super) fn run(arguments: &VerifyArguments, output: Output) -> anyhow::Result<()> {
     let source = Source::open(&arguments.path, arguments.model.as_deref())?;
     let section = source.run.as_ref().map_or(DeviceSection::default(), |run| run.device.clone());
-    let device = setup::device(&DeviceSection { threads: arguments.threads.or(section.threads), ..section })?;
-    let model = setup::model(&source.base, &device)?;
+    let section = DeviceSection { threads: arguments.threads.or(section.threads), ..section };
+    let (device, compute) = (setup::device(&section)?, setup::compute(&section)?);
+    let model = setup::model(&source.base, &device, compute)?;
     let adapter = setup::adapter(&source.adapter.path, &model, output)?;
     let scratch = Scratch::new()?;
     let mut bar = Bar::new("verifying", output.quiet);

@@ -105,7 +105,7 @@ fn elementwise(Sizes { tokens: t, inputs: i, rank: r, .. }: Sizes) -> Vec<Case> 
                 position: (0..t as u32).map(|row| row % 3).collect(),
             };
             let key = DropoutKey { seed: 1, step: 2, site: 3 };
-            one(ops::dropout(tape, &v[0], Dropout { probability: 0.4, key, rows }))
+            one(ops::dropout(tape, &v[0], Dropout { probability: 0.4, key, step: None, rows }))
         }),
     ]
 }
@@ -239,7 +239,7 @@ fn linear(name: &str, Sizes { tokens: t, inputs: i, splits, rank: r, .. }: Sizes
 fn losses(Sizes { tokens: t, inputs: i, vocab, .. }: Sizes) -> Vec<Case> {
     let loss = move |tape: &Tape, x: &Var, trained: Option<&Var>| {
         let frozen = stored(DType::Bf16, &[vocab, i]);
-        Ok(vec![ops::linear_cross_entropy(tape, x, &frozen, trained, &[], &ids(t, vocab), 3.5)?.loss])
+        Ok(vec![ops::linear_cross_entropy(tape, x, &frozen, trained, &[], &ids(t, vocab), &3.5.into())?.loss])
     };
     vec![
         case("linear_cross_entropy, frozen head", &[&[t, i]], move |tape, v| loss(tape, &v[0], None)),

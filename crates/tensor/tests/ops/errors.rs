@@ -1,11 +1,9 @@
 //! Operands that do not fit are refused by name, with both shapes or element types; nothing panics.
 
-use std::sync::Arc;
-
 use statetune_ssm_kernels::Level;
 use statetune_ssm_kernels::random::DropoutKey;
 use statetune_tensor::ops::{self, Dropout, DropoutRows, HeadAddition, LowRankInput};
-use statetune_tensor::{DType, Device, Result, Tape, Tensor, TensorError, Var, Weight};
+use statetune_tensor::{DType, Device, Result, Staged, Tape, Tensor, TensorError, Var, Weight};
 
 fn var(shape: &[usize]) -> Var {
     Tensor::zeros(DType::F32, shape).into()
@@ -38,13 +36,13 @@ fn shapes_that_do_not_fit() {
     refused(ops::reshape(t, &x, &[5, 2]), &["reshape", "[3, 4]", "[5, 2]"]);
     refused(ops::matmul(t, &x, &var(&[5, 2])), &["matmul", "second factor", "[4, n]", "[5, 2]"]);
     refused(ops::matmul(t, &x, &var(&[4])), &["matmul", "a matrix", "[4]"]);
-    refused(ops::select_rows(t, &x, &Arc::from([0, 3])), &["select_rows", "below 3", "[3]"]);
-    refused(ops::embedding(t, &weight(5, 4), None, &Arc::from([5]), DType::F32), &["embedding", "below 5", "[5]"]);
+    refused(ops::select_rows(t, &x, &Staged::from([0, 3])), &["select_rows", "below 3", "[3]"]);
+    refused(ops::embedding(t, &weight(5, 4), None, &Staged::from([5]), DType::F32), &["embedding", "below 5", "[5]"]);
     refused(ops::add_rms_norm(t, &x, Some(&var(&[3, 5])), &var(&[4]), 1e-5), &["residual", "[3, 4]", "[3, 5]"]);
     refused(ops::add_rms_norm(t, &x, None, &var(&[3]), 1e-5), &["add_rms_norm", "weight", "[4]", "[3]"]);
-    let rows = DropoutRows { example: Arc::from([1, 2, 3]), position: Arc::from([0]) };
+    let rows = DropoutRows { example: Staged::from([1, 2, 3]), position: Staged::from([0]) };
     let key = DropoutKey { seed: 0, step: 0, site: 0 };
-    refused(ops::dropout(t, &x, Dropout { probability: 0.1, key, rows }), &["dropout", "[3]", "[3, 1]"]);
+    refused(ops::dropout(t, &x, Dropout { probability: 0.1, key, step: None, rows }), &["dropout", "[3]", "[3, 1]"]);
 }
 
 #[test]
@@ -74,7 +72,9 @@ fn linear_layers_that_do_not_fit() {
 fn losses_that_do_not_fit() {
     let t = &tape();
     let x = var(&[2, 4]);
-    let loss = |w: &Weight, targets: &[u32]| ops::linear_cross_entropy(t, &x, w, None, &[], &Arc::from(targets), 1.0);
+    let loss = |w: &Weight, targets: &[u32]| {
+        ops::linear_cross_entropy(t, &x, w, None, &[], &Staged::from(targets), &1.0.into())
+    };
     refused(loss(&weight(5, 3), &[0, 1]), &["linear_cross_entropy", "weight", "[V, 4]", "[5, 3]"]);
     refused(loss(&weight(5, 4), &[0]), &["linear_cross_entropy", "targets", "[2]", "[1]"]);
     refused(loss(&weight(5, 4), &[0, 5]), &["linear_cross_entropy", "target", "below 5", "[5]"]);
@@ -89,8 +89,8 @@ fn columns_that_do_not_fit() {
     refused(ops::take_columns(t, &x, 2..5), &["take_columns", "0..4", "[5]"]);
     refused(ops::take_columns(t, &x, 2..2), &["take_columns", "0..4"]);
     refused(ops::place_columns(t, &x, 2, 5), &["place_columns", "inside 5 columns", "[3, 4]"]);
-    refused(ops::gather_columns(t, &x, &Arc::from([1, 4])), &["gather_columns", "below 4"]);
-    refused(ops::gather_columns(t, &x, &Arc::from([])), &["gather_columns", "some"]);
+    refused(ops::gather_columns(t, &x, &Staged::from([1, 4])), &["gather_columns", "below 4"]);
+    refused(ops::gather_columns(t, &x, &Staged::from(Vec::new())), &["gather_columns", "some"]);
     refused(ops::scale_columns(t, &x, &var(&[3])), &["scale_columns", "gain", "[4]", "[3]"]);
 }
 
@@ -103,9 +103,12 @@ fn values_that_do_not_fit() {
     refused(ops::sum_last(t, &var(&[2, 3, 4])), &["sum_last", "a matrix", "[2, 3, 4]"]);
     refused(ops::scale_rows(t, &x, &var(&[4])), &["scale_rows", "scale", "[3]", "[4]"]);
     refused(ops::add_row(t, &x, &var(&[3])), &["add_row", "row", "[4]", "[3]"]);
-    refused(ops::scatter(t, &var(&[3]), &Arc::from([0, 1]), &[2, 2]), &["scatter", "values", "[2]", "[3]"]);
-    refused(ops::scatter(t, &var(&[2]), &Arc::from([0, 4]), &[2, 2]), &["scatter", "below 4", "[4]"]);
-    refused(ops::dora_gain(t, &var(&[3]), &[1.0, 2.0]), &["dora_gain", "magnitude", "[2]", "[3]"]);
+    refused(ops::scatter(t, &var(&[3]), &Staged::from([0, 1]), &[2, 2]), &["scatter", "values", "[2]", "[3]"]);
+    refused(ops::scatter(t, &var(&[2]), &Staged::from([0, 4]), &[2, 2]), &["scatter", "below 4", "[4]"]);
+    refused(
+        ops::dora_gain(t, &var(&[3]), &Tensor::from_vec(vec![1.0, 2.0], &[2]).unwrap()),
+        &["dora_gain", "magnitude", "[2]", "[3]"],
+    );
 }
 
 /// Without an A, B multiplies an input of its own, as wide as B.
@@ -123,7 +126,7 @@ fn additions_without_an_a_that_do_not_fit() {
     refused(linear(Some(&chosen), &var(&[6, 3])), &["low-rank B", "[6, 2]", "[6, 3]"]);
     let loss = |projected: &Var, b: &Var| {
         let addition = HeadAddition { projected: projected.clone(), b, scale: 1.0 };
-        ops::linear_cross_entropy(t, &x, &w, None, &[addition], &Arc::from([0, 1, 2]), 1.0).map(drop)
+        ops::linear_cross_entropy(t, &x, &w, None, &[addition], &Staged::from([0, 1, 2]), &1.0.into()).map(drop)
     };
     assert!(loss(&chosen, &b).is_ok());
     refused(loss(&var(&[2, 2]), &b), &["linear_cross_entropy", "addition", "[3, 2]", "[2, 2]"]);
@@ -148,7 +151,7 @@ fn storage_types_are_refused() {
         refused("join_columns", ops::join_columns(t, &[&x, &x]).unwrap_err());
         refused("take_columns", ops::take_columns(t, &x, 1..2).unwrap_err());
         refused("place_columns", ops::place_columns(t, &x, 1, 6).unwrap_err());
-        refused("gather_columns", ops::gather_columns(t, &x, &Arc::from([1])).unwrap_err());
+        refused("gather_columns", ops::gather_columns(t, &x, &Staged::from([1])).unwrap_err());
         refused("scale_columns", ops::scale_columns(t, &x, &row).unwrap_err());
         refused("transpose", ops::transpose(t, &x).unwrap_err());
         refused("mul", ops::mul(t, &x, &x).unwrap_err());
@@ -156,14 +159,14 @@ fn storage_types_are_refused() {
         refused("scale_rows", ops::scale_rows(t, &x, &typed(dtype, &[3])).unwrap_err());
         refused("tanh", ops::tanh(t, &x).unwrap_err());
         refused("add_row", ops::add_row(t, &x, &row).unwrap_err());
-        refused("scatter", ops::scatter(t, &row, &Arc::from([3, 1, 0, 2]), &[2, 2]).unwrap_err());
-        refused("dora_gain", ops::dora_gain(t, &row, &[1.0; 4]).unwrap_err());
-        refused("select_rows", ops::select_rows(t, &x, &Arc::from([0])).unwrap_err());
+        refused("scatter", ops::scatter(t, &row, &Staged::from([3, 1, 0, 2]), &[2, 2]).unwrap_err());
+        refused("dora_gain", ops::dora_gain(t, &row, &Tensor::from_vec(vec![1.0; 4], &[4]).unwrap()).unwrap_err());
+        refused("select_rows", ops::select_rows(t, &x, &Staged::from([0])).unwrap_err());
         refused("add_rms_norm", ops::add_rms_norm(t, &x, None, &row, 1e-5).map(drop).unwrap_err());
         refused("linear", ops::linear(t, &x, &weight(2, 4), None, None, &[2], &[]).unwrap_err());
-        refused("embedding", ops::embedding(t, &weight(2, 4), None, &Arc::from([0]), dtype).unwrap_err());
-        let targets = Arc::from([0, 1, 1]);
-        let loss = ops::linear_cross_entropy(t, &x, &weight(2, 4), None, &[], &targets, 1.0).map(drop);
+        refused("embedding", ops::embedding(t, &weight(2, 4), None, &Staged::from([0]), dtype).unwrap_err());
+        let targets = Staged::from([0, 1, 1]);
+        let loss = ops::linear_cross_entropy(t, &x, &weight(2, 4), None, &[], &targets, &1.0.into()).map(drop);
         refused("linear_cross_entropy", loss.unwrap_err());
     }
 }
@@ -186,9 +189,9 @@ fn element_types_do_not_mix() {
         let frozen = weight(2, 4);
         let linear = ops::linear(t, &x, &frozen, Some(&w), None, &[2], &[]);
         refused(linear, &["linear", "trained weight", "f32", &name]);
-        let embedding = ops::embedding(t, &frozen, Some(&w), &Arc::from([1]), DType::F32);
+        let embedding = ops::embedding(t, &frozen, Some(&w), &Staged::from([1]), DType::F32);
         refused(embedding, &["embedding", "trained weight", "f32", &name]);
-        let loss = ops::linear_cross_entropy(t, &x, &frozen, Some(&w), &[], &Arc::from([0, 1, 1]), 1.0);
+        let loss = ops::linear_cross_entropy(t, &x, &frozen, Some(&w), &[], &Staged::from([0, 1, 1]), &1.0.into());
         refused(loss.map(drop), &["linear_cross_entropy", "trained weight", "f32", &name]);
     }
 }

@@ -1,10 +1,8 @@
 //! More of the list of cases: what patches are made of. Columns joined, cut, placed, picked and scaled; small functions of
 //! trained tensors; additions without an A, to a linear layer and to the head.
 
-use std::sync::Arc;
-
 use statetune_tensor::ops::{self, HeadAddition, LowRankInput};
-use statetune_tensor::{DType, Result, Staged, Tape, Var};
+use statetune_tensor::{DType, Result, Staged, Tape, Tensor, Var};
 
 use crate::cases::{Case, Sizes, case, constant, ids, stored};
 
@@ -101,7 +99,8 @@ fn values(Sizes { tokens: t, inputs: i, rank: r, .. }: Sizes) -> Vec<Case> {
 }
 
 fn gains(Sizes { tokens: t, inputs: i, .. }: Sizes) -> Vec<Case> {
-    let norms: Arc<[f64]> = (0..i).map(|at| 0.5 + at as f64 / 4.0).collect();
+    let norms = (0..i).map(|at| 0.5 + at as f64 / 4.0).collect::<Vec<f64>>();
+    let norms = Tensor::from_vec(norms, &[i]).unwrap();
     let again = norms.clone();
     vec![
         case("dora_gain with constant norms", &[&[i]], move |tape, v| one(ops::dora_gain(tape, &v[0], &norms))),
@@ -151,7 +150,8 @@ fn add<'a>(projected: &Var, b: &'a Var, scale: f64) -> HeadAddition<'a> {
 fn head_additions(Sizes { tokens: t, inputs: i, rank: r, vocab, .. }: Sizes) -> Vec<Case> {
     let loss = move |tape: &Tape, x: &Var, trained: Option<&Var>, additions: &[HeadAddition<'_>]| {
         let frozen = stored(DType::Bf16, &[vocab, i]);
-        one(ops::linear_cross_entropy(tape, x, &frozen, trained, additions, &ids(t, vocab), 3.5).map(|out| out.loss))
+        one(ops::linear_cross_entropy(tape, x, &frozen, trained, additions, &ids(t, vocab), &3.5.into())
+            .map(|out| out.loss))
     };
     vec![
         case("linear_cross_entropy, an addition", &[&[t, i], &[t, r], &[vocab, r]], move |tape, v| {

@@ -1,11 +1,9 @@
 //! What single operations promise beyond their formula.
 
-use std::sync::Arc;
-
 use statetune_ssm_kernels::Level;
 use statetune_ssm_kernels::random::DropoutKey;
 use statetune_tensor::ops::{self, Dropout, DropoutRows};
-use statetune_tensor::{DType, Device, Tape, Tensor, Weight};
+use statetune_tensor::{DType, Device, Staged, Tape, Tensor, Weight};
 
 use crate::cases::{ids, numbers};
 
@@ -20,17 +18,17 @@ fn cross_entropy_tells_of_each_row() {
             let tape = Tape::inference(&Device::cpu(level, 2).unwrap());
             let weight = Weight::new(head.cast(dtype)).unwrap();
             let x = x.cast(dtype).into();
-            let output = ops::linear_cross_entropy(&tape, &x, &weight, None, &[], &targets, 2.5).unwrap();
+            let output = ops::linear_cross_entropy(&tape, &x, &weight, None, &[], &targets, &2.5.into()).unwrap();
             for row in 0..rows {
                 let dot = |v: usize| (0..width).map(|i| xs[row * width + i] * ws[v * width + i]).sum::<f64>();
                 let logits: Vec<f64> = (0..vocab).map(dot).collect();
                 let best = (0..vocab).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
                 let total: f64 = logits.iter().map(|l| l.exp()).sum();
                 let expected = total.ln() - logits[targets[row] as usize];
-                assert!((output.row_losses[row] - expected).abs() < 2e-6, "{dtype} {level} row {row}");
-                assert_eq!(output.argmax[row], best as u32, "{dtype} {level} row {row}");
+                assert!((output.row_losses().unwrap()[row] - expected).abs() < 2e-6, "{dtype} {level} row {row}");
+                assert_eq!(output.argmax().unwrap()[row], best as u32, "{dtype} {level} row {row}");
             }
-            let sum: f64 = output.row_losses.iter().sum();
+            let sum: f64 = output.row_losses().unwrap().iter().sum();
             assert!((output.loss.tensor().item().unwrap() - sum / 2.5).abs() < 1e-6);
         }
     }
@@ -40,7 +38,7 @@ fn drop_rows(x: &Tensor, probability: f32, example: &[u64], position: &[u32]) ->
     let tape = Tape::inference(&Device::cpu(Level::best(), 2).unwrap());
     let key = DropoutKey { seed: 5, step: 6, site: 7 };
     let rows = DropoutRows { example: example.into(), position: position.into() };
-    let y = ops::dropout(&tape, &x.clone().into(), Dropout { probability, key, rows }).unwrap();
+    let y = ops::dropout(&tape, &x.clone().into(), Dropout { probability, key, step: None, rows }).unwrap();
     y.tensor().to_f64_vec()
 }
 
@@ -72,7 +70,7 @@ fn storage_types_of_a_frozen_weight_agree() {
             let weight = Weight::new(values.cast(stored)).unwrap();
             let x = x.cast(compute).into();
             let y = ops::linear(&tape, &x, &weight, None, None, &[4, 6], &[]).unwrap();
-            let rows = ops::embedding(&tape, &weight, None, &Arc::from([9, 0]), compute).unwrap();
+            let rows = ops::embedding(&tape, &weight, None, &Staged::from([9, 0]), compute).unwrap();
             [y[0].tensor().to_f64_vec(), y[1].tensor().to_f64_vec(), rows.tensor().to_f64_vec()]
         };
         let expected = product(DType::F64);

@@ -67,18 +67,17 @@ impl Arena {
 
     /// Segments of which nothing is in use, taken out of the arena.
     pub fn take_unused_segments(&mut self) -> Vec<u64> {
-        let unused: Vec<u64> =
-            self.segments.iter().filter(|&(address, size)| self.free.get(address) == Some(size)).map(|(&a, _)| a).collect();
+        let unused: Vec<u64> = self
+            .segments
+            .iter()
+            .filter(|&(address, size)| self.free.get(address) == Some(size))
+            .map(|(&a, _)| a)
+            .collect();
         for address in &unused {
             self.segments.remove(address);
             self.free.remove(address);
         }
         unused
-    }
-
-    /// Bytes in use.
-    pub fn live(&self) -> u64 {
-        self.live
     }
 
     /// The most bytes that were in use at once.
@@ -89,15 +88,6 @@ impl Arena {
     /// Bytes of all segments.
     pub fn reserved(&self) -> u64 {
         self.segments.values().sum()
-    }
-
-    /// The bytes from each segment's start to the end of what was ever taken from it cannot be told from the free list; a
-    /// plan asks this of a single segment: the size of its last free place.
-    pub fn free_tail(&self) -> u64 {
-        match (self.segments.iter().next_back(), self.free.iter().next_back()) {
-            (Some((&start, &size)), Some((&at, &place))) if at + place == start + size => place,
-            _ => 0,
-        }
     }
 }
 
@@ -121,7 +111,7 @@ mod tests {
         assert_eq!(arena.take(2048), None);
         arena.give_back(a, 1536);
         arena.give_back(c, 1024);
-        assert_eq!((arena.live(), arena.peak(), arena.free_tail()), (0, 2560, 4096));
+        assert_eq!(arena.peak(), 2560);
         assert_eq!(arena.take_unused_segments(), [1 << 20]);
     }
 

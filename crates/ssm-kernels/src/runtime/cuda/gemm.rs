@@ -109,7 +109,9 @@ impl Cuda {
         fits("w", w, k, n);
         let (types, out) = (x.view.element(), y.view.element());
         assert_eq!(types, w.view.element(), "operands of one type");
-        if !matches!(types, ElementType::F32 | ElementType::Bf16) || !matches!(out, ElementType::F32 | ElementType::Bf16) {
+        if !matches!(types, ElementType::F32 | ElementType::Bf16)
+            || !matches!(out, ElementType::F32 | ElementType::Bf16)
+        {
             return Err(CudaError::NotComputed { found: format!("{types:?} giving {out:?}") });
         }
         self.count_launch();
@@ -185,10 +187,8 @@ impl Plan {
             ElementType::Bf16 => sys::cudaDataType::CUDA_R_16BF,
             _ => sys::cudaDataType::CUDA_R_32F,
         };
-        let operation = result::create_matmul_desc(
-            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-            sys::cudaDataType::CUDA_R_32F,
-        )?;
+        let operation =
+            result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, sys::cudaDataType::CUDA_R_32F)?;
         // Column-major, a row-major matrix is its transpose: w comes first.
         let set = |attribute, transposed: bool| {
             let value: i32 = if transposed { 1 } else { 0 };
@@ -267,8 +267,7 @@ mod tests {
                 let mut expected = widen(&y);
                 for i in 0..m {
                     for j in 0..n {
-                        let sum: f64 =
-                            (0..k).map(|l| at(&x, tx, xc + pad, i, l) * at(&w, tw, wc + pad, l, j)).sum();
+                        let sum: f64 = (0..k).map(|l| at(&x, tx, xc + pad, i, l) * at(&w, tw, wc + pad, l, j)).sum();
                         expected[i * (n + pad) + j] = 0.5 * sum + 2.0 * f64::from(y[i * (n + pad) + j]);
                     }
                 }

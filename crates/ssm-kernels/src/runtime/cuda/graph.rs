@@ -1,5 +1,7 @@
 //! Captured graphs: the launches of a piece of work, kept and replayed with one call.
 
+use std::ffi::c_void;
+
 use cudarc::driver::{result, sys};
 
 use super::{Cuda, CudaError};
@@ -8,6 +10,32 @@ use super::{Cuda, CudaError};
 pub struct Graph {
     cuda: Cuda,
     executable: sys::CUgraphExec,
+    written: Vec<Pinned>, // what it copies to the device at each replay
+}
+
+/// Page-locked memory of the host.
+pub(super) struct Pinned(*mut c_void);
+
+// SAFETY: read by the device only, and freed by whoever owns it.
+unsafe impl Send for Pinned {}
+
+impl Pinned {
+    /// A copy of `bytes` bytes.
+    ///
+    /// # Safety
+    /// `from` must be readable for so many bytes, and the context current.
+    pub(super) unsafe fn copy_of(from: *const u8, bytes: usize) -> Result<Pinned, result::DriverError> {
+        // SAFETY: freed with self; filled at once.
+        unsafe {
+            let memory = result::malloc_host(bytes, 0)?;
+            std::ptr::copy_nonoverlapping(from, memory.cast::<u8>(), bytes);
+            Ok(Pinned(memory))
+        }
+    }
+
+    pub(super) fn address(&self) -> *const u8 {
+        self.0.cast()
+    }
 }
 
 // SAFETY: launched from whichever thread holds it, after making the context current.
@@ -22,11 +50,13 @@ impl Cuda {
     pub fn capture<E: From<CudaError>>(&self, work: impl FnOnce() -> Result<(), E>) -> Result<Option<Graph>, E> {
         let Some(driver) = self.driver() else { return work().map(|()| None) };
         driver.bind()?;
-        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream is ours alone.
         unsafe { result::stream::begin_capture(driver.stream, mode) }
             .map_err(|error| driver.error("cuStreamBeginCapture", error))?;
+        *driver.written.lock().expect("a capture panicked") = Some(Vec::new());
         let outcome = work();
+        let written = driver.written.lock().expect("a capture panicked").take().unwrap_or_default();
         // SAFETY: a capture was begun; it has to be ended whatever came of the work.
         let graph = unsafe { result::stream::end_capture(driver.stream) };
         outcome?;
@@ -38,7 +68,7 @@ impl Cuda {
             executable
         };
         let executable = executable.map_err(|error| driver.error("cuGraphInstantiate", error))?;
-        Ok(Some(Graph { cuda: self.clone(), executable }))
+        Ok(Some(Graph { cuda: self.clone(), executable, written }))
     }
 }
 
@@ -64,6 +94,9 @@ impl Drop for Graph {
             unsafe {
                 let _ = result::stream::synchronize(driver.stream);
                 let _ = result::graph::exec_destroy(self.executable);
+                for pinned in &self.written {
+                    let _ = result::free_host(pinned.0);
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ mod error;
 mod gemm;
 mod graph;
 mod program;
+mod readback;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +30,7 @@ pub use error::{Bytes, CudaError};
 pub use gemm::{Matrix, Product};
 pub use graph::Graph;
 pub use program::{Arg, Define, Source, compile_for, nvrtc_version};
+pub use readback::Readback;
 
 use arena::Arena;
 
@@ -73,6 +75,7 @@ pub(crate) struct Driver {
     total: usize,
     synchronous: bool, // STATETUNE_CUDA_SYNC: errors are reported at the launch that made them
     programs: Mutex<HashMap<program::ProgramKey, program::Program>>,
+    written: Mutex<Option<Vec<graph::Pinned>>>, // while a graph is captured
 }
 
 // SAFETY: the handles may be used from any thread that has made the context current, which `bind` does; what changes is
@@ -150,13 +153,23 @@ impl Cuda {
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(fail("cuDevicePrimaryCtxRetain"))?;
         // SAFETY: the context was just retained.
         unsafe { result::ctx::set_current(context) }.map_err(fail("cuCtxSetCurrent"))?;
-        let stream =
-            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(fail("cuStreamCreate"))?;
+        let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(fail("cuStreamCreate"))?;
         let synchronous = std::env::var_os("STATETUNE_CUDA_SYNC").is_some();
         let arch = format!("sm_{major}{minor}");
-        let programs = Mutex::default();
-        let driver =
-            Driver { ordinal, device, context, stream, name, arch, multiprocessors, total, synchronous, programs };
+        let (programs, written) = (Mutex::default(), Mutex::default());
+        let driver = Driver {
+            ordinal,
+            device,
+            context,
+            stream,
+            name,
+            arch,
+            multiprocessors,
+            total,
+            synchronous,
+            programs,
+            written,
+        };
         Ok(Cuda::over(Some(driver)))
     }
 
@@ -366,6 +379,19 @@ impl Cuda {
         to.check("array on the device", T::ELEMENT, values.len());
         let Some(driver) = self.driver().filter(|_| !values.is_empty()) else { return Ok(()) };
         driver.bind()?;
+        if let Some(written) = driver.written.lock().expect("a capture panicked").as_mut() {
+            // A captured copy is made at each replay, from memory that the graph keeps.
+            let bytes = std::mem::size_of_val(values);
+            // SAFETY: the values are readable; the copy has so many bytes and lives as long as the graph.
+            return unsafe {
+                let pinned = graph::Pinned::copy_of(values.as_ptr().cast(), bytes)
+                    .map_err(|error| driver.error("cuMemHostAlloc", error))?;
+                let from = std::slice::from_raw_parts(pinned.address(), bytes);
+                let copied = result::memcpy_htod_async(to.pointer(), from, driver.stream);
+                written.push(pinned);
+                copied.map_err(|error| driver.error("cuMemcpyHtoDAsync", error))
+            };
+        }
         // SAFETY: lengths agree; from pageable memory the driver has read the values when the call returns.
         unsafe { result::memcpy_htod_async(to.pointer(), values, driver.stream) }
             .map_err(|error| driver.error("cuMemcpyHtoDAsync", error))

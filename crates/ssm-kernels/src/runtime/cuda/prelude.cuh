@@ -68,6 +68,7 @@ DEVICE float lg2(float x) {
 
 #define LOG2E 1.4426950408889634f
 #define LN2 0.6931471805599453f
+#define NEGATIVE_INFINITY __uint_as_float(0xff800000u)
 
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + ex2(-x * LOG2E)); }
 

@@ -58,6 +58,8 @@ pub enum Arg<'a> {
     U64(u64),
     /// A `float`.
     F32(f32),
+    /// A `double`.
+    F64(f64),
 }
 
 impl Arg<'_> {
@@ -71,6 +73,7 @@ impl Arg<'_> {
             Arg::I64(x) => x as u64,
             Arg::U64(x) => x,
             Arg::F32(x) => u64::from(x.to_bits()),
+            Arg::F64(x) => x.to_bits(),
         }
     }
 }
@@ -96,7 +99,7 @@ macro_rules! arg_from {
         })*
     };
 }
-arg_from!(i32 => I32, u32 => U32, i64 => I64, u64 => U64, f32 => F32);
+arg_from!(i32 => I32, u32 => U32, i64 => I64, u64 => U64, f32 => F32, f64 => F64);
 
 /// The arguments of a launch: `args![view, option_of_view, n as i32, 1.0f32]`.
 #[macro_export]
@@ -141,7 +144,8 @@ impl Cuda {
         let function = program.function(driver, kernel, shared)?;
         drop(programs);
         let words: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
-        let mut pointers: Vec<*mut c_void> = words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast()).collect();
+        let mut pointers: Vec<*mut c_void> =
+            words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast()).collect();
         let (grid, block) = ((grid[0], grid[1], grid[2]), (block, 1, 1));
         // SAFETY: the function belongs to a module that is never unloaded before the device goes; the words outlive the call,
         // which copies them. That the arguments fit the kernel is the wrapper's duty.
@@ -173,7 +177,8 @@ impl Cuda {
             let write = || -> std::io::Result<()> {
                 let folder = path.parent().expect("a file in a folder");
                 std::fs::create_dir_all(folder)?;
-                let beside = folder.join(format!("{}.{}", std::process::id(), file_name(source, &driver.arch, defines)));
+                let beside =
+                    folder.join(format!("{}.{}", std::process::id(), file_name(source, &driver.arch, defines)));
                 std::fs::write(&beside, [key.as_bytes(), &image].concat())?;
                 std::fs::rename(&beside, &path)
             };
@@ -186,12 +191,7 @@ impl Cuda {
 }
 
 impl Program {
-    fn function(
-        &mut self,
-        driver: &super::Driver,
-        name: &str,
-        shared: u32,
-    ) -> Result<sys::CUfunction, CudaError> {
+    fn function(&mut self, driver: &super::Driver, name: &str, shared: u32) -> Result<sys::CUfunction, CudaError> {
         if !self.functions.contains_key(name) {
             let c_name = CString::new(name).expect("kernel names have no zero byte");
             // SAFETY: the module is loaded.

@@ -61,10 +61,6 @@ pub fn product_of(cuda: &Cuda, a: &DeviceTensor, b: &DeviceTensor) -> Result<Dev
     Ok(y)
 }
 
-pub fn cast(cuda: &Cuda, x: &Tensor, dtype: DType) -> Result<Tensor> {
-    Ok(x.on_cuda(cuda)?.cast(dtype)?.into())
-}
-
 pub fn dropout(cuda: &Cuda, op: &Dropout, x: &Tensor) -> Result<Tensor> {
     let x = x.on_cuda(cuda)?.dense()?;
     let (rows, columns) = (x.shape()[0], x.shape()[1]);
@@ -114,10 +110,13 @@ pub fn embedding_backward(
     Ok(vec![Some(dw.into())])
 }
 
+/// Stands for no row, in a list that was filled up for a captured graph: zeros are read, nothing is written.
+const NO_ROW: u32 = u32::MAX;
+
 pub fn select_rows(cuda: &Cuda, inputs: &Inputs<'_>, rows: &Staged<u32>) -> Result<(Vec<Tensor>, [usize; 2])> {
     let x = input(cuda, inputs, 0)?.dense()?;
     let (count, width) = (x.shape()[0], x.shape()[1]);
-    if let Some(&row) = rows.iter().find(|&&row| row as usize >= count) {
+    if let Some(&row) = rows.iter().find(|&&row| row as usize >= count && row != NO_ROW) {
         return Err(TensorError::shape("select_rows", "row", format!("below {count}"), &[row as usize]));
     }
     let y = DeviceTensor::unset(cuda, x.dtype(), &[rows.len(), width])?;
@@ -133,7 +132,14 @@ pub fn select_rows_backward(
     width: usize,
 ) -> Result<Vec<Option<Tensor>>> {
     let Some(dy) = gradient(cuda, gradients)? else { return Ok(vec![None]) };
-    let dx = DeviceTensor::zeros(cuda, dy.dtype(), &[count, width])?;
+    let distinct = rows.windows(2).all(|pair| pair[0] < pair[1] || pair[1] == NO_ROW);
+    if distinct {
+        let dx = DeviceTensor::unset(cuda, dy.dtype(), &[count, width])?;
+        embedding_kernel::scatter_rows(cuda, dx.view(), dy.dense()?.view(), rows.on(cuda)?, count, width)?;
+        return Ok(vec![Some(dx.into())]);
+    }
+    let dx = DeviceTensor::zeros(cuda, DType::F32, &[count, width])?;
     embedding_kernel::scatter_add_rows(cuda, dx.view(), dy.dense()?.view(), rows.on(cuda)?, count, width)?;
+    let dx = dx.cast(dy.dtype())?;
     Ok(vec![Some(dx.into())])
 }

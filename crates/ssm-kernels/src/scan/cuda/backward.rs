@@ -1,0 +1,380 @@
+//! The launches of the scan's backward: the carries of segments, the gradients, and the sums of what blocks leave.
+
+use super::forward::GENERAL;
+use super::{CHUNK, ScanViews, Strided, row_of, stride, values, view};
+use crate::args;
+use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
+
+static FAST: Source =
+    Source { name: "scan backward", text: concat!(include_str!("../shared.cuh"), include_str!("../backward.cu")) };
+static SUMS: Source = Source { name: "scan sums", text: include_str!("../reduce.cu") };
+
+/// The gradients asked for; each is overwritten. Those of activations have their type and may be columns of a wider
+/// matrix; those of parameters and tables are f32. Gradients of tables are summed over the sequences that use a row.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ScanGradViews<'a> {
+    /// Of `u`, `[T, D]`.
+    pub du: Option<Strided<'a>>,
+    /// Of `delta`, `[T, D]`.
+    pub ddelta: Option<Strided<'a>>,
+    /// Of `delta_bias`, `[D]`.
+    pub ddelta_bias: Option<View<'a>>,
+    /// Of `a`, `[D, N]`.
+    pub da: Option<View<'a>>,
+    /// Of `b`, `[T, N]`.
+    pub db: Option<Strided<'a>>,
+    /// Of `c`, `[T, N]`.
+    pub dc: Option<Strided<'a>>,
+    /// Of `d_skip`, `[D]`.
+    pub dd_skip: Option<View<'a>>,
+    /// Of `z`, `[T, D]`.
+    pub dz: Option<Strided<'a>>,
+    /// Of `initial`, its rows `[D, N]`.
+    pub dinitial: Option<View<'a>>,
+    /// Of `state_scale`, its rows `[D, N]`.
+    pub dstate_scale: Option<View<'a>>,
+    /// Of `state_extra`, its rows `[D, N]`.
+    pub dstate_extra: Option<View<'a>>,
+    /// Of `state_offset`, its rows `[D, N]`.
+    pub dstate_offset: Option<View<'a>>,
+    /// Of `c_previous`, `[T, N]`.
+    pub dc_previous: Option<Strided<'a>>,
+    /// Of `output_offset`, its rows `[D]`.
+    pub doutput_offset: Option<View<'a>>,
+}
+
+impl ScanGradViews<'_> {
+    #[track_caller]
+    fn check(&self, x: &ScanViews) {
+        let (d, n) = (x.d_inner, x.d_state);
+        let activations = [
+            ("du [T, D]", self.du, true, d),
+            ("ddelta [T, D]", self.ddelta, true, d),
+            ("db [T, N]", self.db, true, n),
+            ("dc [T, N]", self.dc, true, n),
+            ("dz [T, D]", self.dz, x.z.is_some(), d),
+            ("dc_previous [T, N]", self.dc_previous, x.c_previous.is_some(), n),
+        ];
+        for (name, grad, operand, width) in activations {
+            if let Some(grad) = grad {
+                assert!(operand, "scan: {name} asked for, but its operand is absent");
+                grad.check(name, x.act(), x.tokens, width);
+            }
+        }
+        let others = [
+            ("ddelta_bias", self.ddelta_bias, x.delta_bias),
+            ("da", self.da, Some(x.a)),
+            ("dd_skip", self.dd_skip, x.d_skip),
+            ("dinitial", self.dinitial, values(x.initial)),
+            ("dstate_scale", self.dstate_scale, values(x.state_scale)),
+            ("dstate_extra", self.dstate_extra, values(x.state_extra)),
+            ("dstate_offset", self.dstate_offset, values(x.state_offset)),
+            ("doutput_offset", self.doutput_offset, values(x.output_offset)),
+        ];
+        for (name, grad, operand) in others {
+            if let Some(grad) = grad {
+                let operand = operand.unwrap_or_else(|| panic!("scan: {name} asked for, but its operand is absent"));
+                grad.check(name, ElementType::F32, operand.len());
+            }
+        }
+    }
+}
+
+/// Writes the gradients asked for, given `dout` `[T, D]`, the boundaries that
+/// [`scan_forward`](super::scan_forward) saved and, if the final states were used, their gradient `d_final` `[S, D, N]`.
+/// The sums are made in an order that depends on the sizes alone.
+///
+/// # Errors
+/// When memory for partial sums does not suffice, or the driver refuses a launch.
+///
+/// # Panics
+/// When a length or a type does not fit, or a gradient is asked for an operand that is absent.
+#[track_caller]
+pub fn scan_backward(
+    cuda: &Cuda,
+    grads: ScanGradViews,
+    dout: Strided,
+    d_final: Option<View>,
+    boundaries: View,
+    x: &ScanViews,
+) -> Result<(), CudaError> {
+    x.check();
+    grads.check(x);
+    dout.check("dout [T, D]", x.act(), x.tokens, x.d_inner);
+    boundaries.check("scan: boundaries", ElementType::F32, x.boundaries_len());
+    if let Some(d_final) = d_final {
+        d_final.check("scan: d_final [S, D, N]", ElementType::F32, x.states_len());
+    }
+    let vectors = [Some(boundaries), d_final, grads.da, grads.dinitial, grads.dstate_offset];
+    let aligned = vectors.into_iter().flatten().all(|view| view.pointer().is_multiple_of(16));
+    if x.is_fast() && aligned {
+        fast(cuda, &grads, dout, d_final, boundaries, x)
+    } else {
+        general(cuda, &grads, dout, d_final, boundaries, x)
+    }
+}
+
+/// Where blocks leave their parts of a gradient, and how the parts are added.
+struct Partial<'a> {
+    grad: Option<View<'a>>,
+    parts: Option<Array>,
+    /// Parts; and, of a table of several rows, how many each sequence has.
+    count: usize,
+    each: usize,
+    row_of: Option<View<'a>>,
+    width: usize,
+}
+
+impl<'a> Partial<'a> {
+    /// Of a gradient without rows: one part for each of `blocks`. A single part is the gradient itself.
+    fn whole(cuda: &Cuda, grad: Option<View<'a>>, blocks: usize, width: usize) -> Result<Partial<'a>, CudaError> {
+        let wanted = grad.is_some() && blocks != 1;
+        let parts = if wanted { Some(cuda.array(ElementType::F32, blocks * width)?) } else { None };
+        Ok(Partial { grad, parts, count: blocks, each: 1, row_of: None, width })
+    }
+
+    /// Of a table: with a single row as [`Partial::whole`], with several `each` parts per sequence.
+    fn table(
+        cuda: &Cuda,
+        grad: Option<View<'a>>,
+        row_of: Option<View<'a>>,
+        width: usize,
+        blocks: usize,
+        each: usize,
+    ) -> Result<Partial<'a>, CudaError> {
+        match (grad, row_of) {
+            (Some(view), Some(row_of)) if view.len() > width => {
+                let count = row_of.len() * each;
+                let parts = Some(cuda.array(ElementType::F32, count * width)?);
+                Ok(Partial { grad, parts, count, each, row_of: Some(row_of), width })
+            }
+            _ => Partial::whole(cuda, grad, blocks, width),
+        }
+    }
+
+    /// What the kernel writes to.
+    fn view(&self) -> Option<View<'_>> {
+        self.parts.as_ref().map(Array::view).or(self.grad)
+    }
+
+    fn add_up(&self, cuda: &Cuda) -> Result<(), CudaError> {
+        let (Some(grad), Some(parts)) = (self.grad, &self.parts) else { return Ok(()) };
+        let grid = [self.width.div_ceil(32) as u32, (grad.len() / self.width) as u32, 1];
+        let args = args![grad, parts.view(), self.row_of, self.count as i32, self.each as i32, self.width as i32];
+        cuda.launch(&SUMS, &[("ACT_BF16", 0)], "scan_sum_table", grid, 256, 0, &args)
+    }
+}
+
+/// Adds the parts `[blocks, T, maps, N]` of db, dc and dc_previous.
+fn add_maps(
+    cuda: &Cuda,
+    grads: &ScanGradViews,
+    parts: &Array,
+    blocks: usize,
+    maps: usize,
+    x: &ScanViews,
+) -> Result<(), CudaError> {
+    let width = x.tokens * maps * x.d_state;
+    #[rustfmt::skip]
+    let args = args![
+        view(grads.db), view(grads.dc), view(grads.dc_previous), parts.view(), blocks as i32, x.tokens as i32,
+        maps as i32, x.d_state as i32, stride(grads.db), stride(grads.dc), stride(grads.dc_previous),
+    ];
+    let defines = [("ACT_BF16", i64::from(x.act().is_bf16()))];
+    cuda.launch(&SUMS, &defines, "scan_sum_maps", [width.div_ceil(256) as u32, 1, 1], 256, 0, &args)
+}
+
+/// Channels of a lane, tokens whose states it holds, and warps of a block, as in backward.cu.
+const LANE_CHANNELS: usize = 4;
+const PART: usize = 4;
+const WARPS: usize = 4;
+/// Channels of a block.
+const CHANNELS: usize = 8 * LANE_CHANNELS * WARPS;
+/// Bytes of `BlockMemory`.
+const SHARED: usize = WARPS * (CHUNK / PART - 1) * LANE_CHANNELS * 32 * 16
+    + 4 * CHANNELS * (2 * CHUNK + 3 * PART)
+    + CHUNK * 8 * 16
+    + 2 * WARPS * PART * 32 * 4;
+/// Blocks that a multiprocessor holds.
+const RESIDENT: usize = 2;
+
+fn fast(
+    cuda: &Cuda,
+    grads: &ScanGradViews,
+    dout: Strided,
+    d_final: Option<View>,
+    boundaries: View,
+    x: &ScanViews,
+) -> Result<(), CudaError> {
+    let (tokens, sequences, d, n) = (x.tokens, x.sequences(), x.d_inner, x.d_state);
+    if sequences == 0 {
+        return clear_tables(cuda, grads);
+    }
+    let columns = d.div_ceil(CHANNELS);
+    let room = RESIDENT * cuda.multiprocessors() as usize;
+    let segments = segments(room, columns, sequences, tokens);
+    // Several rounds of blocks even out sequences of different lengths; more would only mean more partial sums.
+    let walkers = if segments > 1 { sequences } else { sequences.min((4 * room).div_ceil(columns)) };
+    let blocks = walkers * segments;
+
+    let bias = Partial::whole(cuda, grads.ddelta_bias, blocks, d)?;
+    let da = Partial::whole(cuda, grads.da, blocks, d * n)?;
+    let skip = Partial::whole(cuda, grads.dd_skip, blocks, d)?;
+    // The gradient of an initial state is no sum over tokens: a part for each sequence.
+    let initial = Partial::table(cuda, grads.dinitial, row_of(x.initial), d * n, sequences, 1)?;
+    let offset = Partial::table(cuda, grads.dstate_offset, row_of(x.state_offset), d * n, blocks, segments)?;
+    let output = Partial::table(cuda, grads.doutput_offset, row_of(x.output_offset), d, blocks, segments)?;
+    let wants_maps = grads.db.is_some() || grads.dc.is_some();
+    let maps = if wants_maps { Some(cuda.array(ElementType::F32, columns * tokens * 2 * n)?) } else { None };
+
+    let wants_step = grads.du.is_some() || grads.ddelta.is_some() || grads.ddelta_bias.is_some();
+    let defines = [
+        ("ACT_BF16", x.act().is_bf16()),
+        ("HAS_Z", x.z.is_some()),
+        ("SOFTPLUS", x.delta_softplus),
+        ("HAS_STATE_OFFSET", x.state_offset.is_some()),
+        ("DZ", grads.dz.is_some()),
+        ("DC", grads.dc.is_some()),
+        ("DB", grads.db.is_some()),
+        ("DSTEP", wants_step),
+        ("DSTATE_OFFSET", grads.dstate_offset.is_some()),
+        ("DA", grads.da.is_some()),
+        ("DINITIAL", grads.dinitial.is_some()),
+    ]
+    .map(|(name, on)| (name, i64::from(on)));
+    let defines: Vec<_> = defines.into_iter().chain([("CH", LANE_CHANNELS as i64)]).collect();
+
+    let mut carries = None;
+    if segments > 1 {
+        let states = cuda.array(ElementType::F32, sequences * segments * d * n)?;
+        let steps = cuda.array(ElementType::F32, sequences * segments * d)?;
+        #[rustfmt::skip]
+        let args = args![
+            states.view(), steps.view(), dout.view, x.delta.view, x.delta_bias, x.a, x.c.view, view(x.z), x.offsets,
+            d as i32, segments as i32, stride(Some(dout)), stride(Some(x.delta)), stride(Some(x.c)), stride(x.z),
+        ];
+        let grid = [columns as u32, sequences as u32, segments as u32 - 1];
+        cuda.launch(&FAST, &defines, "scan_carries", grid, 32 * WARPS as u32, 0, &args)?;
+        carries = Some((states, steps));
+    }
+    #[rustfmt::skip]
+    let args = args![
+        view(grads.du), view(grads.ddelta), view(grads.dz), maps.as_ref().map(Array::view), bias.view(), da.view(),
+        skip.view(), initial.view(), offset.view(), output.view(), dout.view, d_final, boundaries, x.u.view,
+        x.delta.view, x.delta_bias, x.a, x.b.view, x.c.view, x.d_skip, view(x.z), values(x.state_offset),
+        row_of(x.state_offset), values(x.output_offset), row_of(x.output_offset),
+        carries.as_ref().map(|c| c.0.view()), carries.as_ref().map(|c| c.1.view()), x.offsets, tokens as i32,
+        sequences as i32, d as i32, segments as i32, rows(x.state_offset, d * n), rows(x.output_offset, d),
+        stride(grads.du), stride(grads.ddelta), stride(grads.dz), stride(Some(dout)), stride(Some(x.u)),
+        stride(Some(x.delta)), stride(Some(x.b)), stride(Some(x.c)), stride(x.z),
+    ];
+    let grid = [columns as u32, walkers as u32, segments as u32];
+    cuda.launch(&FAST, &defines, "scan_backward", grid, 32 * WARPS as u32, SHARED as u32, &args)?;
+
+    if let Some(maps) = &maps {
+        add_maps(cuda, grads, maps, columns, 2, x)?;
+    }
+    [bias, da, skip, initial, offset, output].iter().try_for_each(|partial| partial.add_up(cuda))
+}
+
+fn rows(table: Option<super::TableView>, width: usize) -> i32 {
+    table.map_or(1, |table| table.rows(width) as i32)
+}
+
+/// Without a sequence every sum is empty.
+fn clear_tables(cuda: &Cuda, grads: &ScanGradViews) -> Result<(), CudaError> {
+    let sums = [
+        grads.ddelta_bias,
+        grads.da,
+        grads.dd_skip,
+        grads.dinitial,
+        grads.dstate_scale,
+        grads.dstate_extra,
+        grads.dstate_offset,
+        grads.doutput_offset,
+    ];
+    sums.into_iter().flatten().try_for_each(|grad| cuda.clear(grad))
+}
+
+/// Into how many segments each sequence is cut, for `room` blocks at a time. The time is that of the rounds of blocks,
+/// each half a chunk longer than its chunks, and of the carries, a pass of 0.4 of the work over all segments but one.
+fn segments(room: usize, columns: usize, sequences: usize, tokens: usize) -> usize {
+    let chunks = tokens.div_ceil(sequences).div_ceil(CHUNK).max(1);
+    let time = |&segments: &usize| {
+        let each = chunks.div_ceil(segments);
+        let rounds = (columns * sequences * segments).div_ceil(room);
+        let carries = (columns * sequences * (segments - 1)) as f64 / room as f64;
+        rounds as f64 * (each as f64 + 0.5)
+            + 0.4 * (carries * each as f64).max(if segments > 1 { each as f64 } else { 0.0 })
+    };
+    let most = chunks.min(32).min(65_535 / sequences.min(65_535)).max(1);
+    (1..=most).min_by(|a, b| time(a).total_cmp(&time(b))).expect("at least one")
+}
+
+/// Bytes of the partial sums of db, dc and dc_previous that the general kernel may use.
+const MAP_BYTES: usize = 64 << 20;
+
+fn general(
+    cuda: &Cuda,
+    grads: &ScanGradViews,
+    dout: Strided,
+    d_final: Option<View>,
+    boundaries: View,
+    x: &ScanViews,
+) -> Result<(), CudaError> {
+    let (tokens, sequences, d, n) = (x.tokens, x.sequences(), x.d_inner, x.d_state);
+    if sequences == 0 {
+        return clear_tables(cuda, grads);
+    }
+    let wants_maps = grads.db.is_some() || grads.dc.is_some() || grads.dc_previous.is_some();
+    let most = if wants_maps { (MAP_BYTES / (12 * tokens.max(1) * n)).max(1) } else { d };
+    let each = d.div_ceil(most);
+    let columns = d.div_ceil(each);
+    let walkers = sequences.min(4096usize.div_ceil(columns));
+
+    let bias = Partial::whole(cuda, grads.ddelta_bias, walkers, d)?;
+    let da = Partial::whole(cuda, grads.da, walkers, d * n)?;
+    let skip = Partial::whole(cuda, grads.dd_skip, walkers, d)?;
+    let initial = Partial::table(cuda, grads.dinitial, row_of(x.initial), d * n, sequences, 1)?;
+    let table = |grad, of| Partial::table(cuda, grad, row_of(of), d * n, walkers, 1);
+    let scale = table(grads.dstate_scale, x.state_scale)?;
+    let extra = table(grads.dstate_extra, x.state_extra)?;
+    let offset = table(grads.dstate_offset, x.state_offset)?;
+    let output = Partial::table(cuda, grads.doutput_offset, row_of(x.output_offset), d, walkers, 1)?;
+    let maps = if wants_maps { Some(cuda.array(ElementType::F32, columns * tokens * 3 * n)?) } else { None };
+
+    #[rustfmt::skip]
+    let args = args![
+        view(grads.du), view(grads.ddelta), view(grads.dz), maps.as_ref().map(Array::view), bias.view(), da.view(),
+        skip.view(), initial.view(), scale.view(), extra.view(), offset.view(), output.view(), dout.view, d_final,
+        boundaries, x.u.view, x.delta.view, x.delta_bias, x.a, x.b.view, x.c.view, x.d_skip, view(x.z),
+        values(x.state_scale), row_of(x.state_scale), values(x.state_extra), row_of(x.state_extra),
+        values(x.state_offset), row_of(x.state_offset), view(x.c_previous), values(x.output_offset),
+        row_of(x.output_offset), x.offsets, tokens as i32, sequences as i32, d as i32, each as i32,
+        rows(x.state_scale, d * n), rows(x.state_extra, d * n), rows(x.state_offset, d * n),
+        rows(x.output_offset, d), stride(grads.du), stride(grads.ddelta), stride(grads.dz), stride(Some(dout)),
+        stride(Some(x.u)), stride(Some(x.delta)), stride(Some(x.b)), stride(Some(x.c)), stride(x.c_previous),
+        stride(x.z),
+    ];
+    let defines =
+        [("ACT_BF16", i64::from(x.act().is_bf16())), ("N", n as i64), ("SOFTPLUS", i64::from(x.delta_softplus))];
+    let grid = [columns as u32, walkers as u32, 1];
+    cuda.launch(&GENERAL, &defines, "scan_backward_general", grid, 32, (4 * CHUNK * n) as u32, &args)?;
+    if let Some(maps) = &maps {
+        add_maps(cuda, grads, maps, columns, 3, x)?;
+    }
+    let partials = [bias, da, skip, initial, scale, extra, offset, output];
+    partials.iter().try_for_each(|partial| partial.add_up(cuda))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::segments;
+
+    #[test]
+    fn sequences_are_cut_where_they_do_not_fill_the_device() {
+        assert_eq!(segments(264, 32, 8, 8 * 1024), 1);
+        assert!(segments(264, 12, 4, 4 * 2048) > 2);
+        assert_eq!(segments(264, 6, 64, 2048), 1);
+    }
+}

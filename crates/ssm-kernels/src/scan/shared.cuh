@@ -1,0 +1,94 @@
+// What the sources of the scan share: it is put between the prelude and each of them.
+//
+// Letters as in the Rust module: T tokens, D channels, N states, S sequences. A saved state stands before every CHUNKth
+// token of a sequence, its first included: row offsets[s] / CHUNK + s + i holds [D, N] for chunk i of sequence s.
+
+#define CHUNK 32
+#define ALL_LANES 0xffffffffu
+
+DEVICE float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return 1.0f / x;
+#endif
+}
+
+DEVICE float fast_sigmoid(float x) { return reciprocal(1.0f + ex2(-x * LOG2E)); }
+
+// The step Δ of a raw step x, and its slope dΔ/dx. ln(1 + e) is a series where the hardware's logarithm, whose error is
+// absolute, would lose digits.
+DEVICE void step_of(float x, float *step, float *slope) {
+#if SOFTPLUS
+    float e = ex2(-fabsf(x) * LOG2E), w = 1.0f + e;
+    float series = 1.0f / 5;
+    series = series * e - 1.0f / 4;
+    series = series * e + 1.0f / 3;
+    series = series * e - 1.0f / 2;
+    series = series * e + 1.0f;
+    // Though fmaxf drops a NaN, e keeps it.
+    *step = fmaxf(x, 0.0f) + (e < 0.0625f ? series * e : lg2(w) * LN2);
+    *slope = reciprocal(w) * (x < 0.0f ? e : 1.0f);
+#else
+    *step = x;
+    *slope = 1.0f;
+#endif
+}
+
+// The slope of the softplus where its value is `step`: 1 - exp(-step).
+DEVICE float slope_at(float step) {
+#if SOFTPLUS
+    float series = -1.0f / 720;
+    series = series * step + 1.0f / 120;
+    series = series * step - 1.0f / 24;
+    series = series * step + 1.0f / 6;
+    series = series * step - 1.0f / 2;
+    series = series * step + 1.0f;
+    return step < 0.25f ? series * step : 1.0f - ex2(-step * LOG2E);
+#else
+    return 1.0f;
+#endif
+}
+
+// The element `t` rows on, where rows are `bytes` apart: one instruction, as long as `bytes` is a kernel's argument.
+DEVICE const act *row_at(const act *base, int t, int bytes) {
+    return (const act *)((const char *)base + (long long)t * bytes);
+}
+DEVICE act *row_at(act *base, int t, int bytes) { return (act *)((char *)base + (long long)t * bytes); }
+
+// Two neighbouring activations, which the fast kernels read and write at once.
+#if ACT_BF16
+typedef u32 Pair;
+DEVICE float low(Pair x) { return __uint_as_float(x << 16); }
+DEVICE float high(Pair x) { return __uint_as_float(x & 0xffff0000u); }
+DEVICE Pair pair_of(float x, float y) {
+#ifdef __CUDA_ARCH__
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
+    return pair;
+#else
+    return (u32)bf16_bits(x) | (u32)bf16_bits(y) << 16;
+#endif
+}
+#else
+typedef float2 Pair;
+DEVICE float low(Pair x) { return x.x; }
+DEVICE float high(Pair x) { return x.y; }
+DEVICE Pair pair_of(float x, float y) {
+    Pair pair = {x, y};
+    return pair;
+}
+#endif
+
+// One level of a sum that spreads its results: lanes whose index differs in `mask` add their v[0..COUNT); the lane with
+// `upper` keeps the second half of the results, the other the first, in v[0..COUNT / 2).
+template <int COUNT> DEVICE void fold(float *v, int mask, bool upper) {
+#pragma unroll
+    for (int i = 0; i < COUNT / 2; i++) {
+        float sent = upper ? v[i] : v[i + COUNT / 2];
+        float kept = upper ? v[i + COUNT / 2] : v[i];
+        v[i] = kept + __shfl_xor_sync(ALL_LANES, sent, mask);
+    }
+}

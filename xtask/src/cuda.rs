@@ -1,0 +1,67 @@
+//! The tests that run on a GPU, or on the emulator of one: the kernels' own, then the golden cases and the promises of the
+//! processor's tests with the device in its place.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::command::{cargo, root, run};
+
+/// Packages whose tests take their device from `STATETUNE_TEST_DEVICE`, and which of their tests.
+pub const ON_DEVICE: [(&str, &[&str]); 3] = [
+    ("statetune-mamba-model", &["golden_base", "promises"]),
+    ("statetune-peft-methods", &["golden_adapters", "golden_own", "golden_sdt", "contract"]),
+    ("statetune-trainer", &["on_device"]),
+];
+
+/// Types of activations on the device, as `STATETUNE_TEST_DEVICE` names them.
+pub const DEVICES: [&str; 2] = ["cuda", "cuda-bf16"];
+
+/// Runs them.
+pub fn test(arguments: &[String], emulated: bool) -> anyhow::Result<()> {
+    let emulator = emulated.then(build_emulator).transpose()?;
+    let on_device = |mut command: Command| {
+        if let Some(folder) = &emulator {
+            emulate(&mut command, folder);
+        }
+        command
+    };
+    let features = ["--features", "statetune-ssm-kernels/cuda"];
+    let mut kernels = cargo(&["test", "--release", "--package", "statetune-ssm-kernels"]);
+    kernels.args(features).args(arguments).args(["--", "cuda_"]);
+    run(on_device(kernels))?;
+    for device in DEVICES {
+        for (package, tests) in ON_DEVICE {
+            let mut command = cargo(&["test", "--release", "--package", package, "--features"]);
+            command.arg(format!("{package}/cuda"));
+            tests.iter().for_each(|test| {
+                command.args(["--test", test]);
+            });
+            command.args(arguments).env("STATETUNE_TEST_DEVICE", device);
+            run(on_device(command))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the emulator's libraries in front of the machine's own.
+fn emulate(command: &mut Command, folder: &Path) {
+    let mut path = folder.as_os_str().to_owned();
+    if let Some(present) = std::env::var_os("LD_LIBRARY_PATH") {
+        path.push(":");
+        path.push(present);
+    }
+    // Machine code of the emulator is none of a GPU: it has a cache of its own.
+    command.env("LD_LIBRARY_PATH", path).env("STATETUNE_KERNEL_CACHE", folder.join("kernels"));
+}
+
+/// Builds the emulator into the target folder.
+fn build_emulator() -> anyhow::Result<PathBuf> {
+    let folder = root().join("target").join("cuda_emulator");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut build = Command::new("bash");
+    build.arg(root().join("tests/cuda_emulator/build.sh")).arg(&folder);
+    run(build)?;
+    Ok(folder)
+}

@@ -132,14 +132,17 @@ struct Scanner {
         size_t start = end;
         while (start > 0 && is_word(declaration[start - 1])) start--;
         std::string name = declaration.substr(start, end + 1 - start), type = declaration.substr(0, start);
-        for (size_t a; (a = type.find("__attribute__")) != std::string::npos;) {
-            size_t close = type.find("))", a);
-            type.erase(a, close == std::string::npos ? std::string::npos : close + 2 - a);
-        }
-        for (size_t a; (a = type.find("alignas")) != std::string::npos;) {
-            size_t close = type.find(')', a);
-            type.erase(a, close == std::string::npos ? std::string::npos : close + 1 - a);
-        }
+        for (const char *word : {"__attribute__", "alignas"})
+            for (size_t from; (from = type.find(word)) != std::string::npos;) {
+                size_t end = type.find('(', from);
+                int open = 0;
+                do {
+                    if (end >= type.size()) break;
+                    open += type[end] == '(' ? 1 : type[end] == ')' ? -1 : 0;
+                    end++;
+                } while (open > 0);
+                type.erase(from, end - from);
+            }
         if (depth > 0) {
             out += type + "*const " + name + " = (" + type + "*)emu_dynamic_shared;";
         } else {
@@ -311,7 +314,7 @@ void compile(Program &program, const std::vector<std::string> &macros, const std
         write_file(rewritten, scanner.out);
         command = {compiler(), "-std=c++17", "-fpreprocessed", "-O2", "-fPIC", "-shared", "-w", "-g1",
                    "-fvisibility=hidden", "-fno-strict-aliasing", "-fno-math-errno", "-fno-exceptions", "-fno-rtti",
-                   "-ffp-contract=fast", "-fno-semantic-interposition", "-Wl,-Bsymbolic"};
+                   "-ffp-contract=fast", "-fstack-clash-protection", "-Wl,-Bsymbolic"};
         if (has_fma()) command.insert(command.end(), {"-mavx2", "-mfma", "-mbmi2"});
         if (engine_options().check)
             command.insert(command.end(), {"-fsanitize=bounds,alignment", "-fsanitize-undefined-trap-on-error"});

@@ -4,13 +4,13 @@ use statetune_mamba_model::{Batch, Bound, DropoutStep, Mamba, Patches};
 use statetune_tensor::{Tape, Tensor};
 
 use crate::support::{
-    close, configs, describe, every_model, hang_on_everything, model, noise, pass, paths, tokens, train_everything,
+    close, configs, describe, every_model, exact_path, hang_on_everything, model, noise, pass, tokens, train_everything,
 };
 
 /// Along one random direction per trained tensor, the loss changes as its gradient says.
 #[test]
 fn gradients_match_directional_differences() {
-    let path = &paths()[0];
+    let path = &exact_path();
     for config in configs() {
         let (model, at) = (model(&config, path), describe(&config, path));
         let patches = train_everything(&model).and(hang_on_everything(&model)).unwrap();

@@ -3,7 +3,7 @@
 use statetune_mamba_model::{Batch, Mamba, Patches};
 use statetune_tensor::DType;
 
-use crate::support::{configs, describe, paths, tokens, whole};
+use crate::support::{configs, describe, exact_path, paths, tokens, whole};
 
 #[test]
 fn a_loaded_model_has_the_same_bits() {
@@ -57,7 +57,7 @@ fn a_file_computes_the_same_in_every_path() {
 /// A refused compute type, not a wrong model.
 #[test]
 fn storage_types_are_not_computed_in() {
-    let path = &paths()[0];
+    let path = &exact_path();
     let config = &configs()[0];
     let folder = tempfile::tempdir().unwrap();
     Mamba::random(config, &path.device, DType::F32, DType::Bf16, 8).unwrap().save(folder.path(), &[]).unwrap();

@@ -3,7 +3,7 @@
 use statetune_mamba_model::{Batch, Patches, State};
 use statetune_tensor::{DType, Tensor};
 
-use crate::support::{close, configs, every_model, model, paths, tokens, whole};
+use crate::support::{close, configs, every_model, exact_path, model, tokens, whole};
 
 fn bytes(state: &State) -> Vec<Vec<u8>> {
     state.tensors().iter().map(|(_, tensor)| tensor.to_le_bytes()).collect()
@@ -67,7 +67,7 @@ fn tensors_and_back() {
 
 #[test]
 fn states_that_do_not_fit_are_refused() {
-    let path = &paths()[0];
+    let path = &exact_path();
     let configs = configs();
     let models: Vec<_> = configs.iter().map(|config| model(config, path)).collect();
     let model = &models[3];

@@ -42,6 +42,12 @@ pub fn paths() -> Vec<ComputePath> {
     paths
 }
 
+/// `f64` on the reference, also where a GPU is asked for: what differences and refusals are tested on.
+pub fn exact_path() -> ComputePath {
+    let device = Device::cpu(Level::Reference, 1).unwrap();
+    ComputePath { label: "f64 reference".into(), device, compute: DType::F64, tolerance: 1e-12 }
+}
+
 /// Two layers; K from 1 to 5, N of 1, 3 and 16, with and without biases, tied and untied, odd widths.
 pub fn configs() -> Vec<MambaConfig> {
     let config = |d_conv, d_state, use_bias, tied| MambaConfig {

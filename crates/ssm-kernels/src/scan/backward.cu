@@ -1,9 +1,12 @@
 // The selective scan, backward, for N = 16: `scan_carries`, then `scan_backward`, then the sums of reduce.cu.
 //
-// Bound. Per token, channel and state about 25 instructions: the states of a chunk are recomputed twice (from the saved
-// state to every Kth token, and from there), each time a multiplication, ex2, a multiplication and a multiply-add; the
-// gradient takes eight more; the rest are sums over states and channels, and the readout. The bytes (u, delta, z, dout
-// and their gradients once each, the saved states, the partial sums of dB and dC) are a quarter of that.
+// Bound. Per token, channel and state 28 instructions are issued, 31 with a state offset and its gradient: the states
+// of a chunk are recomputed nearly twice (from the saved state to every Kth token, and from there), each time a
+// multiplication, ex2, a multiplication and a multiply-add; the gradient takes eight more and the readout two or four;
+// the rest are sums over states and channels (six) and, once per token and channel, softplus, silu and the gradients
+// of activations (three). 2.2 of them are ex2 and the like, at a quarter of the rate or less: 17 clocks of 31. The bytes
+// (u, delta, z, dout and their gradients once each, the saved states, the partial sums of dB and dC) need a quarter of
+// the time. `scan_carries` adds seven instructions, or ten clocks of ex2, for all segments but each first.
 //
 // Idea of `scan_backward`. A warp has 32 channels and all 16 states: a lane four channels times four states, lane =
 // 4 group + quarter. Sums over channels, for dB and dC, are multiply-adds within the lane first and then an exchange over 8
@@ -19,13 +22,12 @@
 // Channels are read and written in pairs: D is even and every row of u, delta, z, dout and their gradients begins at a
 // whole pair. For that, lane = 16 second + pair stages, or finishes, two channels of every other token.
 //
-// Defines: HAS_Z, SOFTPLUS, HAS_STATE_OFFSET; wanted: DU, DDELTA, DBIAS, DZ, DC, DB, DSTATE_OFFSET, DA, DINITIAL;
+// Defines: WARPS (4, or 2 where shared memory is small), HAS_Z, SOFTPLUS, HAS_STATE_OFFSET; wanted: DU, DDELTA, DBIAS, DZ, DC, DB, DSTATE_OFFSET, DA, DINITIAL;
 // ACT_BF16.
 
 #define N 16
 #define CH 4                     // channels of a lane
 #define WIDTH 32                 // channels of a warp
-#define WARPS 4
 #define CHANNELS (WARPS * WIDTH)
 #define K 4                      // tokens whose states are in registers
 #define PARTS (CHUNK / K)
@@ -522,12 +524,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                 }
 #endif
 #if DB || DC
-                // The block adds the warps' sums, a warp one token; the next part has the other buffer.
-                float sum = 0.0f;
+                // The block adds the warps' sums, a warp some tokens; the next part has the other buffer.
 #pragma unroll
-                for (int w = 0; w < WARPS; w++) sum += memory.sums[turn][w][warp][lane];
-                if (from + warp < count) {
-                    map_sums[((long long)blockIdx.x * tokens + start + from + warp) * 32 + lane] = sum;
+                for (int k = warp; k < K; k += WARPS) {
+                    float sum = memory.sums[turn][0][k][lane];
+#pragma unroll
+                    for (int w = 1; w < WARPS; w++) sum += memory.sums[turn][w][k][lane];
+                    long long row = (long long)blockIdx.x * tokens + start + from + k;
+                    if (from + k < count) map_sums[row * 32 + lane] = sum;
                 }
                 turn ^= 1;
 #endif

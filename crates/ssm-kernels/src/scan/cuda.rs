@@ -1,7 +1,7 @@
 //! The scan on CUDA: the operands as views of device memory, and the checks that they fit.
 //!
-//! With N = 16 and none of `state_scale`, `state_extra` and `c_previous` the fast kernels of `forward.cu` and
-//! `backward.cu` run; anything else up to N = 256 takes `general.cu`. The launches depend on the sizes T, S, D, N and on
+//! With N = 16, D even, rows that begin at even elements, and none of `state_scale`, `state_extra` and `c_previous` the
+//! fast kernels of `forward.cu` and `backward.cu` run; anything else up to N = 256 takes `general.cu`. The launches depend on the sizes T, S, D, N and on
 //! what is present, never on where the sequences lie, so that they may be captured once and replayed with other
 //! offsets. Tokens past the last sequence are neither read nor written, but for db, dc and dc_previous, which are
 //! undefined there.
@@ -44,9 +44,14 @@ impl<'a> Strided<'a> {
     fn check(&self, what: &str, element: ElementType, rows: usize, width: usize) {
         assert_eq!(self.view.element(), element, "scan: {what}: element type");
         assert!(self.stride >= width, "scan: {what}: rows of {width} are only {} apart", self.stride);
-        assert!(i32::try_from(self.stride).is_ok(), "scan: {what}: rows are {} apart", self.stride);
+        assert!(i32::try_from(self.stride * element.bytes()).is_ok(), "scan: {what}: rows are {} apart", self.stride);
         let needed = if rows == 0 { 0 } else { (rows - 1) * self.stride + width };
         assert!(self.view.len() >= needed, "scan: {what}: {} elements instead of {needed}", self.view.len());
+    }
+
+    /// Whether every row begins at a whole pair of elements.
+    fn is_paired(&self) -> bool {
+        self.stride.is_multiple_of(2) && self.view.pointer().is_multiple_of(2 * self.view.element().bytes() as u64)
     }
 }
 
@@ -126,12 +131,21 @@ impl<'a> ScanViews<'a> {
         boundaries_len(self.tokens, self.sequences(), self.d_inner, self.d_state)
     }
 
-    /// Whether the kernels for N = 16 can read these.
-    fn is_fast(&self) -> bool {
+    /// Whether the kernels for N = 16 can read these. `matrices` and `states` are what else a launch reads and writes:
+    /// they take pairs of activations and four states at a time.
+    fn is_fast<const M: usize, const S: usize>(
+        &self,
+        matrices: [Option<Strided>; M],
+        states: [Option<View>; S],
+    ) -> bool {
         let plain = self.state_scale.is_none() && self.state_extra.is_none() && self.c_previous.is_none();
-        // They read four numbers at a time.
-        let vectors = [Some(self.a), self.initial.map(|t| t.values), self.state_offset.map(|t| t.values)];
-        self.d_state == 16 && plain && vectors.into_iter().flatten().all(|view| view.pointer().is_multiple_of(16))
+        let matrices = matrices.into_iter().chain([Some(self.u), Some(self.delta), self.z]);
+        let tables = [Some(self.a), values(self.initial), values(self.state_offset)];
+        plain
+            && self.d_state == 16
+            && self.d_inner.is_multiple_of(2)
+            && matrices.flatten().all(|matrix| matrix.is_paired())
+            && states.into_iter().chain(tables).flatten().all(|view| view.pointer().is_multiple_of(16))
     }
 
     /// The tables of rows `[D, N]`, with their names.
@@ -201,7 +215,12 @@ fn view(matrix: Option<Strided<'_>>) -> Option<View<'_>> {
     matrix.map(|matrix| matrix.view)
 }
 
-/// As a kernel's argument; lengths were checked.
+/// From one row to the next, in elements, as a kernel's argument; sizes were checked.
 fn stride(matrix: Option<Strided<'_>>) -> i32 {
     matrix.map_or(0, |matrix| matrix.stride as i32)
+}
+
+/// The same in bytes.
+fn bytes(matrix: Option<Strided<'_>>) -> i32 {
+    matrix.map_or(0, |matrix| (matrix.stride * matrix.view.element().bytes()) as i32)
 }

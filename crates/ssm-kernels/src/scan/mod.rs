@@ -97,5 +97,7 @@ pub fn scan_backward<T: Real>(
     reference::backward(grads, dout, d_final, inputs);
 }
 
+#[cfg(all(test, feature = "cuda"))]
+mod cuda_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! The scan: gradients of the reference against differences, continuation, packed against alone, and every level
 //! against the reference in double precision.
 
-mod case;
+pub(super) mod case;
 mod levels;
 
 use super::*;

@@ -154,7 +154,7 @@ impl Cuda {
         let plan = &plans.plans[&key];
         let pointer = |view: View| view.pointer() as *const c_void;
         // SAFETY: the matrices were checked against their shapes; alpha and beta are read during the call.
-        unsafe {
+        let launch = || unsafe {
             result::matmul(
                 handle,
                 plan.operation,
@@ -173,8 +173,9 @@ impl Cuda {
                 size,
                 driver.stream.cast(),
             )
-        }
-        .map_err(refused)
+            .map_err(refused)
+        };
+        self.profiled(|| format!("product {m}x{n}x{k}"), launch)
     }
 }
 

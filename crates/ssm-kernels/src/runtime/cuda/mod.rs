@@ -53,6 +53,7 @@ struct Inner {
     memory: Mutex<Memory>,
     gemm: Mutex<gemm::Plans>,
     launches: AtomicUsize,
+    profile: Mutex<Option<HashMap<String, KernelTime>>>,
     weight_gradients: crate::runtime::counts::Counters,
 }
 
@@ -103,6 +104,15 @@ pub struct CudaInfo {
     pub nvrtc: Option<(i32, i32)>,
     /// Whether cuBLASLt is there.
     pub cublaslt: bool,
+}
+
+/// What launches of one kernel took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KernelTime {
+    /// How many.
+    pub launches: usize,
+    /// Seconds on the device, with what one launch alone costs.
+    pub seconds: f64,
 }
 
 /// How much memory a device's arena holds.
@@ -190,6 +200,7 @@ impl Cuda {
             memory: Mutex::default(),
             gemm: Mutex::default(),
             launches: AtomicUsize::new(0),
+            profile: Mutex::default(),
             weight_gradients: Default::default(),
         }))
     }
@@ -445,6 +456,38 @@ impl Cuda {
         // SAFETY: the stream lives as long as the device.
         unsafe { result::stream::synchronize(driver.stream) }
             .map_err(|error| driver.error("cuStreamSynchronize", error))
+    }
+
+    /// Runs `work` with every launch timed by itself, and waited for; returns the kernels by name, the slowest first.
+    ///
+    /// # Errors
+    /// The work's own.
+    pub fn profile<E>(&self, work: impl FnOnce() -> Result<(), E>) -> Result<Vec<(String, KernelTime)>, E> {
+        *self.0.profile.lock().expect("a profile panicked") = Some(HashMap::new());
+        let outcome = work();
+        let times = self.0.profile.lock().expect("a profile panicked").take().unwrap_or_default();
+        outcome?;
+        let mut times: Vec<_> = times.into_iter().collect();
+        times.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+        Ok(times)
+    }
+
+    /// Runs one launch, timed if a profile is made.
+    fn profiled(
+        &self,
+        name: impl FnOnce() -> String,
+        launch: impl FnOnce() -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        if self.0.profile.lock().expect("a profile panicked").is_none() {
+            return launch();
+        }
+        let seconds = self.time(launch)?;
+        if let Some(times) = self.0.profile.lock().expect("a profile panicked").as_mut() {
+            let time = times.entry(name()).or_default();
+            time.launches += 1;
+            time.seconds += seconds;
+        }
+        Ok(())
     }
 
     /// Seconds that `work` took on the device.

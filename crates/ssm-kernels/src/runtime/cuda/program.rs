@@ -149,8 +149,11 @@ impl Cuda {
         let (grid, block) = ((grid[0], grid[1], grid[2]), (block, 1, 1));
         // SAFETY: the function belongs to a module that is never unloaded before the device goes; the words outlive the call,
         // which copies them. That the arguments fit the kernel is the wrapper's duty.
-        unsafe { result::launch_kernel(function, grid, block, shared, driver.stream, &mut pointers) }
-            .map_err(|error| driver.error(&format!("launch of `{kernel}`"), error))?;
+        let mut launch = || unsafe {
+            result::launch_kernel(function, grid, block, shared, driver.stream, &mut pointers)
+                .map_err(|error| driver.error(&format!("launch of `{kernel}`"), error))
+        };
+        self.profiled(|| format!("{}/{kernel}", source.name), &mut launch)?;
         if driver.synchronous {
             self.synchronize().map_err(|error| error.during(kernel))?;
         }

@@ -1,7 +1,7 @@
 //! The launches of the scan's backward: the carries of segments, the gradients, and the sums of what blocks leave.
 
 use super::forward::GENERAL;
-use super::{CHUNK, ScanViews, Strided, row_of, stride, values, view};
+use super::{CHUNK, ScanViews, Strided, bytes, row_of, stride, values, view};
 use crate::args;
 use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 
@@ -105,9 +105,8 @@ pub fn scan_backward(
     if let Some(d_final) = d_final {
         d_final.check("scan: d_final [S, D, N]", ElementType::F32, x.states_len());
     }
-    let vectors = [Some(boundaries), d_final, grads.da, grads.dinitial, grads.dstate_offset];
-    let aligned = vectors.into_iter().flatten().all(|view| view.pointer().is_multiple_of(16));
-    if x.is_fast() && aligned {
+    let states = [Some(boundaries), d_final, grads.da, grads.dinitial, grads.dstate_offset];
+    if x.is_fast([Some(dout), grads.du, grads.ddelta, grads.dz], states) {
         fast(cuda, &grads, dout, d_final, boundaries, x)
     } else {
         general(cuda, &grads, dout, d_final, boundaries, x)
@@ -184,17 +183,24 @@ fn add_maps(
     cuda.launch(&SUMS, &defines, "scan_sum_maps", [width.div_ceil(256) as u32, 1, 1], 256, 0, &args)
 }
 
-/// Channels of a lane, tokens whose states it holds, and warps of a block, as in backward.cu.
-const LANE_CHANNELS: usize = 4;
+/// Channels of a warp, and tokens whose states a lane holds, as in backward.cu.
+const WIDTH: usize = 32;
 const PART: usize = 4;
-const WARPS: usize = 4;
-/// Channels of a block.
-const CHANNELS: usize = 8 * LANE_CHANNELS * WARPS;
+
+/// Warps of a block: as many as shared memory takes.
+fn warps(cuda: &Cuda) -> usize {
+    // Of the architectures from 8.0 on, these have 99 KiB for a block instead of 163 or more.
+    let small = ["sm_86", "sm_89", "sm_120", "sm_121"];
+    if cuda.info().is_some_and(|info| small.contains(&info.arch.as_str())) { 2 } else { 4 }
+}
+
 /// Bytes of `BlockMemory`.
-const SHARED: usize = WARPS * (CHUNK / PART - 1) * LANE_CHANNELS * 32 * 16
-    + 4 * CHANNELS * (2 * CHUNK + 3 * PART)
-    + CHUNK * 8 * 16
-    + 2 * WARPS * PART * 32 * 4;
+fn shared_bytes(warps: usize) -> usize {
+    let states = (CHUNK / PART - 1) * 4 * 32 * 16;
+    let vectors = (2 * CHUNK + 4 * PART) * WIDTH * 4 + 3 * 32 * 16;
+    warps * (states + vectors) + CHUNK * 32 * 4 + 2 * warps * PART * 32 * 4
+}
+
 /// Blocks that a multiprocessor holds.
 const RESIDENT: usize = 2;
 
@@ -210,7 +216,8 @@ fn fast(
     if sequences == 0 {
         return clear_tables(cuda, grads);
     }
-    let columns = d.div_ceil(CHANNELS);
+    let warps = warps(cuda);
+    let columns = d.div_ceil(WIDTH * warps);
     let room = RESIDENT * cuda.multiprocessors() as usize;
     let segments = segments(room, columns, sequences, tokens);
     // Several rounds of blocks even out sequences of different lengths; more would only mean more partial sums.
@@ -227,7 +234,6 @@ fn fast(
     let wants_maps = grads.db.is_some() || grads.dc.is_some();
     let maps = if wants_maps { Some(cuda.array(ElementType::F32, columns * tokens * 2 * n)?) } else { None };
 
-    let wants_step = grads.du.is_some() || grads.ddelta.is_some() || grads.ddelta_bias.is_some();
     let defines = [
         ("ACT_BF16", x.act().is_bf16()),
         ("HAS_Z", x.z.is_some()),
@@ -236,13 +242,15 @@ fn fast(
         ("DZ", grads.dz.is_some()),
         ("DC", grads.dc.is_some()),
         ("DB", grads.db.is_some()),
-        ("DSTEP", wants_step),
+        ("DU", grads.du.is_some()),
+        ("DDELTA", grads.ddelta.is_some()),
+        ("DBIAS", grads.ddelta_bias.is_some()),
         ("DSTATE_OFFSET", grads.dstate_offset.is_some()),
         ("DA", grads.da.is_some()),
         ("DINITIAL", grads.dinitial.is_some()),
     ]
     .map(|(name, on)| (name, i64::from(on)));
-    let defines: Vec<_> = defines.into_iter().chain([("CH", LANE_CHANNELS as i64)]).collect();
+    let defines: Vec<_> = defines.into_iter().chain([("WARPS", warps as i64)]).collect();
 
     let mut carries = None;
     if segments > 1 {
@@ -251,10 +259,10 @@ fn fast(
         #[rustfmt::skip]
         let args = args![
             states.view(), steps.view(), dout.view, x.delta.view, x.delta_bias, x.a, x.c.view, view(x.z), x.offsets,
-            d as i32, segments as i32, stride(Some(dout)), stride(Some(x.delta)), stride(Some(x.c)), stride(x.z),
+            d as i32, segments as i32, bytes(Some(dout)), bytes(Some(x.delta)), bytes(Some(x.c)), bytes(x.z),
         ];
         let grid = [columns as u32, sequences as u32, segments as u32 - 1];
-        cuda.launch(&FAST, &defines, "scan_carries", grid, 32 * WARPS as u32, 0, &args)?;
+        cuda.launch(&FAST, &defines, "scan_carries", grid, 32 * warps as u32, 0, &args)?;
         carries = Some((states, steps));
     }
     #[rustfmt::skip]
@@ -265,11 +273,11 @@ fn fast(
         row_of(x.state_offset), values(x.output_offset), row_of(x.output_offset),
         carries.as_ref().map(|c| c.0.view()), carries.as_ref().map(|c| c.1.view()), x.offsets, tokens as i32,
         sequences as i32, d as i32, segments as i32, rows(x.state_offset, d * n), rows(x.output_offset, d),
-        stride(grads.du), stride(grads.ddelta), stride(grads.dz), stride(Some(dout)), stride(Some(x.u)),
-        stride(Some(x.delta)), stride(Some(x.b)), stride(Some(x.c)), stride(x.z),
+        bytes(grads.du), bytes(grads.ddelta), bytes(grads.dz), bytes(Some(dout)), bytes(Some(x.u)),
+        bytes(Some(x.delta)), bytes(Some(x.b)), bytes(Some(x.c)), bytes(x.z),
     ];
     let grid = [columns as u32, walkers as u32, segments as u32];
-    cuda.launch(&FAST, &defines, "scan_backward", grid, 32 * WARPS as u32, SHARED as u32, &args)?;
+    cuda.launch(&FAST, &defines, "scan_backward", grid, 32 * warps as u32, shared_bytes(warps) as u32, &args)?;
 
     if let Some(maps) = &maps {
         add_maps(cuda, grads, maps, columns, 2, x)?;

@@ -193,11 +193,8 @@ impl Ground {
     }
 }
 
-/// `f64` on the reference; on the device that is asked for in its own type.
+/// `f64` on the reference, also where a GPU is asked for.
 pub fn exact(tied: bool, biases: bool) -> Ground {
-    if let Some(ground) = Ground::on_asked_for(tied, biases) {
-        return ground;
-    }
     Ground::new(Level::Reference, DType::F64, tied, biases)
 }
 

@@ -38,7 +38,8 @@ pub fn test(arguments: &[String], emulated: bool) -> anyhow::Result<()> {
             tests.iter().for_each(|test| {
                 command.args(["--test", test]);
             });
-            command.args(arguments).env("STATETUNE_TEST_DEVICE", device);
+            // One device, whose products and launches tests count.
+            command.args(arguments).args(["--", "--test-threads", "1"]).env("STATETUNE_TEST_DEVICE", device);
             run(on_device(command))?;
         }
     }

@@ -180,12 +180,12 @@ impl Batch {
         &self.rows
     }
 
-    /// What dropout knows of some of the rows.
+    /// What dropout knows of some of the rows; of one that is not there (a list may be filled up) that it is no example.
     pub(crate) fn dropout_rows_of(&self, rows: &[u32]) -> DropoutRows {
-        DropoutRows {
-            example: rows.iter().map(|&row| self.rows.example[row as usize]).collect(),
-            position: rows.iter().map(|&row| self.rows.position[row as usize]).collect(),
-        }
+        let of = |row: u32| Some((*self.rows.example.get(row as usize)?, self.rows.position[row as usize]));
+        let known = |row: &u32| of(*row).unwrap_or((u64::MAX, 0));
+        let (example, position): (Vec<u64>, Vec<u32>) = rows.iter().map(known).unzip();
+        DropoutRows { example: example.into(), position: position.into() }
     }
 
     /// The row of the last token of each sequence, `[S]`.

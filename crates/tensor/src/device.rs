@@ -46,6 +46,19 @@ impl Device {
         }
     }
 
+    /// While the guard lives, what is made on a CUDA device comes from the memory that a step works with; nothing of it may
+    /// outlive a step. On the processor there is no such difference.
+    pub fn working(&self) -> impl Sized + use<> {
+        match self {
+            #[cfg(not(feature = "cuda"))]
+            Device::Cpu(_) => (),
+            #[cfg(feature = "cuda")]
+            Device::Cpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(cuda) => Some(cuda.working()),
+        }
+    }
+
     /// What it has computed so far.
     pub fn counts(&self) -> statetune_ssm_kernels::Counts {
         match self {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use statetune_datasets_eval::metrics::{ClassificationReport, Prediction};
 use statetune_datasets_eval::{Dataset, evaluation_batches};
 use statetune_mamba_model::{Bound, Mamba, Patches};
-use statetune_tensor::{Tape, Tensor};
+use statetune_tensor::{Staged, Tape, Tensor, ops};
 
 use crate::TrainError;
 use crate::data::micro_batch;
@@ -58,8 +58,10 @@ pub fn evaluate(
     }
     let (mut loss, mut labelled, mut done) = (0.0, 0, 0);
     let mut predictions = Vec::new();
+    let class_tokens: Staged<u32> = dataset.classes.iter().map(|class| class.token).collect();
     for indices in evaluation_batches(&dataset.lengths(), micro_batch_tokens) {
         let micro = micro_batch(dataset, &indices, share_prefix)?;
+        let _working = model.device().working();
         let tape = Tape::inference(model.device());
         let bound = Bound::new(&tape, model, patches, None)?;
         let states = match &micro.prefix {
@@ -77,7 +79,8 @@ pub fn evaluate(
         if !dataset.classes.is_empty() {
             // A label is one token: one row per example, in order.
             let logits = model.logits(&tape, &bound, &hidden, &micro.rows)?;
-            predict(dataset, &indices, &output.argmax()?, logits.tensor(), &mut predictions);
+            let of_classes = ops::gather_columns(&tape, &logits, &class_tokens)?;
+            predict(dataset, &indices, &output.argmax()?, of_classes.tensor(), &mut predictions);
         }
         done += indices.len();
         progress(done, of);
@@ -90,11 +93,11 @@ pub fn evaluate(
     Ok(Evaluation { loss, perplexity: loss.exp(), labelled, examples: of, classification })
 }
 
+/// `logits` `[R, classes]` are those of the classes' tokens.
 fn predict(dataset: &Dataset, indices: &[usize], argmax: &[u32], logits: &Tensor, predictions: &mut Vec<Prediction>) {
-    let vocab = logits.shape()[1];
     let logits = logits.to_f64_vec();
-    for ((&index, &token), row) in indices.iter().zip(argmax).zip(logits.chunks(vocab)) {
-        let of = |class: usize| row[dataset.classes[class].token as usize];
+    for ((&index, &token), row) in indices.iter().zip(argmax).zip(logits.chunks(dataset.classes.len())) {
+        let of = |class: usize| row[class];
         // The first of equals, as over the vocabulary.
         let best = (1..dataset.classes.len()).fold(0, |best, class| if of(class) > of(best) { class } else { best });
         predictions.push(Prediction {

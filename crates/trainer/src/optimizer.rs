@@ -67,6 +67,7 @@ impl AdamW {
     }
 
     /// Takes note of updates that a device has made.
+    #[cfg(feature = "cuda")]
     pub(crate) fn set_updates(&mut self, updates: u64) {
         self.updates = updates;
     }

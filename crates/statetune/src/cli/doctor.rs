@@ -6,6 +6,9 @@ use statetune_trainer::config::DeviceSection;
 
 use super::{DoctorArguments, Output, setup};
 
+/// A method, the largest difference on the GPU, and how much is allowed.
+type Compared = (String, f64, f64);
+
 pub(super) fn run(arguments: &DoctorArguments, output: Output) -> anyhow::Result<()> {
     let mut found = json!({ "processor": format!("{:?}", setup::device(&DeviceSection::default())?) });
     let kind = arguments.device.clone().unwrap_or_else(|| "cuda".into());
@@ -40,12 +43,12 @@ pub(super) fn run(arguments: &DoctorArguments, output: Output) -> anyhow::Result
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpu(_: &str, _: Output) -> anyhow::Result<(Value, Vec<(String, f64, f64)>)> {
+fn gpu(_: &str, _: Output) -> anyhow::Result<(Value, Vec<Compared>)> {
     bail!("this build has no CUDA: build it with the feature `cuda`")
 }
 
 #[cfg(feature = "cuda")]
-fn gpu(kind: &str, output: Output) -> anyhow::Result<(Value, Vec<(String, f64, f64)>)> {
+fn gpu(kind: &str, output: Output) -> anyhow::Result<(Value, Vec<Compared>)> {
     use statetune_tensor::Device;
 
     let device = setup::device(&DeviceSection { kind: Some(kind.to_owned()), ..DeviceSection::default() })?;
@@ -80,7 +83,7 @@ mod self_test {
     const TOLERANCE: f64 = 2e-3;
 
     /// The largest difference of loss and gradients by method.
-    pub fn compare(device: &Device, output: Output) -> anyhow::Result<Vec<(String, f64, f64)>> {
+    pub fn compare(device: &Device, output: Output) -> anyhow::Result<Vec<super::Compared>> {
         let host = Device::best_cpu()?;
         let config = MambaConfig { d_state: 16, use_bias: true, ..MambaConfig::new(97, 24, 2) };
         let on = |device: &Device| Mamba::random(&config, device, DType::F32, DType::F32, 1);

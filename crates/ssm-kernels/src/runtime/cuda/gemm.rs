@@ -123,7 +123,7 @@ impl Cuda {
             array.forget();
         }
         let Some(driver) = self.driver() else { return Ok(()) };
-        driver.bind()?;
+        drop(driver.bind()?); // cuBLASLt looks for the current context
         let refused = |error: result::CublasError| CudaError::Product { status: format!("{:?}", error.0), m, n, k };
         let handle = match plans.handle {
             Some(handle) => handle,
@@ -153,26 +153,29 @@ impl Cuda {
         let (workspace, size) = plans.workspace.expect("taken above");
         let plan = &plans.plans[&key];
         let pointer = |view: View| view.pointer() as *const c_void;
-        // SAFETY: the matrices were checked against their shapes; alpha and beta are read during the call.
-        let launch = || unsafe {
-            result::matmul(
-                handle,
-                plan.operation,
-                (&raw const p.alpha).cast(),
-                (&raw const p.beta).cast(),
-                pointer(w.view),
-                plan.layouts[0],
-                pointer(x.view),
-                plan.layouts[1],
-                pointer(y.view),
-                plan.layouts[2],
-                y.view.pointer() as *mut c_void,
-                plan.layouts[2],
-                &plan.algorithm,
-                workspace as *mut c_void,
-                size,
-                driver.stream.cast(),
-            )
+        let launch = || {
+            let _turn = driver.bind()?;
+            // SAFETY: the matrices were checked against their shapes; alpha and beta are read during the call.
+            unsafe {
+                result::matmul(
+                    handle,
+                    plan.operation,
+                    (&raw const p.alpha).cast(),
+                    (&raw const p.beta).cast(),
+                    pointer(w.view),
+                    plan.layouts[0],
+                    pointer(x.view),
+                    plan.layouts[1],
+                    pointer(y.view),
+                    plan.layouts[2],
+                    y.view.pointer() as *mut c_void,
+                    plan.layouts[2],
+                    &plan.algorithm,
+                    workspace as *mut c_void,
+                    size,
+                    driver.stream.cast(),
+                )
+            }
             .map_err(refused)
         };
         self.profiled(|| format!("product {m}x{n}x{k}"), launch)

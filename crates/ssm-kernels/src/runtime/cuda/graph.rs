@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use cudarc::driver::{result, sys};
 
-use super::{Cuda, CudaError};
+use super::{CAPTURES, Cuda, CudaError};
 
 /// Work that can be replayed. It reads and writes the places that it was captured with.
 pub struct Graph {
@@ -41,6 +41,22 @@ impl Pinned {
 // SAFETY: launched from whichever thread holds it, after making the context current.
 unsafe impl Send for Graph {}
 
+/// Marks this thread as the one that captures.
+struct Captures;
+
+impl Captures {
+    fn begin() -> Captures {
+        CAPTURES.with(|captures| captures.set(true));
+        Captures
+    }
+}
+
+impl Drop for Captures {
+    fn drop(&mut self) {
+        CAPTURES.with(|captures| captures.set(false));
+    }
+}
+
 impl Cuda {
     /// Captures the launches of `work`, which are not run. The host may not wait for the device inside. `None` when planning:
     /// there is nothing to replay.
@@ -49,7 +65,10 @@ impl Cuda {
     /// The work's own, or when the driver refuses.
     pub fn capture<E: From<CudaError>>(&self, work: impl FnOnce() -> Result<(), E>) -> Result<Option<Graph>, E> {
         let Some(driver) = self.driver() else { return work().map(|()| None) };
-        driver.bind()?;
+        drop(driver.bind()?);
+        // No other thread launches until the capture ends.
+        let _alone = driver.turns.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _captures = Captures::begin();
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream is ours alone.
         unsafe { result::stream::begin_capture(driver.stream, mode) }
@@ -79,7 +98,7 @@ impl Graph {
     /// When the driver refuses.
     pub fn launch(&self) -> Result<(), CudaError> {
         let driver = self.cuda.driver().expect("captured on a device");
-        driver.bind()?;
+        let _turn = driver.bind()?;
         // SAFETY: the executable graph lives as long as self; the arrays it uses are the capturer's to keep.
         unsafe { result::graph::launch(self.executable, driver.stream) }
             .map_err(|error| driver.error("cuGraphLaunch", error))
@@ -89,7 +108,7 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         let Some(driver) = self.cuda.driver() else { return };
-        if driver.bind().is_ok() {
+        if let Ok(_turn) = driver.bind() {
             // SAFETY: nothing launches it any more; work under way is waited for.
             unsafe {
                 let _ = result::stream::synchronize(driver.stream);

@@ -77,6 +77,7 @@ pub(crate) struct Driver {
     synchronous: bool, // STATETUNE_CUDA_SYNC: errors are reported at the launch that made them
     programs: Mutex<HashMap<program::ProgramKey, program::Program>>,
     written: Mutex<Option<Vec<graph::Pinned>>>, // while a graph is captured
+    turns: std::sync::RwLock<()>,               // one thread captures, or all launch
 }
 
 // SAFETY: the handles may be used from any thread that has made the context current, which `bind` does; what changes is
@@ -84,6 +85,17 @@ pub(crate) struct Driver {
 unsafe impl Send for Driver {}
 // SAFETY: as above.
 unsafe impl Sync for Driver {}
+
+thread_local! {
+    /// Whether this thread is capturing a graph.
+    static CAPTURES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// The right to use a device's stream for one call.
+#[must_use]
+struct Turn<'a> {
+    _held: Option<std::sync::RwLockReadGuard<'a, ()>>,
+}
 
 /// What is known of a device.
 #[derive(Debug, Clone)]
@@ -179,6 +191,7 @@ impl Cuda {
             synchronous,
             programs,
             written,
+            turns: std::sync::RwLock::new(()),
         };
         Ok(Cuda::over(Some(driver)))
     }
@@ -302,7 +315,7 @@ impl Cuda {
 
     fn segment(&self, memory: &mut Memory, pool: Pool, size: u64, what: &'static str) -> Result<(), CudaError> {
         let driver = self.driver().expect("a plan's segments are endless");
-        driver.bind()?;
+        let _turn = driver.bind()?;
         // SAFETY: the address is kept by the arena and freed with it.
         match unsafe { result::malloc_sync(size as usize) } {
             Ok(address) => {
@@ -371,7 +384,7 @@ impl Cuda {
     /// When the driver refuses.
     pub fn clear(&self, view: View) -> Result<(), CudaError> {
         let Some(driver) = self.driver().filter(|_| !view.is_empty()) else { return Ok(()) };
-        driver.bind()?;
+        let _turn = driver.bind()?;
         let bytes = view.len() * view.element().bytes();
         // SAFETY: the view lies in an array that is alive.
         unsafe { result::memset_d8_async(view.pointer(), 0, bytes, driver.stream) }
@@ -389,7 +402,7 @@ impl Cuda {
     pub fn write<T: HostElement>(&self, to: View, values: &[T]) -> Result<(), CudaError> {
         to.check("array on the device", T::ELEMENT, values.len());
         let Some(driver) = self.driver().filter(|_| !values.is_empty()) else { return Ok(()) };
-        driver.bind()?;
+        let _turn = driver.bind()?;
         if let Some(written) = driver.written.lock().expect("a capture panicked").as_mut() {
             // A captured copy is made at each replay, from memory that the graph keeps.
             let bytes = std::mem::size_of_val(values);
@@ -419,7 +432,7 @@ impl Cuda {
     pub fn copy(&self, to: View, from: View) -> Result<(), CudaError> {
         to.check("copy", from.element(), from.len());
         let Some(driver) = self.driver().filter(|_| !from.is_empty()) else { return Ok(()) };
-        driver.bind()?;
+        let _turn = driver.bind()?;
         let bytes = from.len() * from.element().bytes();
         // SAFETY: both views are alive and of that many bytes.
         unsafe { result::memcpy_dtod_async(to.pointer(), from.pointer(), bytes, driver.stream) }
@@ -438,10 +451,11 @@ impl Cuda {
         from.check("array on the device", T::ELEMENT, from.len());
         let mut values = vec![T::default(); from.len()];
         let Some(driver) = self.driver().filter(|_| !from.is_empty()) else { return Ok(values) };
-        driver.bind()?;
+        let turn = driver.bind()?;
         // SAFETY: lengths agree; the values are not looked at before the stream is through.
         unsafe { result::memcpy_dtoh_async(&mut values, from.pointer(), driver.stream) }
             .map_err(|error| driver.error("cuMemcpyDtoHAsync", error))?;
+        drop(turn);
         self.synchronize()?;
         Ok(values)
     }
@@ -452,7 +466,7 @@ impl Cuda {
     /// When some of it failed.
     pub fn synchronize(&self) -> Result<(), CudaError> {
         let Some(driver) = self.driver() else { return Ok(()) };
-        driver.bind()?;
+        let _turn = driver.bind()?;
         // SAFETY: the stream lives as long as the device.
         unsafe { result::stream::synchronize(driver.stream) }
             .map_err(|error| driver.error("cuStreamSynchronize", error))
@@ -496,7 +510,7 @@ impl Cuda {
     /// The work's own, or when the driver refuses.
     pub fn time(&self, work: impl FnOnce() -> Result<(), CudaError>) -> Result<f64, CudaError> {
         let Some(driver) = self.driver() else { return work().map(|()| 0.0) };
-        driver.bind()?;
+        drop(driver.bind()?); // the work takes turns of its own
         let fail = |error| driver.error("cuEvent", error);
         let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(fail);
         let (start, end) = (event()?, event()?);
@@ -532,10 +546,14 @@ impl Drop for Working {
 }
 
 impl Driver {
-    /// Makes the context current for this thread.
-    fn bind(&self) -> Result<(), CudaError> {
+    /// Makes the context current for this thread, and waits while another thread captures: what was launched meanwhile
+    /// would become part of its graph.
+    fn bind(&self) -> Result<Turn<'_>, CudaError> {
+        let captures = CAPTURES.with(std::cell::Cell::get);
+        let turn = (!captures).then(|| self.turns.read().unwrap_or_else(|poisoned| poisoned.into_inner()));
         // SAFETY: the context lives as long as the device.
-        unsafe { result::ctx::set_current(self.context) }.map_err(|error| self.error("cuCtxSetCurrent", error))
+        unsafe { result::ctx::set_current(self.context) }.map_err(|error| self.error("cuCtxSetCurrent", error))?;
+        Ok(Turn { _held: turn })
     }
 
     fn error(&self, call: &str, error: result::DriverError) -> CudaError {
@@ -546,9 +564,7 @@ impl Driver {
 impl Drop for Inner {
     fn drop(&mut self) {
         let Some(driver) = &self.driver else { return };
-        if driver.bind().is_err() {
-            return;
-        }
+        let Ok(_turn) = driver.bind() else { return };
         // SAFETY: the last handle is going, so nothing uses any of it any more; the stream is drained first. On a lost device
         // all of these fail, and there is nothing left to give back.
         unsafe {

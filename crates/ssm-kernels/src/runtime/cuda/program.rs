@@ -130,7 +130,7 @@ impl Cuda {
         if grid.contains(&0) {
             return Ok(());
         }
-        driver.bind()?;
+        let turn = driver.bind()?;
         let key = ProgramKey { source: source.name, defines: defines.to_vec() };
         let mut programs = driver.programs.lock().expect("a launch panicked");
         if !programs.contains_key(&key) {
@@ -143,17 +143,19 @@ impl Cuda {
         let program = programs.get_mut(&key).expect("just inserted");
         let function = program.function(driver, kernel, shared)?;
         drop(programs);
+        drop(turn);
         let words: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
         let mut pointers: Vec<*mut c_void> =
             words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast()).collect();
         let (grid, block) = ((grid[0], grid[1], grid[2]), (block, 1, 1));
-        // SAFETY: the function belongs to a module that is never unloaded before the device goes; the words outlive the call,
-        // which copies them. That the arguments fit the kernel is the wrapper's duty.
-        let mut launch = || unsafe {
-            result::launch_kernel(function, grid, block, shared, driver.stream, &mut pointers)
+        let launch = || {
+            let _turn = driver.bind()?;
+            // SAFETY: the function belongs to a module that is never unloaded before the device goes; the words outlive the call,
+            // which copies them. That the arguments fit the kernel is the wrapper's duty.
+            unsafe { result::launch_kernel(function, grid, block, shared, driver.stream, &mut pointers) }
                 .map_err(|error| driver.error(&format!("launch of `{kernel}`"), error))
         };
-        self.profiled(|| format!("{}/{kernel}", source.name), &mut launch)?;
+        self.profiled(|| format!("{}/{kernel}", source.name), launch)?;
         if driver.synchronous {
             self.synchronize().map_err(|error| error.during(kernel))?;
         }

@@ -27,7 +27,7 @@ impl<T: HostElement> Readback<T> {
     pub fn new(cuda: &Cuda, len: usize) -> Result<Readback<T>, CudaError> {
         let (mut memory, mut event) = (std::ptr::null_mut(), std::ptr::null_mut());
         if let Some(driver) = cuda.driver() {
-            driver.bind()?;
+            let _turn = driver.bind()?;
             let bytes = (len * std::mem::size_of::<T>()).max(1);
             // SAFETY: freed when self is dropped.
             memory = unsafe { result::malloc_host(bytes, 0) }.map_err(|error| driver.error("cuMemHostAlloc", error))?;
@@ -50,7 +50,7 @@ impl<T: HostElement> Readback<T> {
         from.check("what is read back", T::ELEMENT, self.len);
         self.pending = true;
         let Some(driver) = self.cuda.driver() else { return Ok(()) };
-        driver.bind()?;
+        let _turn = driver.bind()?;
         // SAFETY: the memory has room for so many numbers, and nobody looks at it before `take` has waited.
         let copied = unsafe {
             let to = std::slice::from_raw_parts_mut(self.memory.cast::<T>(), self.len);
@@ -71,7 +71,7 @@ impl<T: HostElement> Readback<T> {
             return Ok(None);
         }
         let Some(driver) = self.cuda.driver() else { return Ok(Some(vec![T::default(); self.len])) };
-        driver.bind()?;
+        let _turn = driver.bind()?;
         // SAFETY: the event was recorded.
         unsafe { result::event::synchronize(self.event) }.map_err(|error| driver.error("cuEventSynchronize", error))?;
         // SAFETY: the copy is through, and its source was of this type and length.
@@ -82,7 +82,7 @@ impl<T: HostElement> Readback<T> {
 impl<T: HostElement> Drop for Readback<T> {
     fn drop(&mut self) {
         let Some(driver) = self.cuda.driver() else { return };
-        if driver.bind().is_ok() {
+        if let Ok(_turn) = driver.bind() {
             // SAFETY: a copy under way is waited for; nothing uses memory or event any more.
             unsafe {
                 let _ = result::stream::synchronize(driver.stream);

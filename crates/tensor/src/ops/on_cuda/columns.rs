@@ -6,7 +6,10 @@ use statetune_ssm_kernels::columns::cuda as kernel;
 
 use super::*;
 
-pub fn join(cuda: &Cuda, inputs: &Inputs<'_>) -> Result<(Vec<Tensor>, (usize, Vec<usize>))> {
+/// Rows, and the widths of the parts.
+type Joined = (usize, Vec<usize>);
+
+pub fn join(cuda: &Cuda, inputs: &Inputs<'_>) -> Result<(Vec<Tensor>, Joined)> {
     let first = input(cuda, inputs, 0)?;
     let rows = first.shape()[0];
     let widths: Vec<usize> =

@@ -57,7 +57,8 @@ fn tensors_and_back() {
         let (state, _) = model.prefill(&Patches::none(), &[tokens(9, 1), tokens(2, 1)], 4).unwrap();
         let tensors = state.tensors();
         let take = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor.clone());
-        let back = State::from_tensors(model.config(), &[], path.compute, take).unwrap();
+        let back = State::from_tensors(model.config(), &[], statetune_tensor::Device::trained_type(path.compute), take)
+            .unwrap();
         assert_eq!((back.sequences(), bytes(&back)), (2, bytes(&state)), "{at}");
         let (_, expected) = model.step(&Patches::none(), &state, &[1, 2]).unwrap();
         let (_, found) = model.step(&Patches::none(), &back, &[1, 2]).unwrap();

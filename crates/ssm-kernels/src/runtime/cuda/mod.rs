@@ -11,10 +11,12 @@
 
 mod arena;
 mod array;
+mod copies;
 mod element;
 mod error;
 mod gemm;
 mod graph;
+mod profile;
 mod program;
 mod readback;
 
@@ -29,6 +31,7 @@ pub use element::{ElementType, HostElement};
 pub use error::{Bytes, CudaError};
 pub use gemm::{Matrix, Product};
 pub use graph::Graph;
+pub use profile::KernelTime;
 pub use program::{Arg, Define, Source, compile_for, nvrtc_version};
 pub use readback::Readback;
 
@@ -116,15 +119,6 @@ pub struct CudaInfo {
     pub nvrtc: Option<(i32, i32)>,
     /// Whether cuBLASLt is there.
     pub cublaslt: bool,
-}
-
-/// What launches of one kernel took.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct KernelTime {
-    /// How many.
-    pub launches: usize,
-    /// Seconds on the device, with what one launch alone costs.
-    pub seconds: f64,
 }
 
 /// How much memory a device's arena holds.
@@ -378,88 +372,6 @@ impl Cuda {
         self.memory().pools[pool as usize].give_back(pointer, size);
     }
 
-    /// Fills an array with zero bytes.
-    ///
-    /// # Errors
-    /// When the driver refuses.
-    pub fn clear(&self, view: View) -> Result<(), CudaError> {
-        let Some(driver) = self.driver().filter(|_| !view.is_empty()) else { return Ok(()) };
-        let _turn = driver.bind()?;
-        let bytes = view.len() * view.element().bytes();
-        // SAFETY: the view lies in an array that is alive.
-        unsafe { result::memset_d8_async(view.pointer(), 0, bytes, driver.stream) }
-            .map_err(|error| driver.error("cuMemsetD8Async", error))
-    }
-
-    /// Copies numbers to the device.
-    ///
-    /// # Errors
-    /// When the driver refuses.
-    ///
-    /// # Panics
-    /// When type or length differ.
-    #[track_caller]
-    pub fn write<T: HostElement>(&self, to: View, values: &[T]) -> Result<(), CudaError> {
-        to.check("array on the device", T::ELEMENT, values.len());
-        let Some(driver) = self.driver().filter(|_| !values.is_empty()) else { return Ok(()) };
-        let _turn = driver.bind()?;
-        if let Some(written) = driver.written.lock().expect("a capture panicked").as_mut() {
-            // A captured copy is made at each replay, from memory that the graph keeps.
-            let bytes = std::mem::size_of_val(values);
-            // SAFETY: the values are readable; the copy has so many bytes and lives as long as the graph.
-            return unsafe {
-                let pinned = graph::Pinned::copy_of(values.as_ptr().cast(), bytes)
-                    .map_err(|error| driver.error("cuMemHostAlloc", error))?;
-                let from = std::slice::from_raw_parts(pinned.address(), bytes);
-                let copied = result::memcpy_htod_async(to.pointer(), from, driver.stream);
-                written.push(pinned);
-                copied.map_err(|error| driver.error("cuMemcpyHtoDAsync", error))
-            };
-        }
-        // SAFETY: lengths agree; from pageable memory the driver has read the values when the call returns.
-        unsafe { result::memcpy_htod_async(to.pointer(), values, driver.stream) }
-            .map_err(|error| driver.error("cuMemcpyHtoDAsync", error))
-    }
-
-    /// Copies one array over another of the same type and length.
-    ///
-    /// # Errors
-    /// When the driver refuses.
-    ///
-    /// # Panics
-    /// When type or length differ.
-    #[track_caller]
-    pub fn copy(&self, to: View, from: View) -> Result<(), CudaError> {
-        to.check("copy", from.element(), from.len());
-        let Some(driver) = self.driver().filter(|_| !from.is_empty()) else { return Ok(()) };
-        let _turn = driver.bind()?;
-        let bytes = from.len() * from.element().bytes();
-        // SAFETY: both views are alive and of that many bytes.
-        unsafe { result::memcpy_dtod_async(to.pointer(), from.pointer(), bytes, driver.stream) }
-            .map_err(|error| driver.error("cuMemcpyDtoDAsync", error))
-    }
-
-    /// Copies numbers to the host, after all work before it; a plan gives zeros.
-    ///
-    /// # Errors
-    /// When the driver refuses, or work before it failed.
-    ///
-    /// # Panics
-    /// When the type differs.
-    #[track_caller]
-    pub fn download<T: HostElement>(&self, from: View) -> Result<Vec<T>, CudaError> {
-        from.check("array on the device", T::ELEMENT, from.len());
-        let mut values = vec![T::default(); from.len()];
-        let Some(driver) = self.driver().filter(|_| !from.is_empty()) else { return Ok(values) };
-        let turn = driver.bind()?;
-        // SAFETY: lengths agree; the values are not looked at before the stream is through.
-        unsafe { result::memcpy_dtoh_async(&mut values, from.pointer(), driver.stream) }
-            .map_err(|error| driver.error("cuMemcpyDtoHAsync", error))?;
-        drop(turn);
-        self.synchronize()?;
-        Ok(values)
-    }
-
     /// Waits for all work.
     ///
     /// # Errors
@@ -470,60 +382,6 @@ impl Cuda {
         // SAFETY: the stream lives as long as the device.
         unsafe { result::stream::synchronize(driver.stream) }
             .map_err(|error| driver.error("cuStreamSynchronize", error))
-    }
-
-    /// Runs `work` with every launch timed by itself, and waited for; returns the kernels by name, the slowest first.
-    ///
-    /// # Errors
-    /// The work's own.
-    pub fn profile<E>(&self, work: impl FnOnce() -> Result<(), E>) -> Result<Vec<(String, KernelTime)>, E> {
-        *self.0.profile.lock().expect("a profile panicked") = Some(HashMap::new());
-        let outcome = work();
-        let times = self.0.profile.lock().expect("a profile panicked").take().unwrap_or_default();
-        outcome?;
-        let mut times: Vec<_> = times.into_iter().collect();
-        times.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
-        Ok(times)
-    }
-
-    /// Runs one launch, timed if a profile is made.
-    fn profiled(
-        &self,
-        name: impl FnOnce() -> String,
-        launch: impl FnOnce() -> Result<(), CudaError>,
-    ) -> Result<(), CudaError> {
-        if self.0.profile.lock().expect("a profile panicked").is_none() {
-            return launch();
-        }
-        let seconds = self.time(launch)?;
-        if let Some(times) = self.0.profile.lock().expect("a profile panicked").as_mut() {
-            let time = times.entry(name()).or_default();
-            time.launches += 1;
-            time.seconds += seconds;
-        }
-        Ok(())
-    }
-
-    /// Seconds that `work` took on the device.
-    ///
-    /// # Errors
-    /// The work's own, or when the driver refuses.
-    pub fn time(&self, work: impl FnOnce() -> Result<(), CudaError>) -> Result<f64, CudaError> {
-        let Some(driver) = self.driver() else { return work().map(|()| 0.0) };
-        drop(driver.bind()?); // the work takes turns of its own
-        let fail = |error| driver.error("cuEvent", error);
-        let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(fail);
-        let (start, end) = (event()?, event()?);
-        // SAFETY: the events were just made and are destroyed after their last use.
-        unsafe {
-            result::event::record(start, driver.stream).map_err(fail)?;
-            work()?;
-            result::event::record(end, driver.stream).map_err(fail)?;
-            result::event::synchronize(end).map_err(fail)?;
-            let milliseconds = result::event::elapsed(start, end).map_err(fail)?;
-            let _ = (result::event::destroy(start), result::event::destroy(end));
-            Ok(f64::from(milliseconds) / 1e3)
-        }
     }
 }
 

@@ -19,6 +19,47 @@ pub struct DeviceTensor {
     stride: usize, // elements from one row to the next, of a matrix
     shape: Vec<usize>,
     dtype: DType,
+    recipe: Option<Recipe>,
+}
+
+/// How to make a tensor again from what is kept anyway, so that whoever needs it later need not keep it.
+#[derive(Clone)]
+pub struct Recipe(Arc<dyn Fn() -> Result<DeviceTensor> + Send + Sync>);
+
+impl std::fmt::Debug for Recipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("recipe")
+    }
+}
+
+/// A tensor that a backward pass will need: its values, or how to make them again.
+#[derive(Debug)]
+pub enum Kept {
+    /// The tensor.
+    Values(Tensor),
+    /// How to make it again.
+    Recipe(Recipe),
+}
+
+impl Kept {
+    /// Keeps a tensor by its recipe where it has one.
+    pub fn of(tensor: &Tensor) -> Kept {
+        match &tensor.0 {
+            Storage::Cuda(DeviceTensor { recipe: Some(recipe), .. }) => Kept::Recipe(recipe.clone()),
+            _ => Kept::Values(tensor.clone()),
+        }
+    }
+
+    /// The tensor, made again if need be: with the same bits.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn tensor(self) -> Result<Tensor> {
+        match self {
+            Kept::Values(tensor) => Ok(tensor),
+            Kept::Recipe(Recipe(make)) => Ok(make()?.into()),
+        }
+    }
 }
 
 /// The device's name of an element type.
@@ -47,7 +88,7 @@ impl DeviceTensor {
             other => panic!("{other:?} is no tensor's element type"),
         };
         let stride = shape.last().copied().unwrap_or(1);
-        DeviceTensor { array: Arc::new(array), start: 0, stride, shape: shape.to_vec(), dtype }
+        DeviceTensor { array: Arc::new(array), start: 0, stride, shape: shape.to_vec(), dtype, recipe: None }
     }
 
     /// A tensor whose values are not set yet.
@@ -66,6 +107,11 @@ impl DeviceTensor {
         Ok(DeviceTensor::new(cuda.zeros(element_of(dtype), shape.iter().product())?, shape))
     }
 
+    /// The same with how to make it again.
+    pub fn with_recipe(self, make: impl Fn() -> Result<DeviceTensor> + Send + Sync + 'static) -> DeviceTensor {
+        DeviceTensor { recipe: Some(Recipe(Arc::new(make))), ..self }
+    }
+
     /// The columns `columns` of this matrix, sharing its memory.
     ///
     /// # Panics
@@ -74,7 +120,17 @@ impl DeviceTensor {
     pub fn columns(&self, columns: std::ops::Range<usize>) -> DeviceTensor {
         let [rows, width] = self.shape[..] else { panic!("columns of {:?}", self.shape) };
         assert!(columns.start <= columns.end && columns.end <= width, "columns {columns:?} of {width}");
-        DeviceTensor { start: self.start + columns.start, shape: vec![rows, columns.len()], ..self.clone() }
+        DeviceTensor {
+            start: self.start + columns.start,
+            shape: vec![rows, columns.len()],
+            recipe: None,
+            ..self.clone()
+        }
+    }
+
+    /// Whether no other tensor shares its memory, so that it may be written to.
+    pub fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.array) == 1
     }
 
     /// Whether the values lie end to end.
@@ -139,7 +195,12 @@ impl DeviceTensor {
     pub fn rows(&self, rows: std::ops::Range<usize>) -> DeviceTensor {
         let [count, width] = self.shape[..] else { panic!("rows of {:?}", self.shape) };
         assert!(rows.start <= rows.end && rows.end <= count, "rows {rows:?} of {count}");
-        DeviceTensor { start: self.start + rows.start * self.stride, shape: vec![rows.len(), width], ..self.clone() }
+        DeviceTensor {
+            start: self.start + rows.start * self.stride,
+            shape: vec![rows.len(), width],
+            recipe: None,
+            ..self.clone()
+        }
     }
 
     /// The same values in another shape, sharing memory where they lie end to end.
@@ -151,7 +212,7 @@ impl DeviceTensor {
             return Err(TensorError::shape("reshape", "tensor", format!("{shape:?}"), &self.shape));
         }
         let dense = self.dense()?;
-        Ok(DeviceTensor { shape: shape.to_vec(), stride: shape.last().copied().unwrap_or(1), ..dense })
+        Ok(DeviceTensor { shape: shape.to_vec(), stride: shape.last().copied().unwrap_or(1), recipe: None, ..dense })
     }
 
     /// The size along each axis.

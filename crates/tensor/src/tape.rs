@@ -92,6 +92,23 @@ pub trait Op: 'static {
         gradients: Vec<Option<Tensor>>,
         need: &Need,
     ) -> Result<Vec<Option<Tensor>>>;
+
+    /// The same where inputs may have gradients already: an operation that can add to one in place takes it out of `onto` and
+    /// returns the sum. What it leaves is added afterwards.
+    ///
+    /// # Errors
+    /// As [`Op::backward`].
+    fn backward_onto(
+        &self,
+        device: &Device,
+        saved: Self::Saved,
+        gradients: Vec<Option<Tensor>>,
+        need: &Need,
+        onto: &mut [Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let _ = onto;
+        self.backward(device, saved, gradients, need)
+    }
 }
 
 /// A value in a computation: a tensor, and its place on the tape if it needs a gradient.
@@ -129,7 +146,7 @@ impl From<Tensor> for Var {
     }
 }
 
-type Backward = Box<dyn FnOnce(&Device, Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>>>;
+type Backward = Box<dyn FnOnce(&Device, Vec<Option<Tensor>>, &mut [Option<Tensor>]) -> Result<Vec<Option<Tensor>>>>;
 
 struct Node {
     name: &'static str,
@@ -206,7 +223,7 @@ impl Tape {
             name: op.name(),
             inputs: ids,
             outputs: output_ids.clone(),
-            backward: Box::new(move |device, gradients| op.backward(device, saved, gradients, &need)),
+            backward: Box::new(move |device, gradients, onto| op.backward_onto(device, saved, gradients, &need, onto)),
         });
         Ok(outputs.into_iter().zip(output_ids).map(|(tensor, id)| Var { tensor, id: Some(id) }).collect())
     }
@@ -262,7 +279,14 @@ impl Tape {
             if outputs.iter().all(Option::is_none) {
                 continue;
             }
-            let inputs = (node.backward)(&self.device, outputs)?;
+            let mut onto: Vec<Option<Tensor>> =
+                node.inputs.iter().map(|id| id.and_then(|id| gradients.remove(&id))).collect();
+            let inputs = (node.backward)(&self.device, outputs, &mut onto)?;
+            for (id, left) in node.inputs.iter().zip(onto) {
+                if let (Some(id), Some(left)) = (id, left) {
+                    gradients.insert(*id, left);
+                }
+            }
             assert_eq!(inputs.len(), node.inputs.len(), "{}: one gradient per input", node.name);
             for (i, (id, gradient)) in node.inputs.iter().zip(inputs).enumerate() {
                 // What nobody asked for must not be computed: it is the whole performance model of fine-tuning.

@@ -136,8 +136,15 @@ impl DeviceSteps {
         let captures = self.graphs && !patches.has_dropout();
         for (i, micro) in micro_batches.iter().filter(|micro| !micro.rows.is_empty()).enumerate() {
             let (bucket, prepared) = self.prepare(micro, labelled, captures)?;
+            // What is looked up lies where nothing else will: a graph keeps using the working pool's places.
+            if !self.is_captured(bucket) {
+                prepared.stage(&self.cuda)?;
+            }
             if !captures || !self.seen.contains_key(&bucket) {
                 self.eager(model, patches, &prepared, dropout, i == 0)?;
+                if self.seen.is_empty() {
+                    self.cuda.consolidate_working()?;
+                }
                 self.seen.entry(bucket).or_insert(Seen::Once);
                 continue;
             }
@@ -154,6 +161,10 @@ impl DeviceSteps {
             self.optimizer.take(&captured.parts, captured.loss.view(), i == 0)?;
         }
         Ok(())
+    }
+
+    fn is_captured(&self, bucket: Bucket) -> bool {
+        matches!(self.seen.get(&bucket), Some(Seen::Captured(_)))
     }
 
     /// Fills a micro-batch up to its bucket.
@@ -199,8 +210,6 @@ impl DeviceSteps {
     }
 
     fn capture(&self, model: &Mamba, patches: &Patches, inputs: Prepared) -> Result<Captured, TrainError> {
-        // What the graph reads lies where nothing else will.
-        inputs.stage(&self.cuda)?;
         let parts = self.optimizer.parts()?;
         let _working = self.cuda.working();
         let mut result = None;

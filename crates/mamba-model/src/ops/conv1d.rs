@@ -11,6 +11,7 @@ use statetune_tensor::{
 ///
 /// Inputs: x `[T, D]`, weight `[D, 1, K]`, bias `[D]` (optional), initial state rows `[rows, D, K - 1]` (optional,
 /// zeros when absent). Outputs: u `[T, D]` and, if `final_state` is set, the final states `[S, D, K - 1]`.
+#[derive(Clone)]
 pub struct Conv1d {
     /// `[S + 1]`, where the sequences start.
     pub offsets: Staged<usize>,
@@ -23,6 +24,7 @@ pub struct Conv1d {
 }
 
 /// The inputs, kept for backward.
+#[derive(Clone)]
 pub struct Saved {
     pub(super) x: Tensor,
     pub(super) weight: Tensor,

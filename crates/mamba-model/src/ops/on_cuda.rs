@@ -3,7 +3,7 @@
 use statetune_ssm_kernels::conv1d::cuda as conv_kernel;
 use statetune_ssm_kernels::runtime::cuda::{Cuda, View};
 use statetune_ssm_kernels::scan::cuda as scan_kernel;
-use statetune_tensor::cuda::DeviceTensor;
+use statetune_tensor::cuda::{DeviceTensor, Kept};
 use statetune_tensor::{DType, Inputs, Need, Result, Tensor, TensorError};
 
 use super::conv1d::{Conv1d, Saved as ConvSaved};
@@ -72,6 +72,18 @@ pub fn conv1d(cuda: &Cuda, op: &Conv1d, inputs: &Inputs<'_>, need: &Need) -> Res
     let shape = [op.offsets.len() - 1, channels, width - 1];
     let state = op.final_state.then(|| DeviceTensor::unset(cuda, DType::F32, &shape)).transpose()?;
     conv_kernel::conv1d_forward(cuda, y.view(), view(&state), &conv_views(cuda, op, &saved)?)?;
+    let y = match need.any() {
+        // What is kept for the backward makes y again.
+        true => {
+            let (cuda, op, saved) = (cuda.clone(), op.clone(), saved.clone());
+            y.with_recipe(move || {
+                let y = DeviceTensor::unset(&cuda, saved.x.dtype(), &[tokens, channels])?;
+                conv_kernel::conv1d_forward(&cuda, y.view(), None, &conv_views(&cuda, &op, &saved)?)?;
+                Ok(y)
+            })
+        }
+        false => y,
+    };
     let mut outputs = vec![Tensor::from(y)];
     outputs.extend(give(state));
     Ok((outputs, need.any().then_some(saved)))
@@ -166,7 +178,15 @@ pub fn scan(cuda: &Cuda, op: &Scan, inputs: &Inputs<'_>, need: &Need) -> Result<
     )?;
     let mut outputs = vec![Tensor::from(out)];
     outputs.extend(give(state));
-    Ok((outputs, boundaries.map(|boundaries| ScanSaved { inputs: tensors, boundaries: boundaries.into() })))
+    // u and Δ are as large as all else together, and made again from what is kept anyway.
+    let (mut inputs, mut again) = (tensors, Vec::new());
+    for (i, slot) in inputs.iter_mut().enumerate().take(2) {
+        if let Some(Kept::Recipe(recipe)) = slot.as_ref().map(Kept::of) {
+            again.push((i, Kept::Recipe(recipe)));
+            *slot = None;
+        }
+    }
+    Ok((outputs, boundaries.map(|boundaries| ScanSaved { inputs, again, boundaries: boundaries.into() })))
 }
 
 pub fn scan_backward(
@@ -176,7 +196,10 @@ pub fn scan_backward(
     gradients: &[Option<Tensor>],
     need: &Need,
 ) -> Result<Gradients> {
-    let ScanSaved { inputs, boundaries } = saved.expect("saved, since an input is tracked");
+    let ScanSaved { mut inputs, again, boundaries } = saved.expect("saved, since an input is tracked");
+    for (i, kept) in again {
+        inputs[i] = Some(kept.tensor()?);
+    }
     let views = scan_views(cuda, op, &inputs)?;
     let u = inputs[0].as_ref().expect("checked");
     let buffers = inputs.iter().enumerate().map(|(i, tensor)| match tensor {

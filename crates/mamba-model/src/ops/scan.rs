@@ -43,6 +43,9 @@ pub(super) const FIRST_TABLE: usize = 8;
 /// The inputs and the states at the chunk borders, kept for backward.
 pub struct Saved {
     pub(super) inputs: Vec<Option<Tensor>>,
+    /// On a device: inputs that are not among those, and how to make them again.
+    #[cfg(feature = "cuda")]
+    pub(super) again: Vec<(usize, statetune_tensor::cuda::Kept)>,
     pub(super) boundaries: Tensor,
 }
 
@@ -130,7 +133,15 @@ impl Op for Scan {
             let boundaries = boundaries.map(|b| { let len = b.len(); Tensor::from_vec(b, &[len]) }).transpose()?;
             Ok((outputs, boundaries))
         })?;
-        Ok((outputs, boundaries.map(|boundaries| Saved { inputs: tensors, boundaries })))
+        Ok((
+            outputs,
+            boundaries.map(|boundaries| Saved {
+                inputs: tensors,
+                #[cfg(feature = "cuda")]
+                again: Vec::new(),
+                boundaries,
+            }),
+        ))
     }
 
     fn backward(
@@ -141,7 +152,7 @@ impl Op for Scan {
         need: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
         let cpu = cpu_or!(device, cuda => on_cuda::scan_backward(cuda, self, saved, &gradients, need));
-        let Saved { inputs, boundaries } = saved.expect("saved, since an input is tracked");
+        let Saved { inputs, boundaries, .. } = saved.expect("saved, since an input is tracked");
         with_float!(boundaries.dtype(), "scan", T => {
             let lent = kernel_inputs::<T>(self, &inputs)?;
             let mut buffers: Vec<Option<Vec<T>>> = inputs

@@ -78,6 +78,7 @@ pub fn run(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
         println!("METRIC:{name}/step_ms:{:.3}:ms", median(times));
         println!("METRIC:{name}/reserved_mib:{:.0}:MiB", memory.reserved.0 as f64 / f64::from(1 << 20));
         println!("METRIC:{name}/working_peak_mib:{:.0}:MiB", memory.peak[1].0 as f64 / f64::from(1 << 20));
+        println!("METRIC:{name}/lasting_peak_mib:{:.0}:MiB", memory.peak[0].0 as f64 / f64::from(1 << 20));
         println!("METRIC:{name}/launches:{launches}:launches");
         eprintln!("{name}: loss {loss:.4}");
     }

@@ -307,11 +307,27 @@ impl Op for Linear {
         gradients: Vec<Option<Tensor>>,
         need: &Need,
     ) -> Result<Vec<Option<Tensor>>> {
-        let cpu = cpu_or!(device, cuda => on_cuda::linear_backward(cuda, self, saved, &gradients, need));
+        let cpu = cpu_or!(device, cuda => on_cuda::linear_backward(cuda, self, saved, &gradients, need, &mut []));
         let Some(dtype) = gradients.iter().flatten().next().map(Tensor::dtype) else {
             return Ok(vec![None; LOW_RANK + 3 * self.low_rank.len()]);
         };
         with_float!(dtype, "linear", T => self.backward_typed::<T>(cpu, saved, gradients, need))
+    }
+
+    fn backward_onto(
+        &self,
+        device: &Device,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        need: &Need,
+        onto: &mut [Option<Tensor>],
+    ) -> Result<Vec<Option<Tensor>>> {
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(cuda) = device {
+            return on_cuda::linear_backward(cuda, self, saved, &gradients, need, onto);
+        }
+        let _ = onto;
+        self.backward(device, saved, gradients, need)
     }
 }
 

@@ -80,6 +80,11 @@ impl Arena {
         unused
     }
 
+    /// Bytes in use.
+    pub fn live(&self) -> u64 {
+        self.live
+    }
+
     /// The most bytes that were in use at once.
     pub fn peak(&self) -> u64 {
         self.peak

@@ -38,7 +38,7 @@ pub use readback::Readback;
 use arena::Arena;
 
 /// The smallest segment that is asked of the driver at once.
-const SEGMENT: u64 = 32 << 20;
+const SEGMENT: u64 = 8 << 20;
 
 /// Which pool an array comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -305,6 +305,30 @@ impl Cuda {
             return Ok(());
         }
         self.segment(&mut memory, Pool::Working, Arena::rounded(bytes.0), "the step's working memory")
+    }
+
+    /// Gives the working pool's segments back and takes one for all that was in use at once: a first step, which takes them
+    /// as it goes, leaves gaps. Does nothing while something lies there; what a captured graph wrote to must not be needed.
+    ///
+    /// # Errors
+    /// When the device has not that much left.
+    pub fn consolidate_working(&self) -> Result<(), CudaError> {
+        if self.is_planning() {
+            return Ok(());
+        }
+        let mut memory = self.memory();
+        if memory.pools[1].live() > 0 {
+            return Ok(());
+        }
+        self.release_unused(&mut memory, Pool::Working)?;
+        let peak = memory.pools[1].peak();
+        // Best fit leaves some gaps even in one piece.
+        self.segment(
+            &mut memory,
+            Pool::Working,
+            Arena::rounded((peak + peak / 64) as usize),
+            "the step's working memory",
+        )
     }
 
     fn segment(&self, memory: &mut Memory, pool: Pool, size: u64, what: &'static str) -> Result<(), CudaError> {

@@ -66,7 +66,19 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
         }
         None => y,
     };
-    let outputs = op.ranges().map(|range| y.columns(range).into()).collect();
+    // A wide result of few inputs is cheaper made again than kept: Δ.
+    let cheap = op.frozen.is_some() && op.low_rank.is_empty() && in_features * 8 <= out_features;
+    let outputs = if need.any() && cheap && op.splits.len() == 1 && inputs.optional(BIAS).is_none() {
+        let (cuda, x, weight) = (cuda.clone(), x.clone(), weight.clone());
+        let again = move || -> Result<DeviceTensor> {
+            let y = DeviceTensor::unset(&cuda, x.dtype(), &[tokens, out_features])?;
+            multiply(&cuda, &y, x.matrix(), weight.matrix().t(), in_features, 1.0, false)?;
+            Ok(y)
+        };
+        vec![y.with_recipe(again).into()]
+    } else {
+        op.ranges().map(|range| y.columns(range).into()).collect()
+    };
     let saved = Saved {
         x: need.input(W).then(|| x.clone().into()),
         weight: (op.frozen.is_none() && need.input(X)).then(|| weight.into()),
@@ -109,6 +121,7 @@ pub fn linear_backward(
     saved: Saved,
     gradients: &[Option<Tensor>],
     need: &Need,
+    onto: &mut [Option<Tensor>],
 ) -> Result<Vec<Option<Tensor>>> {
     let mut result: Vec<Option<Tensor>> = vec![None; LOW_RANK + 3 * op.low_rank.len()];
     let mut parts: Parts = Vec::new();
@@ -121,7 +134,23 @@ pub fn linear_backward(
     let (tokens, act, in_features) = (first.shape()[0], first.dtype(), saved.in_features);
     let out_features: usize = op.splits.iter().sum();
     let whole = joined(cuda, &parts)?;
-    let dx = need.input(X).then(|| DeviceTensor::unset(cuda, act, &[tokens, in_features])).transpose()?;
+    // A product adds to a gradient that is there already, if nobody else holds it.
+    let present = match onto.get_mut(X) {
+        Some(slot) if need.input(X) => match slot.take() {
+            Some(gradient) if gradient.on_cuda(cuda)?.is_alone() => Some(gradient.on_cuda(cuda)?.clone()),
+            other => {
+                *slot = other;
+                None
+            }
+        },
+        _ => None,
+    };
+    let adds = present.is_some();
+    let dx = match present {
+        Some(present) => Some(present),
+        None if need.input(X) => Some(DeviceTensor::unset(cuda, act, &[tokens, in_features])?),
+        None => None,
+    };
     if let Some(dx) = &dx {
         let weight = match (&op.frozen, &saved.weight) {
             (Some(weight), _) => weight.values().on_cuda(cuda)?.cast(act)?,
@@ -129,7 +158,7 @@ pub fn linear_backward(
             (None, None) => unreachable!("the trained weight is saved when x needs a gradient"),
         };
         for (i, (rows, dy)) in whole.iter().enumerate() {
-            multiply(cuda, dx, dy.matrix(), weight.rows(rows.clone()).matrix(), rows.len(), 1.0, i > 0)?;
+            multiply(cuda, dx, dy.matrix(), weight.rows(rows.clone()).matrix(), rows.len(), 1.0, adds || i > 0)?;
         }
     }
     if need.input(W) {

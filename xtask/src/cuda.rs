@@ -9,7 +9,7 @@ use anyhow::Context;
 use crate::command::{cargo, root, run};
 
 /// Packages whose tests take their device from `STATETUNE_TEST_DEVICE`, and which of their tests.
-const ON_DEVICE: [(&str, &[&str]); 3] = [
+pub const ON_DEVICE: [(&str, &[&str]); 3] = [
     ("statetune-mamba-model", &["golden_base", "promises"]),
     ("statetune-peft-methods", &["golden_adapters", "golden_own", "golden_sdt", EXACT]),
     ("statetune-trainer", &["on_device"]),
@@ -19,7 +19,12 @@ const ON_DEVICE: [(&str, &[&str]); 3] = [
 const EXACT: &str = "contract";
 
 /// Types of activations on the device, as `STATETUNE_TEST_DEVICE` names them.
-const DEVICES: [&str; 2] = ["cuda", "cuda-bf16"];
+pub const DEVICES: [&str; 2] = ["cuda", "cuda-bf16"];
+
+/// Whether a test is for this type of activations.
+pub fn runs_on(test: &str, device: &str) -> bool {
+    device == "cuda" || test != EXACT
+}
 
 /// Runs them.
 pub fn test(arguments: &[String], emulated: bool) -> anyhow::Result<()> {
@@ -38,7 +43,7 @@ pub fn test(arguments: &[String], emulated: bool) -> anyhow::Result<()> {
         for (package, tests) in ON_DEVICE {
             let mut command = cargo(&["test", "--release", "--package", package, "--features"]);
             command.arg(format!("{package}/cuda"));
-            for test in tests.iter().filter(|test| device == "cuda" || **test != EXACT) {
+            for test in tests.iter().filter(|test| runs_on(test, device)) {
                 command.args(["--test", test]);
             }
             // One device, whose products and launches tests count.

@@ -6,6 +6,7 @@
 
 mod bench;
 mod book;
+mod bundle;
 mod command;
 mod compare;
 mod cuda;
@@ -32,7 +33,7 @@ struct Task {
     run: fn(&[String]) -> anyhow::Result<()>,
 }
 
-const TASKS: [Task; 8] = [
+const TASKS: [Task; 9] = [
     quickstart::TASK,
     test::TASK,
     golden::TASK,
@@ -40,6 +41,7 @@ const TASKS: [Task; 8] = [
     docs::TASK,
     bench::TASK,
     compare::TASK,
+    bundle::TASK,
     pretrain_tiny::TASK,
 ];
 

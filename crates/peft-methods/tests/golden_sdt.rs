@@ -33,8 +33,9 @@ fn golden_sdt() {
     golden::count("sdt", cases);
 }
 
+/// The selection is made from numbers on the host, in double precision.
 fn device() -> statetune_tensor::Device {
-    golden::paths().remove(0).device
+    statetune_tensor::Device::cpu(statetune_ssm_kernels::Level::Reference, 1).unwrap()
 }
 
 /// The selection of every layer, whose masks must be those of the case.

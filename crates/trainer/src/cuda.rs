@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use statetune_mamba_model::{Batch, Bound, DropoutStep, Mamba, Patches};
 use statetune_peft_methods::Adapter;
 use statetune_ssm_kernels::adamw::cuda::{Constants, Optimizer, Outcome, Parts, Trained};
-use statetune_ssm_kernels::runtime::cuda::{Cuda, Graph, Readback, View};
+use statetune_ssm_kernels::runtime::cuda::{Cuda, Graph, MemoryUse, Readback, View};
 use statetune_tensor::cuda::DeviceTensor;
 use statetune_tensor::ops::Divisor;
 use statetune_tensor::{DType, Device, Staged, Tape, Tensor};
@@ -293,6 +293,32 @@ impl Captured {
         self.inputs.targets.rewrite(cuda, &other.targets)?;
         Ok(self.inputs.divisor.inverse().rewrite(cuda, other.divisor.inverse())?)
     }
+}
+
+/// What a step of so many tokens, all of them labelled, in sequences of so many, will hold on a device: the model must be on a
+/// planning one, so nothing is computed.
+///
+/// # Errors
+/// When the model is on another device.
+pub fn planned(
+    model: &Mamba,
+    adapter: &Adapter,
+    settings: AdamWSettings,
+    tokens: usize,
+    length: usize,
+) -> Result<MemoryUse, TrainError> {
+    let Device::Cuda(cuda) = model.device() else {
+        return Err(TrainError::NothingToDo { reason: "a plan needs a model on a planning device".into() });
+    };
+    let mut moments = AdamW::new(adapter, settings);
+    let mut steps = DeviceSteps::new(cuda, adapter, &mut moments, false)?;
+    let whole = tokens / length.max(1);
+    let lengths = std::iter::repeat_n(length, whole).chain(Some(tokens - whole * length)).filter(|&length| length > 0);
+    let batch = Batch::new(&lengths.map(|length| vec![0u32; length]).collect::<Vec<_>>())?;
+    let (rows, targets) = ((0..tokens as u32).collect(), vec![0; tokens]);
+    steps.gradients(model, adapter.patches(), &[MicroBatch { prefix: None, batch, rows, targets }], None)?;
+    steps.update(0.0, 0.0)?;
+    Ok(cuda.memory_use())
 }
 
 /// The loss and the gradients of one micro-batch.

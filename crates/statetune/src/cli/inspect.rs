@@ -132,7 +132,8 @@ fn tensors(adapter: &Adapter) -> Vec<String> {
 
 fn run_or_config(path: &Path) -> anyhow::Result<Value> {
     let (config, folder) = setup::configuration(path, &[])?;
-    let device = setup::device(&config.device)?;
+    // What a GPU would hold is planned, not tried: none need be here.
+    let device = setup::planning(&config.device)?;
     let model = setup::model(&config.model.path, &device, setup::compute(&config.device)?)?;
     let tokenizer = setup::tokenizer(&config.model.tokenizer_path(), &model)?;
     let adapter = Adapter::new(&model, setup::methods(&config, &tokenizer)?, config.train.seed)?;
@@ -143,7 +144,7 @@ fn run_or_config(path: &Path) -> anyhow::Result<Value> {
         "methods": adapter.config(),
         "trainable": adapter.trainable(),
         "percent_of_model": 100.0 * adapter.trainable() as f64 / model.size() as f64,
-        "planned_peak_memory_mib": planned(&config, &model, &adapter),
+        "planned_peak_memory_mib": planned(&config, &model, &adapter)?,
     });
     if folder.join("config.toml").is_file() {
         let records = record::read(&folder)?;
@@ -156,12 +157,22 @@ fn run_or_config(path: &Path) -> anyhow::Result<Value> {
     Ok(found)
 }
 
-fn planned(config: &RunConfig, model: &statetune_mamba_model::Mamba, adapter: &Adapter) -> Value {
+fn planned(config: &RunConfig, model: &statetune_mamba_model::Mamba, adapter: &Adapter) -> anyhow::Result<Value> {
+    #[cfg(feature = "cuda")]
+    if let statetune_tensor::Device::Cuda(_) = model.device() {
+        let (tokens, settings) = (config.train.micro_batch_tokens, config.train.adamw());
+        let plan = statetune_trainer::cuda::planned(model, adapter, settings, tokens, tokens.min(512))?;
+        let mib = |bytes: statetune_ssm_kernels::runtime::cuda::Bytes| (bytes.0 as f64 / (1 << 20) as f64).round();
+        return Ok(json!({
+            "weights, trained tensors, moments": mib(plan.peak[0]), "a step's working memory": mib(plan.peak[1]),
+            "total": mib(plan.reserved),
+        }));
+    }
     let tokens = config.train.micro_batch_tokens;
     let plan = MemoryPlan::new(model, adapter.patches(), tokens, tokens);
     let mib = |bytes: usize| (bytes as f64 / (1 << 20) as f64).round();
-    json!({
+    Ok(json!({
         "weights": mib(plan.weights), "trained": mib(plan.trained), "activations": mib(plan.activations),
         "working": mib(plan.working), "logits": mib(plan.logits), "total": mib(plan.total()),
-    })
+    }))
 }

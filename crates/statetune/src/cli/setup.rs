@@ -51,6 +51,18 @@ pub fn device(section: &DeviceSection) -> anyhow::Result<Device> {
     cuda(ordinal)
 }
 
+/// The configured device, or in place of a GPU the plan of one.
+///
+/// # Errors
+/// Those of [`device`].
+pub fn planning(section: &DeviceSection) -> anyhow::Result<Device> {
+    #[cfg(feature = "cuda")]
+    if section.kind.as_deref().is_some_and(|kind| kind.starts_with("cuda")) {
+        return Ok(Device::Cuda(statetune_ssm_kernels::runtime::Cuda::planning()));
+    }
+    device(section)
+}
+
 #[cfg(feature = "cuda")]
 fn cuda(ordinal: usize) -> anyhow::Result<Device> {
     Ok(Device::cuda(ordinal)?)

@@ -18,18 +18,22 @@ struct Bench {
     example: &'static str,
     /// Whether `benches/peers` has a counterpart.
     peers: bool,
+    /// Whether it needs a GPU, and is run only when it is named.
+    gpu: bool,
 }
 
-const BENCHES: [Bench; 4] = [
-    Bench { name: "matmul", package: "statetune-ssm-kernels", example: "matmul_bench", peers: false },
-    Bench { name: "scan", package: "statetune-ssm-kernels", example: "scan_bench", peers: false },
-    Bench { name: "train", package: "statetune", example: "train_bench", peers: true },
-    Bench { name: "methods", package: "statetune", example: "methods_bench", peers: false },
+const BENCHES: [Bench; 5] = [
+    Bench { name: "matmul", package: "statetune-ssm-kernels", example: "matmul_bench", peers: false, gpu: false },
+    Bench { name: "scan", package: "statetune-ssm-kernels", example: "scan_bench", peers: false, gpu: false },
+    Bench { name: "train", package: "statetune", example: "train_bench", peers: true, gpu: false },
+    Bench { name: "methods", package: "statetune", example: "methods_bench", peers: false, gpu: false },
+    Bench { name: "cuda", package: "statetune", example: "cuda_bench", peers: false, gpu: true },
 ];
 
 pub const TASK: Task = Task {
     name: "bench",
-    usage: "[matmul|scan|train|methods] [--peers [--quick]] [--no-record] [-- arguments of the bench]",
+    usage: "[matmul|scan|train|methods|cuda] [--peers [--quick]] [--no-record] [-- arguments of the bench], or cuda --from \
+            LOG  (keeps what the bench of a bundle printed on another machine)",
     about: "Run one bench, or all, and keep the metrics in benches/runs",
     run: bench,
 };
@@ -41,7 +45,7 @@ pub fn keep(name: &str, typed: &str, values: &[(String, f64, &str)]) -> anyhow::
         value: *value,
         unit: (*unit).to_owned(),
     };
-    record::write(name, typed, &values.iter().map(metric).collect::<Vec<_>>())
+    record::write(name, typed, &values.iter().map(metric).collect::<Vec<_>>(), None)
 }
 
 /// The machine.
@@ -80,6 +84,7 @@ struct Options {
     peers: bool,
     quick: bool,
     no_record: bool,
+    from: Option<String>,
     rest: Vec<String>,
 }
 
@@ -92,9 +97,13 @@ impl Options {
                 "--peers" => options.peers = true,
                 "--quick" => options.quick = true,
                 "--no-record" => options.no_record = true,
+                "--from" => {
+                    let log = arguments.next().ok_or_else(|| UserError("--from names a log".into()))?;
+                    options.from = Some(log.clone());
+                }
                 "--" => options.rest = arguments.by_ref().cloned().collect(),
                 flag if flag.starts_with('-') => {
-                    return Err(UserError(unknown("option", flag, ["--peers", "--quick", "--no-record"])));
+                    return Err(UserError(unknown("option", flag, ["--peers", "--quick", "--no-record", "--from"])));
                 }
                 name if options.name.is_none() && BENCHES.iter().any(|bench| bench.name == name) => {
                     options.name = Some(name.to_owned());
@@ -106,6 +115,9 @@ impl Options {
         if options.peers && !with_peers {
             return Err(UserError("--peers goes with the bench `train`".into()));
         }
+        if options.from.is_some() && options.name.is_none() {
+            return Err(UserError("--from goes with the name of a bench".into()));
+        }
         if options.quick && !options.peers {
             return Err(UserError("--quick shortens the runs of --peers".into()));
         }
@@ -115,10 +127,19 @@ impl Options {
 
 fn bench(arguments: &[String]) -> anyhow::Result<()> {
     let options = Options::parse(arguments)?;
+    if let (Some(log), Some(name)) = (&options.from, &options.name) {
+        let text = std::fs::read_to_string(log).with_context(|| format!("cannot read {log}"))?;
+        let metrics = text.lines().filter_map(|line| Metric::parse(line).transpose()).collect::<Result<Vec<_>, _>>()?;
+        ensure!(!metrics.is_empty(), "{log} has no `METRIC:` line");
+        let gpu = text.lines().find_map(|line| line.strip_prefix("GPU:"));
+        let path = record::write(name, "run.sh of `cargo xtask bundle --cuda`", &metrics, gpu)?;
+        println!("recorded in {}", path.display());
+        return Ok(());
+    }
     if options.peers {
         peers::check()?; // before minutes are spent on our own side
     }
-    for bench in BENCHES.iter().filter(|bench| options.name.as_deref().is_none_or(|name| name == bench.name)) {
+    for bench in BENCHES.iter().filter(|bench| options.name.as_deref().map_or(!bench.gpu, |name| name == bench.name)) {
         let mut command = cargo(&["run", "--release", "--package", bench.package, "--example", bench.example]);
         if bench.name == "methods" && crate::test::has_openblas() {
             // PiSSA and OLoRA start from a decomposition.
@@ -138,7 +159,7 @@ fn bench(arguments: &[String]) -> anyhow::Result<()> {
             peers::compare(&mut metrics, options.quick)?;
         }
         if !options.no_record {
-            let path = record::write(bench.name, &typed, &metrics)?;
+            let path = record::write(bench.name, &typed, &metrics, None)?;
             println!("recorded in {}", path.display());
         }
     }
@@ -170,6 +191,8 @@ mod tests {
         assert_eq!((options.name.as_deref(), options.rest.len()), (Some("train"), 2));
         assert!(parse("trian").unwrap_err().0.contains("did you mean `train`"));
         assert!(parse("train scan").is_err() && parse("--no-recrod").is_err());
+        assert_eq!(parse("cuda --from a.log").unwrap().from.as_deref(), Some("a.log"));
+        assert!(parse("--from a.log").is_err() && parse("cuda --from").is_err());
         assert!(parse("scan --peers").is_err() && parse("train --quick").is_err());
     }
 }

@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
     let part = arguments.first().map_or("all", String::as_str);
     let cuda = Cuda::new(0)?;
     let info = cuda.info().expect("a device that is there");
-    eprintln!("{} ({}), driver for CUDA {}", info.name, info.arch, info.driver_version);
+    println!("GPU:{} ({}, driver for CUDA {})", info.name, info.arch, info.driver_version);
     if ["kernels", "all"].contains(&part) {
         kernels::run(&cuda)?;
     }

@@ -12,7 +12,9 @@ use super::Metric;
 use crate::command::root;
 
 /// Writes `benches/runs/<date>-<bench>.json` and returns its path in the repository.
-pub(super) fn write(bench: &str, command: &str, metrics: &[Metric]) -> anyhow::Result<PathBuf> {
+///
+/// With a GPU the metrics are of another machine, whose processor is not known.
+pub(super) fn write(bench: &str, command: &str, metrics: &[Metric], gpu: Option<&str>) -> anyhow::Result<PathBuf> {
     let date = Date::now()?;
     let metrics: Vec<Value> =
         metrics.iter().map(|m| json!({ "name": m.name, "value": m.value, "unit": m.unit })).collect();
@@ -20,7 +22,7 @@ pub(super) fn write(bench: &str, command: &str, metrics: &[Metric]) -> anyhow::R
         "bench": bench,
         "date": date.iso(),
         "commit": commit(),
-        "host": host(),
+        "host": gpu.map_or_else(host, |gpu| json!({ "gpu": gpu })),
         "command": command,
         "metrics": metrics,
     });

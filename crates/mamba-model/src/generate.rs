@@ -98,11 +98,18 @@ impl Mamba {
         let (mut state, mut logits) = decoder.prefill(prompts, options.prefill_chunk)?;
         let mut active: Vec<usize> = (0..prompts.len()).collect();
         for step in 0..options.max_new_tokens {
-            let rows = logits.to_f64_vec();
+            let chosen: Vec<u32> = match options.sampling {
+                // Where the logits are; a draw needs them on the host.
+                Sampling::Greedy => logits.argmax_rows()?,
+                random => {
+                    let rows = logits.to_f64_vec();
+                    let rows = rows.chunks(self.config().vocab_size).zip(&active);
+                    rows.map(|(row, &s)| random.choose(row, s, step)).collect()
+                }
+            };
             let mut going = Vec::new();
-            for (i, row) in rows.chunks(self.config().vocab_size).enumerate() {
+            for (i, token) in chosen.into_iter().enumerate() {
                 let s = active[i];
-                let token = options.sampling.choose(row, s, step);
                 results[s].tokens.push(token);
                 on_token(s, token);
                 results[s].stopped = options.stop.contains(&token);

@@ -320,6 +320,15 @@ impl DeviceTensor {
         Ok(whole)
     }
 
+    /// The place of the largest value of each row of this matrix; the first of equals.
+    pub(crate) fn argmax_rows(&self) -> Result<Vec<u32>> {
+        let (cuda, dense) = (self.cuda(), self.dense()?);
+        let (rows, columns) = (self.shape[0], self.shape[1]);
+        let best = cuda.array(ElementType::U32, rows)?;
+        statetune_ssm_kernels::values::cuda::argmax(cuda, best.view(), dense.view(), rows, columns)?;
+        Ok(cuda.download(best.view())?)
+    }
+
     /// The values on the host, after all work before.
     ///
     /// # Errors

@@ -212,6 +212,17 @@ impl Tensor {
         each!(host, values => values.iter().map(|&x| Element::to_f64(x)).collect(), _device => unreachable!("on the host"))
     }
 
+    /// The place of the largest value of each row of a matrix; the first of equals.
+    ///
+    /// # Errors
+    /// When it is no matrix, or on a device that fails.
+    pub fn argmax_rows(&self) -> Result<Vec<u32>> {
+        let (_, columns) = self.matrix_shape("argmax", "input")?;
+        let first = |row: &[f64]| (1..columns).fold(0, |best, i| if row[i] > row[best] { i } else { best }) as u32;
+        let on_host = |tensor: &Tensor| tensor.to_f64_vec().chunks(columns.max(1)).map(first).collect();
+        each!(self, _values => Ok(on_host(self)), device => device.argmax_rows())
+    }
+
     /// The values as bytes, little-endian, in row-major order: what files hold.
     ///
     /// # Panics

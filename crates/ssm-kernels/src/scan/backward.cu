@@ -1,159 +1,53 @@
-// The selective scan, backward, for N = 16: `scan_carries`, then `scan_backward`, then the sums of reduce.cu.
+// The selective scan, backward, for N = 16: `scan_backward`, which follows `scan_carries` of carries.cu and precedes the
+// sums of reduce.cu.
 //
-// Bound. Per token, channel and state 28 instructions are issued, 31 with a state offset and its gradient: the states
+// Bound. Per token, channel and state 29 instructions are issued, 32 with a state offset and its gradient: the states
 // of a chunk are recomputed nearly twice (from the saved state to every Kth token, and from there), each time a
-// multiplication, ex2, a multiplication and a multiply-add; the gradient takes eight more and the readout two or four;
-// the rest are sums over states and channels (six) and, once per token and channel, softplus, silu and the gradients
-// of activations (three). 2.2 of them are ex2 and the like, at a quarter of the rate or less: 17 clocks of 31. The bytes
+// multiplication, ex2, a multiplication and a multiply-add; the gradient takes seven more and the readout two or three;
+// the rest are sums over states and channels (four) and, once per token and channel, softplus, silu and the gradients
+// of activations (three). 2.2 of them are ex2 and the like, at a quarter of the rate or less: 17 clocks of 29. The bytes
 // (u, delta, z, dout and their gradients once each, the saved states, the partial sums of dB and dC) need a quarter of
-// the time. `scan_carries` adds seven instructions, or ten clocks of ex2, for all segments but each first.
+// the time. Measured on an H100 at [4, 2048, 1536]: registers and shared memory leave room for two warps to a scheduler,
+// instructions issue in 57 % of the clocks, and what is lost is waiting for the instruction before, for shuffles and
+// shared memory, and for what a chunk begins with. Half the channels to a lane, with three warps to a scheduler, was
+// slower: there are 13 % more instructions.
 //
 // Idea of `scan_backward`. A warp has 32 channels and all 16 states: a lane four channels times four states, lane =
-// 4 group + quarter. Sums over channels, for dB and dC, are multiply-adds within the lane first and then an exchange over 8
-// lanes; sums over states, for du, ddelta and dz, likewise over 4. A block's warps add dB and dC in shared memory; what
-// it writes are partial sums per block. A chunk is walked forward once to find the state before every Kth token; then,
+// 4 group + quarter. Sums over channels, for dB and dC, are multiply-adds within the lane first and then an exchange over
+// 8 lanes; sums over states, for du, ddelta and dz, likewise over 4. A block's warps add dB and dC in shared memory;
+// what it writes are partial sums per block. A chunk is walked forward once to find the state before every Kth token; then,
 // from its end, K tokens at a time: forward with states and decays kept in registers, reading out y, and backward.
-// Tokens past the end and channels past D are staged as zero steps, which add nothing anywhere.
-//
-// Idea of `scan_carries`. Where channels and sequences are too few to fill the device, sequences are cut in `segments`.
-// The gradient that enters a segment from its right obeys the plain recurrence X <- exp(ΔA) (X + dy C); this kernel runs
-// it over each segment from zero. With the segment's sum of Δ, X_left = local + exp(A ΣΔ) X_right joins them.
+// Tokens past the end and channels past D are staged as zero steps, which add nothing anywhere. Numbers are
+// asked for long before they are used: a chunk's brought into L2 while the one before it is at work, those of K tokens
+// into registers as soon as the K tokens behind have left some.
 //
 // Channels are read and written in pairs: D is even and every row of u, delta, z, dout and their gradients begins at a
 // whole pair. For that, lane = 16 second + pair stages, or finishes, two channels of every other token.
 //
-// Defines: WARPS (4, or 2 where shared memory is small), HAS_Z, SOFTPLUS, HAS_STATE_OFFSET; wanted: DU, DDELTA, DBIAS, DZ, DC, DB, DSTATE_OFFSET, DA, DINITIAL;
-// ACT_BF16.
+// Defines: WARPS (4, or 2 where shared memory is small), HAS_Z, SOFTPLUS, HAS_STATE_OFFSET; wanted: DU, DDELTA, DBIAS,
+// DZ, DC, DB, DSTATE_OFFSET, DA, DINITIAL; ACT_BF16.
 
-#define N 16
-#define CH 4                     // channels of a lane
-#define WIDTH 32                 // channels of a warp
-#define CHANNELS (WARPS * WIDTH)
-#define K 4                      // tokens whose states are in registers
-#define PARTS (CHUNK / K)
-#define THREADS (32 * WARPS)
-#define DSTEP (DU || DDELTA || DBIAS)
-
-// Where a segment of a sequence lies.
-struct Segment {
-    int begin, first, last;  // first token of the sequence; chunks first.. before last
-    int length;
-};
-
-DEVICE Segment segment_of(const u32 *offsets, int s, int g, int segments) {
-    Segment x;
-    x.begin = offsets[s];
-    x.length = (int)offsets[s + 1] - x.begin;
-    int chunks = (x.length + CHUNK - 1) / CHUNK, each = (chunks + segments - 1) / segments;
-    x.first = min(g * each, chunks);
-    x.last = min(x.first + each, chunks);
-    return x;
-}
-
-// Four neighbouring numbers.
-DEVICE void take(float *to, const float *from) { *(float4 *)to = *(const float4 *)from; }
-
-// B and C, or C alone, of a chunk, as f32; a thread has one column of every fourth token. The last token stands in for
-// those behind it.
-template <int COLUMNS> DEVICE void stage_maps(float *to, const act *map, int start, int count, int bytes) {
-    int column = threadIdx.x % COLUMNS, first = threadIdx.x / COLUMNS;
-#pragma unroll
-    for (int t = first; t < CHUNK; t += THREADS / COLUMNS) {
-        to[t * COLUMNS + column] = to_f32(*row_at(map, start + min(t, count - 1), bytes));
-    }
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS) scan_carries(
-    float *__restrict__ carries, float *__restrict__ step_sums,
-    const act *__restrict__ dout, const act *__restrict__ delta, const float *__restrict__ delta_bias,
-    const float *__restrict__ a, const act *__restrict__ c, const act *__restrict__ z,
-    const u32 *__restrict__ offsets, int d_inner, int segments, int dout_bytes, int delta_bytes, int c_bytes,
-    int z_bytes) {
-    __shared__ float4 map[CHUNK][4];
-    __shared__ float steps[WARPS][CHUNK][WIDTH], dys[WARPS][CHUNK][WIDTH];
-
-    int s = blockIdx.y, g = blockIdx.z + 1;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, quarter = lane % 4;
-    int first_channel = blockIdx.x * CHANNELS + warp * WIDTH;
-    Segment at = segment_of(offsets, s, g, segments);
-
-    float decay[CH][4], carry[CH][4], total[CH];
-#pragma unroll
-    for (int i = 0; i < CH; i++) {
-        int channel = first_channel + group * CH + i;
-        total[i] = 0.0f;
-#pragma unroll
-        for (int n = 0; n < 4; n++) {
-            decay[i][n] = channel < d_inner ? a[(long long)channel * N + quarter * 4 + n] * LOG2E : 0.0f;
-            carry[i][n] = 0.0f;
-        }
-    }
-    int pair = lane % 16, second = lane / 16, staged = first_channel + 2 * pair;
-    bool stages = staged < d_inner;
-    int reached = stages ? staged : d_inner - 2;
-    float bias[2] = {};
-    if (delta_bias) bias[0] = delta_bias[reached], bias[1] = delta_bias[reached + 1];
-
-    for (int chunk = at.last - 1; chunk >= at.first; chunk--) {
-        int start = at.begin + chunk * CHUNK, count = min(CHUNK, at.length - chunk * CHUNK);
-        __syncthreads();
-#pragma unroll 4
-        for (int k = 0; k < CHUNK / 2; k++) {
-            int t = 2 * k + second, token = start + min(t, count - 1);
-            bool there = stages && t < count;
-            Pair raw_delta = *(const Pair *)row_at(delta + reached, token, delta_bytes);
-            Pair raw_dout = *(const Pair *)row_at(dout + reached, token, dout_bytes);
-            float2 step, dy = {low(raw_dout), high(raw_dout)};
-            float slope;
-            step_of(low(raw_delta) + bias[0], &step.x, &slope);
-            step_of(high(raw_delta) + bias[1], &step.y, &slope);
-#if HAS_Z
-            Pair raw_z = *(const Pair *)row_at(z + reached, token, z_bytes);
-            dy.x *= low(raw_z) * fast_sigmoid(low(raw_z));
-            dy.y *= high(raw_z) * fast_sigmoid(high(raw_z));
-#endif
-            float2 none = {0.0f, 0.0f};
-            ((float2 *)steps[warp][t])[pair] = there ? step : none;
-            ((float2 *)dys[warp][t])[pair] = there ? dy : none;
-        }
-        stage_maps<N>((float *)map, c + threadIdx.x % N, start, count, c_bytes);
-        __syncthreads();
-#pragma unroll 2
-        for (int t = (count - 1) | 1; t >= 0; t--) {
-            float step[CH], dy[CH];
-            take(step, &steps[warp][t][group * CH]);
-            take(dy, &dys[warp][t][group * CH]);
-            float cs[4];
-            *(float4 *)cs = map[t][quarter];
-#pragma unroll
-            for (int i = 0; i < CH; i++) {
-                total[i] += step[i];
-#pragma unroll
-                for (int n = 0; n < 4; n++) {
-                    carry[i][n] = (carry[i][n] + dy[i] * cs[n]) * ex2(step[i] * decay[i][n]);
-                }
-            }
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < CH; i++) {
-        int channel = first_channel + group * CH + i;
-        if (channel >= d_inner) continue;
-        long long row = ((long long)s * segments + g) * d_inner + channel;
-        *(float4 *)(carries + row * N + quarter * 4) = *(float4 *)carry[i];
-        if (quarter == 0) step_sums[row] = total[i];
-    }
+// The sum over a channel's four lanes; `lane` gets that of channel `lane` of the warp.
+DEVICE float fold_channels(float *v, int lane) {
+    fold<4>(v, 2, lane & 2);
+    fold<2>(v, 1, lane & 1);
+    return v[0];
 }
 
 // The parts of shared memory that belong to one warp.
 struct WarpMemory {
-    float4 states[PARTS - 1][CH][32];                 // before every Kth token but the first of a chunk
+    float4 states[PARTS - 2][CH][32];                 // before every Kth token but the first and the last of a chunk
     float steps[CHUNK][WIDTH], inputs[CHUNK][WIDTH];  // Δ, Δ u
     float dys[K][WIDTH];
-    // Sums over states: y, dh B, and the gradient of ΔA times A log2(e).
-    float readouts[K][WIDTH], by_inputs[K][WIDTH], by_steps[K][WIDTH];
-    // What a lane keeps for its two pairs: u, dΔ/d(raw Δ), and dout silu'(z).
-    float4 us[32], slopes[32], gates[32];
+    // Sums over states: y, and the gradient of ΔA times A log2(e).
+    float readouts[K][WIDTH], by_steps[K][WIDTH];
+    float gates[2 * K / ROWS][32];  // what a lane keeps for its pairs: dout silu'(z)
+#if HAS_STATE_OFFSET && (DC || DZ)
+    float4 offset[CH][32];
+#endif
+#if DSTATE_OFFSET
+    float4 state_offset_sum[CH][32];
+#endif
 };
 
 struct BlockMemory {
@@ -188,8 +82,8 @@ DEVICE void flush_states(float *partial, float (&sum)[CH][4], int first_channel,
 DEVICE void flush_pair(float *partial, float *sum, bool writes) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        float other = __shfl_xor_sync(ALL_LANES, sum[i], 16);
-        if (writes) partial[i] = sum[i] + other;
+        for (int mask = 16; mask >= PAIRS; mask /= 2) sum[i] += __shfl_xor_sync(ALL_LANES, sum[i], mask);
+        if (writes) partial[i] = sum[i];
         sum[i] = 0.0f;
     }
 }
@@ -226,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
     }
     // The two channels whose steps it stages and whose gradients it finishes. Loads never pass the end: the last token
     // stands in for those behind it, and the last channels likewise.
-    int pair = lane % 16, second = lane / 16, staged = first_channel + 2 * pair;
+    int pair = lane % PAIRS, second = lane / PAIRS, staged = first_channel + 2 * pair;
     bool stages = staged < d_inner;
     int reached = stages ? staged : d_inner - 2;
     float bias[2] = {}, skip[2] = {};
@@ -235,7 +129,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
     int map_bytes = threadIdx.x % 32 < N ? b_bytes : c_bytes;
     const act *map = threadIdx.x % 32 < N ? b + threadIdx.x % 32 : c + (threadIdx.x % 32 - N);
 
-    float state_offset_sum[CH][4] = {}, a_sum[CH][4] = {};
+    float a_sum[CH][4] = {};
+#if DSTATE_OFFSET
+#pragma unroll
+    for (int i = 0; i < CH; i++) mine.state_offset_sum[i][lane] = float4{0.0f, 0.0f, 0.0f, 0.0f};
+#endif
     float bias_sum[2] = {}, skip_sum[2] = {}, output_offset_sum[2] = {};
     int turn = 0;
 
@@ -251,6 +149,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #if HAS_STATE_OFFSET && (DC || DZ)
         float offset[CH][4];
         load_states(offset, state_offset + (long long)state_offset_row[s] * d_inner * N, channels, d_inner, quarter);
+#pragma unroll
+        for (int i = 0; i < CH; i++) mine.offset[i][lane] = *(float4 *)offset[i];
 #endif
         // dL/dh of the last token without what its y adds: from the right.
         float carry[CH][4] = {};
@@ -269,22 +169,42 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
             }
         }
 
+        // Brings the numbers of a chunk near.
+        auto fetch = [&](int start, int count, const float *saved) {
+            int token = start + min(lane, count - 1), channel = min(first_channel, d_inner - 2);
+            prefetch(row_at(delta + channel, token, delta_bytes));
+            prefetch(row_at(u + channel, token, u_bytes));
+            prefetch(row_at(dout + channel, token, dout_bytes));
+#if HAS_Z
+            prefetch(row_at(z + channel, token, z_bytes));
+#endif
+            if (warp == 0) prefetch(row_at(b, token, b_bytes));
+            if (warp == 1) prefetch(row_at(c, token, c_bytes));
+            if (lane < WIDTH / 2 && channel + 2 * lane < d_inner) prefetch(saved + (channel + 2 * lane) * N);
+        };
         for (int chunk = at.last - 1; chunk >= at.first; chunk--) {
             int start = at.begin + chunk * CHUNK, count = min(CHUNK, at.length - chunk * CHUNK);
             const float *saved = boundaries + ((long long)at.begin / CHUNK + s + chunk) * d_inner * N;
+            // All that the chunk begins with is on its way at once.
+            Maps<32> new_maps;
+            Column<CHUNK> new_delta, new_u;
+            float h0[CH][4];
+            new_delta.load(delta + reached, start, second, count, delta_bytes);
+            new_u.load(u + reached, start, second, count, u_bytes);
+            new_maps.load(map, start, count, map_bytes);
+            load_states(h0, saved, channels, d_inner, quarter);
+            if (chunk > at.first) fetch(start - CHUNK, CHUNK, saved - (long long)d_inner * N);
             __syncthreads();
-            stage_maps<32>((float *)memory.maps, map, start, count, map_bytes);
-#pragma unroll 4
-            for (int k = 0; k < CHUNK / 2; k++) {
-                int t = 2 * k + second, token = start + min(t, count - 1);
+            new_maps.store((float *)memory.maps);
+#pragma unroll
+            for (int k = 0; k < CHUNK / ROWS; k++) {
+                int t = ROWS * k + second;
                 bool there = stages && t < count;
-                Pair raw_delta = *(const Pair *)row_at(delta + reached, token, delta_bytes);
-                Pair raw_u = *(const Pair *)row_at(u + reached, token, u_bytes);
                 float2 step;
                 float slope;
-                step_of(low(raw_delta) + bias[0], &step.x, &slope);
-                step_of(high(raw_delta) + bias[1], &step.y, &slope);
-                float2 input = {step.x * low(raw_u), step.y * high(raw_u)}, none = {0.0f, 0.0f};
+                step_of(low(new_delta.raw[k]) + bias[0], &step.x, &slope);
+                step_of(high(new_delta.raw[k]) + bias[1], &step.y, &slope);
+                float2 input = {step.x * low(new_u.raw[k]), step.y * high(new_u.raw[k])}, none = {0.0f, 0.0f};
                 ((float2 *)mine.steps[t])[pair] = there ? step : none;
                 ((float2 *)mine.inputs[t])[pair] = there ? input : none;
             }
@@ -292,54 +212,46 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 
             // Forward over all but the last part, to the state before each.
             int parts = (count + K - 1) / K;
-            {
-                float h[CH][4];
-                load_states(h, saved, channels, d_inner, quarter);
-                for (int part = 0; part < parts - 1; part++) {
+            for (int part = 0; part < parts - 1; part++) {
+                if (part > 0) {
 #pragma unroll
-                    for (int k = 0; k < K; k++) {
-                        int t = part * K + k;
-                        float step[CH], input[CH], bs[4];
-                        take(step, &mine.steps[t][group * CH]);
-                        take(input, &mine.inputs[t][group * CH]);
-                        *(float4 *)bs = memory.maps[t][quarter];
+                    for (int i = 0; i < CH; i++) mine.states[part - 1][i][lane] = *(float4 *)h0[i];
+                }
 #pragma unroll
-                        for (int i = 0; i < CH; i++) {
+                for (int k = 0; k < K; k++) {
+                    int t = part * K + k;
+                    float step[CH], input[CH], bs[4];
+                    take(step, &mine.steps[t][group * CH]);
+                    take(input, &mine.inputs[t][group * CH]);
+                    *(float4 *)bs = memory.maps[t][quarter];
 #pragma unroll
-                            for (int n = 0; n < 4; n++) {
-                                h[i][n] = ex2(step[i] * decay[i][n]) * h[i][n] + input[i] * bs[n];
-                            }
+                    for (int i = 0; i < CH; i++) {
+#pragma unroll
+                        for (int n = 0; n < 4; n++) {
+                            h0[i][n] = ex2(step[i] * decay[i][n]) * h0[i][n] + input[i] * bs[n];
                         }
                     }
-#pragma unroll
-                    for (int i = 0; i < CH; i++) mine.states[part][i][lane] = *(float4 *)h[i];
                 }
             }
+
+            Column<K> raw_dout, raw_z, raw_u, next_u;
+            auto load = [&](int part) {
+                raw_dout.load(dout + reached, start, part * K + second, count, dout_bytes);
+#if HAS_Z
+                raw_z.load(z + reached, start, part * K + second, count, z_bytes);
+#endif
+            };
+            load(parts - 1);
+            raw_u.load(u + reached, start, (parts - 1) * K + second, count, u_bytes);
 
             for (int part = parts - 1; part >= 0; part--) {
                 int from = part * K;
                 const float *steps = &mine.steps[from][group * CH], *inputs = &mine.inputs[from][group * CH];
                 const float4 *maps = &memory.maps[from][quarter];
-                // On their way while the states are recomputed.
-                Pair raw_dout[K / 2], raw_z[K / 2], raw_u[K / 2];
-#pragma unroll
-                for (int j = 0; j < K / 2; j++) {
-                    int token = start + min(from + 2 * j + second, count - 1);
-                    raw_dout[j] = *(const Pair *)row_at(dout + reached, token, dout_bytes);
-#if HAS_Z
-                    raw_z[j] = *(const Pair *)row_at(z + reached, token, z_bytes);
-#endif
-                    raw_u[j] = *(const Pair *)row_at(u + reached, token, u_bytes);
-                }
-
                 // h[k] is the state before token k; what token k kept of it is decays[k].
                 float h[K + 1][CH][4], decays[K][CH][4];
-                if (part == 0) {
-                    load_states(h[0], saved, channels, d_inner, quarter);
-                } else {
 #pragma unroll
-                    for (int i = 0; i < CH; i++) *(float4 *)h[0][i] = mine.states[part - 1][i][lane];
-                }
+                for (int i = 0; i < CH; i++) *(float4 *)h[0][i] = *(float4 *)h0[i];
 #pragma unroll
                 for (int k = 0; k < K; k++) {
                     float step[CH], input[CH], bs[4];
@@ -356,42 +268,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     }
                 }
 
-                float lane_us[K], lane_slopes[K], lane_gates[K];
 #pragma unroll
-                for (int j = 0; j < K / 2; j++) {
-                    bool there = stages && from + 2 * j + second < count;
-                    float dout2[2] = {low(raw_dout[j]), high(raw_dout[j])}, dy[2];
+                for (int j = 0; j < K / ROWS; j++) {
+                    bool there = stages && from + ROWS * j + second < count;
+                    float dout2[2] = {low(raw_dout.raw[j]), high(raw_dout.raw[j])}, dy[2];
 #if HAS_Z
-                    float gate[2] = {low(raw_z[j]), high(raw_z[j])};
+                    float gate[2] = {low(raw_z.raw[j]), high(raw_z.raw[j])};
 #endif
-                    lane_us[2 * j] = low(raw_u[j]);
-                    lane_us[2 * j + 1] = high(raw_u[j]);
-                    float2 step = ((const float2 *)mine.steps[from + 2 * j + second])[pair];
-                    lane_slopes[2 * j] = slope_at(step.x);
-                    lane_slopes[2 * j + 1] = slope_at(step.y);
+                    float x[2] = {low(raw_u.raw[j]), high(raw_u.raw[j])};
 #pragma unroll
                     for (int i = 0; i < 2; i++) {
                         dy[i] = there ? dout2[i] : 0.0f;
-                        lane_gates[2 * j + i] = 0.0f;
 #if HAS_Z
                         float open = fast_sigmoid(gate[i]), gated = gate[i] * open;
-                        lane_gates[2 * j + i] = dy[i] * (open + gated * (1.0f - open));
+                        mine.gates[2 * j + i][lane] = dy[i] * (open + gated * (1.0f - open));
                         dy[i] *= gated;
 #endif
                         output_offset_sum[i] += dy[i];
-                        skip_sum[i] += dy[i] * lane_us[2 * j + i];
+                        skip_sum[i] += dy[i] * x[i];
                     }
-                    ((float2 *)mine.dys[2 * j + second])[pair] = float2{dy[0], dy[1]};
+                    ((float2 *)mine.dys[ROWS * j + second])[pair] = float2{dy[0], dy[1]};
                 }
-#if DU || DDELTA || DBIAS || DZ
-                mine.us[lane] = *(float4 *)lane_us;
-#endif
-#if DSTEP
-                mine.slopes[lane] = *(float4 *)lane_slopes;
-#endif
-#if DZ
-                mine.gates[lane] = *(float4 *)lane_gates;
-#endif
                 __syncwarp();
 
                 // The readout: y, and what depends on dy alone.
@@ -403,18 +300,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     *(float4 *)cs = maps[k * 8 + 4];
 #pragma unroll
                     for (int i = 0; i < CH; i++) {
+#if HAS_STATE_OFFSET && (DC || DZ)
+                        float offset[4];
+                        *(float4 *)offset = mine.offset[i][lane];
+#endif
 #pragma unroll
                         for (int n = 0; n < 4; n++) {
 #if HAS_STATE_OFFSET && (DC || DZ)
-                            float state = h[k + 1][i][n] + offset[i][n];
+                            float state = h[k + 1][i][n] + offset[n];
 #else
                             float state = h[k + 1][i][n];
 #endif
                             y[i] += state * cs[n];
                             dc[n] += dy[i] * state;
-#if DSTATE_OFFSET
-                            state_offset_sum[i][n] += dy[i] * cs[n];
-#endif
                         }
                     }
 #if DC
@@ -424,15 +322,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     if (!(lane & 4)) sums[k][N + quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = dc[0];
 #endif
 #if DZ
-                    fold<4>(y, 2, lane & 2);
-                    fold<2>(y, 1, lane & 1);
-                    mine.readouts[k][lane] = y[0];
+                    mine.readouts[k][lane] = fold_channels(y, lane);
 #endif
                 }
 
                 // The recurrence backward.
 #pragma unroll
                 for (int k = K - 1; k >= 0; k--) {
+                    // The next part's numbers come to the places that the tokens behind have left.
+                    int next = max(part - 1, 0);
+                    if (k == K - 2) load(next);
+                    if (k == K - 3) next_u.load(u + reached, start, next * K + second, count, u_bytes);
                     float input[CH], dy[CH], bs[4], cs[4], db[4] = {}, by_input[CH] = {}, by_step[CH] = {};
 #if DA
                     float step[CH];
@@ -443,9 +343,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     *(float4 *)bs = maps[k * 8];
                     *(float4 *)cs = maps[k * 8 + 4];
 #pragma unroll
-                    for (int i = 0; i < CH; i++) {
+                    for (int n = 0; n < 4; n++) {
 #pragma unroll
-                        for (int n = 0; n < 4; n++) {
+                        for (int i = 0; i < CH; i++) {
                             float dh = carry[i][n] + dy[i] * cs[n];
                             by_input[i] += dh * bs[n];
                             db[n] += dh * input[i];
@@ -464,14 +364,35 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     if (!(lane & 4)) sums[k][quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = db[0];
 #endif
 #if DSTEP
-                    fold<4>(by_input, 2, lane & 2);
-                    fold<4>(by_step, 2, lane & 2);
-                    fold<2>(by_input, 1, lane & 1);
-                    fold<2>(by_step, 1, lane & 1);
-                    mine.by_inputs[k][lane] = by_input[0];
-                    mine.by_steps[k][lane] = by_step[0];
+                    float input_sum = fold_channels(by_input, lane), step_sum = fold_channels(by_step, lane);
+                    // Instead of Δ u, which the four lanes of these channels had read before they exchanged sums.
+                    mine.inputs[from + k][lane] = input_sum;
+                    mine.by_steps[k][lane] = step_sum;
 #endif
                 }
+                if (part == 1) {
+                    load_states(h0, saved, channels, d_inner, quarter);
+                } else if (part > 1) {
+#pragma unroll
+                    for (int i = 0; i < CH; i++) *(float4 *)h0[i] = mine.states[part - 2][i][lane];
+                }
+#if DSTATE_OFFSET
+#pragma unroll
+                for (int i = 0; i < CH; i++) *(float4 *)h[0][i] = mine.state_offset_sum[i][lane];
+#pragma unroll
+                for (int k = 0; k < K; k++) {
+                    float dy[CH], cs[4];
+                    take(dy, &mine.dys[k][group * CH]);
+                    *(float4 *)cs = maps[k * 8 + 4];
+#pragma unroll
+                    for (int i = 0; i < CH; i++) {
+#pragma unroll
+                        for (int n = 0; n < 4; n++) h[0][i][n] += dy[i] * cs[n];
+                    }
+                }
+#pragma unroll
+                for (int i = 0; i < CH; i++) mine.state_offset_sum[i][lane] = *(float4 *)h[0][i];
+#endif
 #if DB || DC
                 __syncthreads();
 #else
@@ -480,31 +401,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 
                 // The sums over states become gradients.
 #if DSTEP || DZ
-                take(lane_us, (const float *)&mine.us[lane]);
-#if DSTEP
-                take(lane_slopes, (const float *)&mine.slopes[lane]);
-#endif
-#if DZ
-                take(lane_gates, (const float *)&mine.gates[lane]);
-#endif
 #pragma unroll
-                for (int j = 0; j < K / 2; j++) {
-                    int k = 2 * j + second, token = start + from + k;
+                for (int j = 0; j < K / ROWS; j++) {
+                    int k = ROWS * j + second, token = start + from + k;
                     bool there = stages && from + k < count;
-                    float2 x = {lane_us[2 * j], lane_us[2 * j + 1]};
+                    float2 x = {low(raw_u.raw[j]), high(raw_u.raw[j])};
 #if DSTEP
-                    float2 by_input = ((const float2 *)mine.by_inputs[k])[pair];
+                    float2 step = ((const float2 *)mine.steps[from + k])[pair];
+                    float2 by_input = ((const float2 *)mine.inputs[from + k])[pair];
                     float2 by_step = ((const float2 *)mine.by_steps[k])[pair];
 #endif
 #if DU
-                    float2 step = ((const float2 *)mine.steps[from + k])[pair], dy = ((const float2 *)mine.dys[k])[pair];
+                    float2 dy = ((const float2 *)mine.dys[k])[pair];
                     Pair du2 = pair_of(step.x * by_input.x + skip[0] * dy.x, step.y * by_input.y + skip[1] * dy.y);
                     if (there) *(Pair *)row_at(du + reached, token, du_bytes) = du2;
 #endif
 #if DDELTA || DBIAS
                     float2 raw_gradient = {
-                        (by_step.x * LN2 + x.x * by_input.x) * lane_slopes[2 * j],
-                        (by_step.y * LN2 + x.y * by_input.y) * lane_slopes[2 * j + 1]};
+                        (by_step.x * LN2 + x.x * by_input.x) * slope_at(step.x),
+                        (by_step.y * LN2 + x.y * by_input.y) * slope_at(step.y)};
 #if DBIAS
                     bias_sum[0] += there ? raw_gradient.x : 0.0f;
                     bias_sum[1] += there ? raw_gradient.y : 0.0f;
@@ -518,7 +433,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     float2 y = ((const float2 *)mine.readouts[k])[pair];
                     y.x += skip[0] * x.x + added[0];
                     y.y += skip[1] * x.y + added[1];
-                    Pair dz2 = pair_of(lane_gates[2 * j] * y.x, lane_gates[2 * j + 1] * y.y);
+                    Pair dz2 = pair_of(mine.gates[2 * j][lane] * y.x, mine.gates[2 * j + 1][lane] * y.y);
                     if (there) *(Pair *)row_at(dz + reached, token, dz_bytes) = dz2;
 #endif
                 }
@@ -535,6 +450,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                 }
                 turn ^= 1;
 #endif
+                raw_u = next_u;
                 __syncwarp();
             }
         }
@@ -547,7 +463,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #if DSTATE_OFFSET
         if (last || rows_of_state_offset > 1) {
             long long at_row = (long long)(rows_of_state_offset > 1 ? s : walker) * segments + g;
-            flush_states(dstate_offset + at_row * d_inner * N, state_offset_sum, channels, d_inner, quarter);
+            float sum[CH][4];
+#pragma unroll
+            for (int i = 0; i < CH; i++) {
+                *(float4 *)sum[i] = mine.state_offset_sum[i][lane];
+                mine.state_offset_sum[i][lane] = float4{0.0f, 0.0f, 0.0f, 0.0f};
+            }
+            flush_states(dstate_offset + at_row * d_inner * N, sum, channels, d_inner, quarter);
         }
 #endif
         if (doutput_offset && (last || rows_of_output_offset > 1)) {

@@ -1,10 +1,10 @@
 //! The scan on CUDA: the operands as views of device memory, and the checks that they fit.
 //!
 //! With N = 16, D even, rows that begin at even elements, and none of `state_scale`, `state_extra` and `c_previous` the
-//! fast kernels of `forward.cu` and `backward.cu` run; anything else up to N = 256 takes `general.cu`. The launches depend on the sizes T, S, D, N and on
-//! what is present, never on where the sequences lie, so that they may be captured once and replayed with other
-//! offsets. Tokens past the last sequence are neither read nor written, but for db, dc and dc_previous, which are
-//! undefined there.
+//! fast kernels of `forward.cu`, `carries.cu` and `backward.cu` run; anything else up to N = 256 takes `general.cu`. The
+//! launches depend on the sizes T, S, D, N and on what is present, never on where the sequences lie, so that they may be
+//! captured once and replayed with other offsets. Tokens past the last sequence are neither read nor written, but for
+//! db, dc and dc_previous, which are undefined there.
 
 mod backward;
 mod forward;

@@ -2,27 +2,34 @@
 //
 // Bound. Per token, channel and state: a multiplication, ex2, a multiplication and two multiply-adds; per token and
 // channel: softplus and silu, four more of the special functions. At 16 of those a clock and multiprocessor they are
-// the bound, (1 + 4/16) T D N / 16 clocks of a multiprocessor, with the issue of 11 to 12 instructions per state-step (16
-// with eight lanes) right behind; the bytes (u, delta, z, out once each) are far from it.
+// the bound, (1 + 4/16) T D N / 16 clocks of a multiprocessor, with the issue of 10 to 11 instructions per state-step (13
+// with eight lanes) right behind; the bytes (u, delta, z, out once each) are far from it. Measured on an H100 at
+// [4, 2048, 1536]: instructions issue in 60 % of the clocks, three warps to a scheduler; the rest is mostly waiting for
+// shared memory, shuffles and ex2 (short scoreboard), which only more channels or sequences would hide.
 //
 // Idea. LANES lanes share a channel and hold 16 / LANES of its states each in registers, A already times log2(e). A
 // block stages TILE tokens of its channels in shared memory as what the recurrence wants, computed once each: (Δ, Δ u)
 // and (D_skip u + y', silu(z)); B and C as f32. While a tile is walked, the numbers of the next are on their way from
-// memory. LANES tokens are walked before their sums over the lanes are made, so that each lane ends with the sum of one
-// token. The results replace what was staged and leave coalesced, by the threads that will refill those places: with
-// two buffers one barrier a tile is enough. Tokens past the end are staged as zero steps, which change no state.
+// memory. JOINT tokens are walked before their sums over the lanes are made, of which each lane ends with some: all
+// of a tile, but for eight lanes, where that was slower. The results replace what was staged and leave coalesced, by
+// the threads that will refill those places: with two buffers one barrier a tile is enough. They leave before the next
+// tile is walked, or after it, whichever was faster. Tokens past the end are staged as zero steps, which change no
+// state.
 //
-// Channels are read and written in pairs: D is even and every row of u, delta, z and out begins at a whole pair.
+// Channels, B and C are read and written in pairs: D is even and every row of u, delta, z, b, c and out begins at a
+// whole pair.
 //
 // Defines: LANES (2, 4, 8), HAS_Z, SOFTPLUS, HAS_STATE_OFFSET, ACT_BF16.
 
 #define N 16
 #define THREADS 128
 #define TILE 16
+#define JOINT (LANES == 8 ? 8 : TILE)  // tokens whose sums over lanes are made together
 #define STATES (N / LANES)
 #define CHANNELS (THREADS / LANES)
 #define PAIRS (CHANNELS / 2)         // pairs of channels
 #define STAGED (TILE / (2 * LANES))  // pairs of a tile per thread
+#define MAPPED (TILE * N / THREADS)  // and of its B and C
 #define ROW (CHANNELS + 16 / LANES)  // padded so that LANES tokens of few channels lie in different banks
 
 // One lane's states to memory, in as few stores as can be (which the compiler does not find by itself here).
@@ -44,7 +51,7 @@ DEVICE void save(float *to, const float (&h)[STATES]) {
 
 struct Raw {
     Pair u[STAGED], delta[STAGED], z[STAGED];
-    act maps[4];
+    Pair maps[MAPPED];
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) scan_forward(
@@ -83,11 +90,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) scan_forward(
 #endif
     }
 
-    // As a stager: some tokens of two channels, and every fourth token of one of B's and C's 32 columns.
+    // As a stager: some tokens of two channels, and of two of B's and C's 32 columns.
     int place = thread % PAIRS, first_token = thread / PAIRS, staged = first_channel + 2 * place;
     bool stages = staged < d_inner;
-    // Loads never pass the end: the last token stands in for those behind it, and the last channels likewise.
-    int reached = stages ? staged : d_inner - 2, end = length - 1;
+    // Loads never pass the end: the last channels stand in for those behind them.
+    int reached = stages ? staged : d_inner - 2;
     float bias[2] = {}, skip[2] = {}, added[2] = {};
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -95,28 +102,38 @@ extern "C" __global__ void __launch_bounds__(THREADS) scan_forward(
         if (d_skip) skip[i] = d_skip[reached + i];
         if (output_offset) added[i] = output_offset[(long long)output_offset_row[s] * d_inner + reached + i];
     }
-    int column = thread % 32, map_token = thread / 32, map_bytes = column < N ? b_bytes : c_bytes;
-    const act *map = row_at(column < N ? b + column : c + (column - N), begin, map_bytes);
-    u = row_at(u + reached, begin, u_bytes);
-    delta = row_at(delta + reached, begin, delta_bytes);
+    int column = thread % N, map_token = thread / N, map_bytes = column < N / 2 ? b_bytes : c_bytes;
+    const act *map = row_at(column < N / 2 ? b + 2 * column : c + (2 * column - N), begin + map_token, map_bytes);
+    u = row_at(u + reached, begin + first_token, u_bytes);
+    delta = row_at(delta + reached, begin + first_token, delta_bytes);
 #if HAS_Z
-    z = row_at(z + reached, begin, z_bytes);
+    z = row_at(z + reached, begin + first_token, z_bytes);
 #endif
-    out = row_at(out + reached, begin, out_bytes);
+    out = row_at(out + reached, begin + first_token, out_bytes);
 
-    Raw raw;
+    Raw raw = {};
+    // Of the next tile; what was there before stands in for tokens past the end.
     auto load = [&](int tile) {
 #pragma unroll
         for (int k = 0; k < STAGED; k++) {
-            int t = min(tile + first_token + k * 2 * LANES, end);
-            raw.u[k] = *(const Pair *)row_at(u, t, u_bytes);
-            raw.delta[k] = *(const Pair *)row_at(delta, t, delta_bytes);
+            if (tile + first_token + k * 2 * LANES >= length) continue;
+            raw.u[k] = *(const Pair *)row_at(u, k * 2 * LANES, u_bytes);
+            raw.delta[k] = *(const Pair *)row_at(delta, k * 2 * LANES, delta_bytes);
 #if HAS_Z
-            raw.z[k] = *(const Pair *)row_at(z, t, z_bytes);
+            raw.z[k] = *(const Pair *)row_at(z, k * 2 * LANES, z_bytes);
 #endif
         }
 #pragma unroll
-        for (int k = 0; k < 4; k++) raw.maps[k] = *row_at(map, min(tile + map_token + k * 4, end), map_bytes);
+        for (int k = 0; k < MAPPED; k++) {
+            if (tile + map_token + k * (THREADS / N) >= length) continue;
+            raw.maps[k] = *(const Pair *)row_at(map, k * (THREADS / N), map_bytes);
+        }
+        u = row_at(u, TILE, u_bytes);
+        delta = row_at(delta, TILE, delta_bytes);
+#if HAS_Z
+        z = row_at(z, TILE, z_bytes);
+#endif
+        map = row_at(map, TILE, map_bytes);
     };
     auto stage = [&](int tile, int buffer) {
 #pragma unroll
@@ -145,17 +162,25 @@ extern "C" __global__ void __launch_bounds__(THREADS) scan_forward(
             readout_pairs[buffer][t][place] = *(float4 *)readouts;
         }
 #pragma unroll
-        for (int k = 0; k < 4; k++) ((float *)maps[buffer][map_token + k * 4])[column] = to_f32(raw.maps[k]);
+        for (int k = 0; k < MAPPED; k++) {
+            ((float2 *)maps[buffer][map_token + k * (THREADS / N)])[column] = float2{low(raw.maps[k]), high(raw.maps[k])};
+        }
     };
-    auto write = [&](int tile, int buffer) {
+    Pair results[STAGED];
+    auto collect = [&](int buffer) {
 #pragma unroll
         for (int k = 0; k < STAGED; k++) {
-            int t = first_token + k * 2 * LANES;
-            float4 readout = readout_pairs[buffer][t][place];
-            Pair result = pair_of(readout.x, readout.z);
-            act *to = row_at(out, tile + t, out_bytes);
-            if (stages && tile + t < length) *(Pair *)to = result;
+            float4 readout = readout_pairs[buffer][first_token + k * 2 * LANES][place];
+            results[k] = pair_of(readout.x, readout.z);
         }
+    };
+    auto write = [&](int tile) {
+#pragma unroll
+        for (int k = 0; k < STAGED; k++) {
+            bool there = stages && tile + first_token + k * 2 * LANES < length;
+            if (there) *(Pair *)row_at(out, k * 2 * LANES, out_bytes) = results[k];
+        }
+        out = row_at(out, TILE, out_bytes);
     };
 
     long long row = begin / CHUNK + s;
@@ -165,59 +190,72 @@ extern "C" __global__ void __launch_bounds__(THREADS) scan_forward(
         stage(tile, buffer);
         load(tile + TILE);
         __syncthreads();
-        if (tile > 0) write(tile - TILE, buffer ^ 1);
+        if (LANES == 2 || tile > 0) collect(buffer ^ 1);
+        if (LANES > 2 && tile > 0) write(tile - TILE);
         if (boundaries && walks && tile % CHUNK == 0) {
             save(boundaries + (row + tile / CHUNK) * d_inner * N + state_at, h);
         }
-        int count = length - tile < TILE ? length - tile : TILE;
-        for (int t = 0; t < count; t += LANES) {
-            float y[LANES];
 #pragma unroll
-            for (int j = 0; j < LANES; j++) {
-                float2 step = ((const float2 *)step_pairs[buffer][t + j])[walked];
-                float bs[STATES], cs[STATES];
-                const float *numbers = (const float *)maps[buffer][t + j];
+        for (int first = 0; first < TILE; first += JOINT) {
+            float sums[JOINT / LANES][LANES];
+#pragma unroll
+            for (int t = first; t < first + JOINT; t += LANES) {
+                float *y = sums[(t - first) / LANES];
+#pragma unroll
+                for (int j = 0; j < LANES; j++) {
+                    float2 step = ((const float2 *)step_pairs[buffer][t + j])[walked];
+                    float bs[STATES], cs[STATES];
+                    const float *numbers = (const float *)maps[buffer][t + j];
 #if STATES >= 4
 #pragma unroll
-                for (int i = 0; i < STATES; i += 4) {
-                    *(float4 *)(bs + i) = *(const float4 *)(numbers + lane * STATES + i);
-                    *(float4 *)(cs + i) = *(const float4 *)(numbers + N + lane * STATES + i);
-                }
+                    for (int i = 0; i < STATES; i += 4) {
+                        *(float4 *)(bs + i) = *(const float4 *)(numbers + lane * STATES + i);
+                        *(float4 *)(cs + i) = *(const float4 *)(numbers + N + lane * STATES + i);
+                    }
 #else
-                *(float2 *)bs = *(const float2 *)(numbers + lane * STATES);
-                *(float2 *)cs = *(const float2 *)(numbers + N + lane * STATES);
+                    *(float2 *)bs = *(const float2 *)(numbers + lane * STATES);
+                    *(float2 *)cs = *(const float2 *)(numbers + N + lane * STATES);
 #endif
-                y[j] = 0.0f;
+                    y[j] = 0.0f;
 #pragma unroll
-                for (int i = 0; i < STATES; i++) {
-                    h[i] = ex2(step.x * decay[i]) * h[i] + step.y * bs[i];
+                    for (int i = 0; i < STATES; i++) {
+                        h[i] = ex2(step.x * decay[i]) * h[i] + step.y * bs[i];
 #if HAS_STATE_OFFSET
-                    y[j] += (h[i] + state_added[i]) * cs[i];
+                        y[j] += (h[i] + state_added[i]) * cs[i];
 #else
-                    y[j] += h[i] * cs[i];
+                        y[j] += h[i] * cs[i];
 #endif
+                    }
                 }
             }
-            // Lane j ends with token t + j.
+            // Of every LANES tokens a lane ends with one. The sums wait for one another as little as they can.
 #if LANES >= 8
-            fold<8>(y, 4, lane & 4);
+#pragma unroll
+            for (int i = 0; i < JOINT / LANES; i++) fold<8>(sums[i], 4, lane & 4);
 #endif
 #if LANES >= 4
-            fold<4>(y, 2, lane & 2);
+#pragma unroll
+            for (int i = 0; i < JOINT / LANES; i++) fold<4>(sums[i], 2, lane & 2);
 #endif
-            fold<2>(y, 1, lane & 1);
-            float2 *readout = (float2 *)readout_pairs[buffer][t + lane] + walked;
+#pragma unroll
+            for (int i = 0; i < JOINT / LANES; i++) fold<2>(sums[i], 1, lane & 1);
+#pragma unroll
+            for (int i = 0; i < JOINT / LANES; i++) {
+                float2 *readout = (float2 *)readout_pairs[buffer][first + i * LANES + lane] + walked;
 #if HAS_Z
-            readout->x = (y[0] + readout->x) * readout->y;
+                readout->x = (sums[i][0] + readout->x) * readout->y;
 #else
-            readout->x = y[0] + readout->x;
+                readout->x = sums[i][0] + readout->x;
 #endif
+            }
         }
+        if (LANES == 2 && tile > 0) write(tile - TILE);
     }
     if (length > 0) {
         __syncthreads();
         int last = (length - 1) / TILE * TILE;
-        write(last, last / TILE & 1);
+        collect(last / TILE & 1);
+        write(last);
     }
     if (final_state && walks) save(final_state + (long long)s * d_inner * N + state_at, h);
 }

@@ -8,8 +8,14 @@ static SOURCE: Source = Source { name: "conv1d", text: include_str!("conv1d.cu")
 /// The widest convolution.
 pub const WIDEST: usize = 8;
 
-/// Threads of a block.
-const BLOCK: usize = 128;
+/// Threads of a block that walks tokens, as the source has them.
+const BLOCK: usize = 64;
+
+/// Threads of a block of the other kernels.
+const WIDE_BLOCK: usize = 128;
+
+/// Blocks that fill a device of the usual size.
+const FULL: usize = 132 * 5;
 
 /// What the convolution reads: see [`super::Conv1dInputs`]. x is an activation, all numbers beside it are f32; a sequence
 /// may be empty.
@@ -85,28 +91,30 @@ impl Conv1dViews<'_> {
         act
     }
 
-    /// Two channels per thread where everything is aligned for it, and tiles that fill the device.
-    fn layout(&self, cuda: &Cuda, act: ElementType, others: &[(View, usize)]) -> ([Define; 5], [u32; 3], usize) {
-        let pairs = |&(view, stride): &(View, usize)| {
-            stride.is_multiple_of(2) && view.pointer().is_multiple_of(2 * view.element().bytes() as u64)
+    /// Four channels per thread where everything is aligned for it, and tiles that fill the device.
+    ///
+    /// By the sizes and a device of the usual size, not the one at hand: sums over tiles must not depend on it.
+    fn layout(&self, act: ElementType, sums: bool, others: &[(View, usize)]) -> ([Define; 6], [u32; 3]) {
+        let d = self.channels;
+        let fits = |vec: usize| {
+            let whole = |&(view, stride): &(View, usize)| {
+                stride.is_multiple_of(vec) && view.pointer().is_multiple_of((vec * view.element().bytes()) as u64)
+            };
+            d.is_multiple_of(vec) && whole(&(self.x, self.x_stride)) && others.iter().all(whole)
         };
-        let vec = if self.channels.is_multiple_of(2) && pairs(&(self.x, self.x_stride)) && others.iter().all(pairs) {
-            2
-        } else {
-            1
-        };
-        let blocks = self.channels.div_ceil(vec * BLOCK);
-        // By the sizes and a device of the usual size: the sums of tiles must not depend on the device.
-        let _ = cuda;
-        let tile = [64, 32, 16].into_iter().find(|tile| blocks * self.tokens.div_ceil(*tile) >= 132 * 4).unwrap_or(8);
+        let vec = [4, 2].into_iter().find(|&vec| fits(vec)).unwrap_or(1);
+        let blocks = d.div_ceil(vec * BLOCK);
+        let enough = |tile: &usize| blocks * self.tokens.div_ceil(*tile) >= FULL;
+        let tile = [64, 32, 16].into_iter().find(enough).unwrap_or(8);
         let defines = [
             ("ACT_BF16", act.is_bf16() as i64),
             ("K", self.width as i64),
             ("SILU", self.silu as i64),
             ("VEC", vec as i64),
             ("TILE", tile as i64),
+            ("SUMS", sums as i64),
         ];
-        (defines, [blocks as u32, self.tokens.div_ceil(tile) as u32, 1], tile)
+        (defines, [blocks as u32, self.tokens.div_ceil(tile) as u32, 1])
     }
 }
 
@@ -126,7 +134,7 @@ pub fn conv1d_forward(cuda: &Cuda, y: View, final_state: Option<View>, inputs: &
     let act = inputs.check();
     let (tokens, d, sequences) = (inputs.tokens, inputs.channels, inputs.sequences());
     y.check("conv1d: y [T, D]", act, tokens * d);
-    let (defines, grid, _) = inputs.layout(cuda, act, &[(y, d)]);
+    let (defines, grid) = inputs.layout(act, false, &[(y, d)]);
     let Conv1dViews { x, weight, bias, init, init_row_of: row_of, offsets, sequence_of, .. } = *inputs;
     let stride = inputs.x_stride as i64;
     if tokens > 0 {
@@ -137,8 +145,8 @@ pub fn conv1d_forward(cuda: &Cuda, y: View, final_state: Option<View>, inputs: &
         state.check("conv1d: final_state [S, D, K - 1]", ElementType::F32, sequences * d * (inputs.width - 1));
         if !state.is_empty() {
             let args = args![state, x, stride, init, row_of, offsets, sequences as i32, d as i32];
-            let grid = [(sequences * d).div_ceil(BLOCK) as u32, 1, 1];
-            cuda.launch(&SOURCE, &defines, "conv1d_final_state", grid, BLOCK as u32, 0, &args)?;
+            let grid = [(sequences * d).div_ceil(WIDE_BLOCK) as u32, 1, 1];
+            cuda.launch(&SOURCE, &defines, "conv1d_final_state", grid, WIDE_BLOCK as u32, 0, &args)?;
         }
     }
     Ok(())
@@ -177,10 +185,10 @@ pub fn conv1d_backward(
         assert!(inputs.bias.is_some(), "conv1d: dbias asked for, but there is no bias");
         dbias.check("conv1d: dbias [D]", ElementType::F32, d);
     }
-    let (defines, grid, _) = inputs.layout(cuda, act, &written);
+    let sums = grads.dweight.is_some() || grads.dbias.is_some();
+    let (defines, grid) = inputs.layout(act, sums, &written);
     let Conv1dViews { x, weight, bias, init, init_row_of: row_of, offsets, sequence_of, .. } = *inputs;
     let stride = inputs.x_stride as i64;
-    let sums = grads.dweight.is_some() || grads.dbias.is_some();
     let tiles = grid[1] as usize;
     let partial = sums.then(|| cuda.array(ElementType::F32, tiles * d * (k + 1))).transpose()?;
     let partial_view = partial.as_ref().map(|partial| partial.view());
@@ -206,8 +214,8 @@ pub fn conv1d_backward(
     }
     if let Some(partial) = partial_view {
         let args = args![grads.dweight, grads.dbias, partial, tiles as i32, d as i32];
-        let grid = [(d * (k + 1)).div_ceil(BLOCK) as u32, 1, 1];
-        cuda.launch(&SOURCE, &defines, "conv1d_add_tiles", grid, BLOCK as u32, 0, &args)?;
+        let grid = [(d * (k + 1)).div_ceil(32) as u32, 1, 1];
+        cuda.launch(&SOURCE, &defines, "conv1d_add_tiles", grid, 256, 0, &args)?;
     }
     if let Some(dinit) = grads.dinit {
         let init = inputs.init.expect("conv1d: dinit asked for, but there is no initial state");
@@ -228,8 +236,8 @@ pub fn conv1d_backward(
             d as i32,
             rows as i32,
         ];
-        let grid = [d.div_ceil(BLOCK) as u32, rows as u32, 1];
-        cuda.launch(&SOURCE, &defines, "conv1d_initial", grid, BLOCK as u32, 0, &args)?;
+        let grid = [d.div_ceil(WIDE_BLOCK) as u32, rows as u32, 1];
+        cuda.launch(&SOURCE, &defines, "conv1d_initial", grid, WIDE_BLOCK as u32, 0, &args)?;
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ pub fn cross_entropy(
     }
     let defines = [("ACT_BF16", act.is_bf16() as i64), ("GRADIENT", scale.is_some() as i64)];
     let args = args![logits, losses, argmax, targets, scale, vocab as i32];
-    cuda.launch(&SOURCE, &defines, "cross_entropy", [rows as u32, 1, 1], 512, 0, &args)
+    cuda.launch(&SOURCE, &defines, "cross_entropy", [rows as u32, 1, 1], 1024, 0, &args)
 }
 
 /// out `[1]` = scale · Σ losses, scale `[1]` on the device.

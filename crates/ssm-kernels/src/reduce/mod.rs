@@ -3,3 +3,5 @@
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
+#[cfg(all(test, feature = "cuda"))]
+mod cuda_tests;

@@ -179,3 +179,15 @@ fn cuda_conv1d_over_rows_that_lie_anyhow() {
         }
     }
 }
+
+/// So many channels that a thread walks 16 tokens, or 64; fewer channels are walked 8 tokens at a time.
+#[test]
+fn cuda_conv1d_in_longer_tiles() {
+    let device = testing::cuda();
+    for (channels, lengths) in [(33_792, &[37usize, 0, 43] as &'static [usize]), (14_079, &[100, 0, 30])] {
+        for (act, tolerance) in ACTIVATIONS {
+            let case = Case { lengths, channels, width: 4, bias: true, init: true, silu: true, gap: 0 };
+            check(&device, &case, act, 2.0 * tolerance);
+        }
+    }
+}

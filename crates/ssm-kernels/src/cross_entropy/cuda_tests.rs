@@ -115,6 +115,24 @@ fn cuda_losses_of_rows_with_nan_and_infinities() {
     }
 }
 
+/// Lanes read 16 bytes at a time: the lowest of equals among those, and not only among lanes.
+#[test]
+fn cuda_the_lowest_of_equal_logits_side_by_side() {
+    let device = testing::cuda();
+    let vocab = 64;
+    for (act, _) in ACTIVATIONS {
+        for first in [0, 16, 17, 22, 61] {
+            let mut logits = vec![-1.0; vocab];
+            logits[first..first + 3].fill(1.0);
+            let (logits, losses) = (upload(&device, &logits, act), device.array(ElementType::F32, 1).unwrap());
+            let (best, target) = (device.array(ElementType::U32, 1).unwrap(), device.upload(&[5u32]).unwrap());
+            let views = [logits.view(), losses.view(), best.view(), target.view()];
+            cuda::cross_entropy(&device, views[0], views[1], Some(views[2]), views[3], None, 1, vocab).unwrap();
+            assert_eq!(device.download::<u32>(views[2]).unwrap(), [first as u32], "{act:?}");
+        }
+    }
+}
+
 #[test]
 fn cuda_sums_of_losses() {
     let device = testing::cuda();

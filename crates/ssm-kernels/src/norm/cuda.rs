@@ -7,7 +7,7 @@ use crate::runtime::cuda::{Cuda, CudaError, Define, ElementType, Source, View};
 static SOURCE: Source = Source { name: "norm", text: include_str!("norm.cu") };
 
 /// The widest row whose parts fit the registers of a block.
-const WIDEST: usize = 8 * 32 * 4 * 8;
+const WIDEST: usize = 1024 * 64;
 
 /// How a row is spread over lanes.
 struct Layout {
@@ -23,7 +23,7 @@ impl Layout {
         let aligned = |view: &View| view.pointer().is_multiple_of(4 * view.element().bytes() as u64);
         let vec = if cols.is_multiple_of(4) && views.iter().all(aligned) { 4 } else { 1 };
         let packs = cols.div_ceil(vec);
-        // Eight packs per lane at most, twice that where there is no wider block.
+        // Eight packs per lane at most, until there is no wider block.
         let warps = [1usize, 2, 4, 8, 16].into_iter().find(|warps| packs <= 8 * 32 * warps).unwrap_or(32);
         let per = packs.div_ceil(32 * warps);
         assert!(vec * per <= 64, "rows of {cols} are wider than the {WIDEST} that a norm is written for");

@@ -6,7 +6,7 @@ use crate::elementwise::cuda_tests::{ACTIVATIONS, download, rounded, upload};
 use crate::runtime::cuda::ElementType;
 use crate::testing::{self, assert_close, numbers, reference, widen};
 
-const SHAPES: [(usize, usize); 13] = [
+const SHAPES: [(usize, usize); 14] = [
     (1, 1),
     (3, 2),
     (5, 7),
@@ -20,6 +20,7 @@ const SHAPES: [(usize, usize); 13] = [
     (2, 1536),
     (2, 2049),
     (3, 4100),
+    (1, 20_480),
 ];
 
 const EPS: f64 = 1e-5;

@@ -13,6 +13,13 @@ struct Lane {
 // Blocks hold whole rows: 4 of one warp each, or one of several warps.
 #define ROWS_PER_BLOCK (WARPS == 1 ? 4 : 1)
 
+// The widest rows would otherwise take more registers than a block of 1024 threads can have.
+#if WARPS == 32
+#define BOUND __launch_bounds__(1024)
+#else
+#define BOUND
+#endif
+
 DEVICE float row_sum(float x, float *shared) {
 #if WARPS == 1
     return warp_sum(x);
@@ -28,7 +35,7 @@ struct alignas(sizeof(act) * VEC) Acts {
     act at[VEC];
 };
 
-extern "C" __global__ void add_rms_norm(act *__restrict__ normed, float *__restrict__ sum, float *__restrict__ rstd, const act *__restrict__ x, const float *__restrict__ residual, const float *__restrict__ weight, float eps, int rows, int cols) {
+extern "C" __global__ void BOUND add_rms_norm(act *__restrict__ normed, float *__restrict__ sum, float *__restrict__ rstd, const act *__restrict__ x, const float *__restrict__ residual, const float *__restrict__ weight, float eps, int rows, int cols) {
     __shared__ float shared[32];
     int lane = threadIdx.x % (32 * WARPS), row = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / (32 * WARPS);
     if (row >= rows) return; // whole warps, and with several of them whole blocks
@@ -72,7 +79,7 @@ extern "C" __global__ void add_rms_norm(act *__restrict__ normed, float *__restr
 }
 
 // d_sum = rstd (g - sum rstd^2 mean(g sum)) + d_sum_in with g = d_normed weight, as f32 and as an activation.
-extern "C" __global__ void rms_norm_backward(act *__restrict__ d_x, float *__restrict__ d_residual, const act *__restrict__ d_normed, const float *__restrict__ d_sum_in, const float *__restrict__ sum, const float *__restrict__ rstd, const float *__restrict__ weight, int rows, int cols) {
+extern "C" __global__ void BOUND rms_norm_backward(act *__restrict__ d_x, float *__restrict__ d_residual, const act *__restrict__ d_normed, const float *__restrict__ d_sum_in, const float *__restrict__ sum, const float *__restrict__ rstd, const float *__restrict__ weight, int rows, int cols) {
     __shared__ float shared[32];
     int lane = threadIdx.x % (32 * WARPS), row = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / (32 * WARPS);
     if (row >= rows) return;

@@ -60,6 +60,9 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
     // Tests of this name need a device, and fail without one: they are for `--cuda`.
     command.args(["--skip", "cuda_"]);
     run(command)?;
+    println!(
+        "left out: the tests that need a GPU; for them `cargo xtask test --cuda`, or `--cuda-emulated` without one"
+    );
     if installed {
         let mut command = cargo(&["test", "--release"]);
         command.args(LAPACK).args(theirs());

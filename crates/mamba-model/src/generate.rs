@@ -188,7 +188,7 @@ impl Decoder<'_> {
     fn advance(&self, batch: &Batch, state: Option<&State>) -> Result<(State, Tensor), ModelError> {
         let states = state.map(State::vars);
         let output = self.model.forward(&self.tape, &self.bound, batch, states.as_ref(), true)?;
-        let logits = self.model.logits(&self.tape, &self.bound, &output.hidden, &batch.last_rows())?;
+        let logits = self.model.logits(&self.tape, &self.bound, &output.hidden, batch.last_rows())?;
         let states = output.states.expect("asked for");
         Ok((states.detach(), logits.tensor().clone()))
     }

@@ -339,19 +339,14 @@ impl Mamba {
     ///
     /// # Errors
     /// When a row is not below T.
-    pub fn logits(&self, tape: &Tape, bound: &Bound, hidden: &Var, rows: &[u32]) -> Result<Var, ModelError> {
-        self.logits_of(tape, bound, hidden, &rows.into())
-    }
-
-    /// The same for rows that a captured graph may find on the device.
-    pub(crate) fn logits_of(
+    pub fn logits(
         &self,
         tape: &Tape,
         bound: &Bound,
         hidden: &Var,
-        rows: &Staged<u32>,
+        rows: impl Into<Staged<u32>>,
     ) -> Result<Var, ModelError> {
-        let x = ops::select_rows(tape, hidden, rows)?;
+        let x = ops::select_rows(tape, hidden, &rows.into())?;
         Head::new(tape, self, bound, &x, None)?.logits(tape)
     }
 
@@ -419,17 +414,13 @@ fn read(raw: &RawTensor, dtype: DType) -> Result<Tensor, ModelError> {
 }
 
 /// A parameter where the device computes: on a CUDA device matrices are of the compute type, all else is f32.
-#[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
 fn place(parameter: &Parameter, device: &Device, compute: DType) -> Result<Tensor, ModelError> {
-    match device {
-        Device::Cpu(_) => Ok(parameter.value.clone()),
-        #[cfg(feature = "cuda")]
-        Device::Cuda(_) => {
-            let matrix = stays_in_storage_type(&parameter.name);
-            let dtype = if matrix { compute } else { Device::trained_type(compute) };
-            Ok(parameter.value.cast(dtype).to(device)?)
-        }
+    if matches!(device, Device::Cpu(_)) {
+        return Ok(parameter.value.clone());
     }
+    let matrix = stays_in_storage_type(&parameter.name);
+    let dtype = if matrix { compute } else { Device::trained_type(compute) };
+    Ok(parameter.value.cast(dtype).to(device)?)
 }
 
 /// Checks that the device computes in this type.

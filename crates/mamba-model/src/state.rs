@@ -1,6 +1,6 @@
 //! The recurrent state: all that a sequence's past is to the model.
 
-use statetune_tensor::{DType, Staged, Tensor, Var, with_float};
+use statetune_tensor::{DType, Staged, Tensor, Var};
 
 use crate::ModelError;
 use crate::config::MambaConfig;
@@ -51,20 +51,8 @@ impl State {
         if let Some(row) = rows.iter().find(|&&row| row >= self.sequences) {
             return Err(ModelError::State { reason: format!("sequence {row} of {}", self.sequences) });
         }
-        let pick = |tensor: &Tensor| -> Result<Tensor, ModelError> {
-            let width = tensor.shape()[1..].iter().product::<usize>();
-            let mut shape = tensor.shape().to_vec();
-            shape[0] = rows.len();
-            if !tensor.is_on_host() {
-                return Ok(tensor.take_rows(rows)?);
-            }
-            Ok(with_float!(tensor.dtype(), "gather", T => {
-                let values = tensor.as_slice::<T>()?;
-                let picked = rows.iter().flat_map(|&row| values[row * width..][..width].iter().copied()).collect();
-                Tensor::from_vec::<T>(picked, &shape)
-            })?)
-        };
-        let gather = |layer: &LayerState| Ok(LayerState { conv: pick(&layer.conv)?, ssm: pick(&layer.ssm)? });
+        let gather =
+            |layer: &LayerState| Ok(LayerState { conv: layer.conv.take_rows(rows)?, ssm: layer.ssm.take_rows(rows)? });
         let layers = self.layers.iter().map(gather).collect::<Result<_, ModelError>>()?;
         Ok(State { layers, sequences: rows.len() })
     }
@@ -85,18 +73,7 @@ impl State {
                     format!("states of shapes {:?} and {:?} cannot be joined", parts[0].shape(), other.shape());
                 return Err(ModelError::State { reason });
             }
-            let mut shape = parts[0].shape().to_vec();
-            shape[0] = parts.iter().map(|p| p.shape()[0]).sum();
-            if !parts[0].is_on_host() {
-                return Ok(Tensor::stacked(&parts)?);
-            }
-            Ok(with_float!(parts[0].dtype(), "concat", T => {
-                let mut values = Vec::with_capacity(shape.iter().product());
-                for part in &parts {
-                    values.extend_from_slice(part.as_slice::<T>()?);
-                }
-                Tensor::from_vec(values, &shape)
-            })?)
+            Ok(Tensor::stacked(&parts)?)
         };
         let layer = |i: usize| {
             Ok(LayerState {

@@ -50,10 +50,6 @@ impl Buffer {
         if held.dtype() != value.dtype() {
             return Err(TensorError::DType { what: "new value".into(), expected: held.dtype(), found: value.dtype() });
         }
-        if held.is_on_host() {
-            *held = value.to_host()?;
-            return Ok(());
-        }
         held.overwrite(&value)
     }
 

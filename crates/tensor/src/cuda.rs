@@ -32,33 +32,13 @@ impl std::fmt::Debug for Recipe {
     }
 }
 
-/// A tensor that a backward pass will need: its values, or how to make them again.
-#[derive(Debug)]
-pub enum Kept {
-    /// The tensor.
-    Values(Tensor),
-    /// How to make it again.
-    Recipe(Recipe),
-}
-
-impl Kept {
-    /// Keeps a tensor by its recipe where it has one.
-    pub fn of(tensor: &Tensor) -> Kept {
-        match &tensor.0 {
-            Storage::Cuda(DeviceTensor { recipe: Some(recipe), .. }) => Kept::Recipe(recipe.clone()),
-            _ => Kept::Values(tensor.clone()),
-        }
-    }
-
-    /// The tensor, made again if need be: with the same bits.
+impl Recipe {
+    /// The tensor made again, with the same bits.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn tensor(self) -> Result<Tensor> {
-        match self {
-            Kept::Values(tensor) => Ok(tensor),
-            Kept::Recipe(Recipe(make)) => Ok(make()?.into()),
-        }
+    pub fn make(&self) -> Result<DeviceTensor> {
+        (self.0)()
     }
 }
 
@@ -110,6 +90,11 @@ impl DeviceTensor {
     /// The same with how to make it again.
     pub fn with_recipe(self, make: impl Fn() -> Result<DeviceTensor> + Send + Sync + 'static) -> DeviceTensor {
         DeviceTensor { recipe: Some(Recipe(Arc::new(make))), ..self }
+    }
+
+    /// How to make it again, if that is known.
+    pub fn recipe(&self) -> Option<&Recipe> {
+        self.recipe.as_ref()
     }
 
     /// The columns `columns` of this matrix, sharing its memory.

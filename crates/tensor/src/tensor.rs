@@ -1,7 +1,7 @@
 //! The tensor: contiguous, row-major, immutable, cheap to clone.
 
 use half::{bf16, f16};
-use ndarray::{ArcArray, Array, IxDyn};
+use ndarray::{ArcArray, Array, Axis, IxDyn};
 
 use crate::{DType, Device, Element, Result, TensorError};
 
@@ -153,54 +153,53 @@ impl Tensor {
         each!(self, _values => Ok(self.clone()), device => Ok(device.copied()?.into()))
     }
 
-    /// Writes the values of another tensor over those of one on a device.
-    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
-    pub(crate) fn overwrite(&self, value: &Tensor) -> Result<()> {
-        each!(self, _values => unreachable!("tensors of the host are replaced"), device => device.overwrite(value))
+    /// Takes another tensor's values: by sharing them on the host, in place on a device.
+    pub(crate) fn overwrite(&mut self, value: &Tensor) -> Result<()> {
+        let values = each!(self, _values => value.to_host()?, device => return device.overwrite(value));
+        *self = values;
+        Ok(())
     }
 
-    /// Rows of a tensor on a device along its first axis, in this order.
+    /// Rows along the first axis, in this order; one may be taken more than once.
     ///
     /// # Errors
-    /// When it is on the host, or the device's memory does not suffice.
+    /// When a device's memory does not suffice.
     ///
     /// # Panics
     /// When there is no such row.
     #[track_caller]
-    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
     pub fn take_rows(&self, rows: &[usize]) -> Result<Tensor> {
-        match &self.0 {
-            #[cfg(feature = "cuda")]
-            Storage::Cuda(tensor) => Ok(tensor.take_rows(rows)?.into()),
-            _ => Err(self.not_on_a_device()),
-        }
+        each!(self,
+            values => Ok(Element::wrap(values.select(Axis(0), rows).into_shared())),
+            device => Ok(device.take_rows(rows)?.into())
+        )
     }
 
-    /// Tensors of one device, one after the other along the first axis.
+    /// Tensors one after the other along the first axis.
     ///
     /// # Errors
-    /// When one is on the host, or the device's memory does not suffice.
+    /// When they differ in type, in another axis or in where they are, or a device's memory does not suffice.
     ///
     /// # Panics
-    /// When there is none, or they differ in type or in another axis.
+    /// When there is none.
     #[track_caller]
     pub fn stacked(parts: &[Tensor]) -> Result<Tensor> {
-        #[cfg(feature = "cuda")]
-        {
-            let on_device = |part: &'_ Tensor| match &part.0 {
-                Storage::Cuda(tensor) => Ok(tensor.clone()),
-                _ => Err(part.not_on_a_device()),
-            };
-            let parts = parts.iter().map(on_device).collect::<Result<Vec<_>>>()?;
-            Ok(crate::cuda::DeviceTensor::stacked(&parts.iter().collect::<Vec<_>>())?.into())
+        fn join<E: Element>(_like: &ArcArray<E, IxDyn>, parts: &[Tensor], shape: &[usize]) -> Result<Tensor> {
+            let mut values = Vec::with_capacity(shape.iter().product());
+            for part in parts {
+                values.extend_from_slice(part.as_slice::<E>()?);
+            }
+            Tensor::from_vec(values, shape)
         }
-        #[cfg(not(feature = "cuda"))]
-        Err(parts[0].not_on_a_device())
-    }
-
-    fn not_on_a_device(&self) -> TensorError {
-        let what = format!("tensor {:?}", self.shape());
-        TensorError::Device { what, found: self.place(), expected: "a CUDA device".into() }
+        let mut shape = parts[0].shape().to_vec();
+        if let Some(other) = parts.iter().find(|part| part.shape()[1..] != shape[1..]) {
+            return Err(TensorError::shape("stacked", "a part", format!("[.., {:?}]", &shape[1..]), other.shape()));
+        }
+        shape[0] = parts.iter().map(|part| part.shape()[0]).sum();
+        each!(parts[0], values => join(values, parts, &shape), device => {
+            let parts = parts.iter().map(|part| part.on_cuda(device.cuda())).collect::<Result<Vec<_>>>()?;
+            Ok(crate::cuda::DeviceTensor::stacked(&parts)?.into())
+        })
     }
 
     /// The values as `f64`, whatever the element type.

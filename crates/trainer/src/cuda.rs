@@ -17,7 +17,7 @@ use statetune_tensor::{DType, Device, Staged, Tape, Tensor};
 
 use crate::TrainError;
 use crate::optimizer::{AdamW, AdamWSettings};
-use crate::step::MicroBatch;
+use crate::step::{MicroBatch, hidden_states, labelled_tokens};
 
 /// Stands for no labelled row, and for no target.
 const NONE: u32 = u32::MAX;
@@ -55,11 +55,21 @@ struct Captured {
     parts: Parts,
 }
 
-/// Runs the steps of one adapter on one device.
+/// Arrays that the optimiser's kernels and captured graphs know by address: they are kept here as long as those.
+struct TrainedTensor {
+    parameter: DeviceTensor,
+    m: DeviceTensor,
+    v: DeviceTensor,
+    gradient: DeviceTensor,
+}
+
+/// Runs the steps of one adapter on one device. It keeps what a captured graph reads: model, patches and moments.
 pub struct DeviceSteps {
     cuda: Cuda,
+    model: Mamba,
+    patches: Patches,
     optimizer: Optimizer,
-    gradients: Vec<DeviceTensor>,
+    trained: Vec<TrainedTensor>,
     seen: HashMap<Bucket, Seen>,
     readback: Readback<u64>,
     graphs: bool,
@@ -72,99 +82,89 @@ fn filled(count: usize, least: usize) -> usize {
 }
 
 impl DeviceSteps {
-    /// For an adapter's tensors and an optimiser's moments, which must stay where they are. Without `graphs` every step is
-    /// launched anew.
+    /// For a model on a CUDA device, an adapter's tensors, which it trains in place, and an optimiser's moments. Without
+    /// `graphs` every step is launched anew.
     ///
     /// # Errors
-    /// When the device's memory does not suffice.
-    pub fn new(cuda: &Cuda, adapter: &Adapter, moments: &mut AdamW, graphs: bool) -> Result<DeviceSteps, TrainError> {
-        moments.to(&Device::Cuda(cuda.clone()))?;
-        let moments = &*moments;
-        let settings: &AdamWSettings = moments.settings();
-        let on_device = |tensor: &Tensor| -> Result<DeviceTensor, TrainError> { Ok(tensor.on_cuda(cuda)?.clone()) };
-        let mut arrays = Vec::new();
+    /// The model is on another device, or the device's memory does not suffice.
+    pub fn new(model: &Mamba, adapter: &Adapter, moments: &mut AdamW, graphs: bool) -> Result<DeviceSteps, TrainError> {
+        let Device::Cuda(cuda) = model.device().clone() else {
+            return Err(TrainError::NothingToDo { reason: "the model is not on a CUDA device".into() });
+        };
+        moments.to(model.device())?;
+        let on_device = |tensor: &Tensor| -> Result<DeviceTensor, TrainError> { Ok(tensor.on_cuda(&cuda)?.clone()) };
+        let (mut trained, mut rules) = (Vec::new(), Vec::new());
         let tensors = adapter.patches().tensors().iter().zip(adapter.specs()).zip(moments.moments());
         for ((tensor, spec), (m, v)) in tensors.filter(|((tensor, _), _)| tensor.trained) {
             let parameter = on_device(&tensor.buffer.tensor())?;
-            let gradient = DeviceTensor::zeros(cuda, DType::F32, parameter.shape())?;
-            arrays.push((parameter, on_device(m)?, on_device(v)?, gradient, spec.decay, spec.rate as f32));
+            let gradient = DeviceTensor::zeros(&cuda, DType::F32, parameter.shape())?;
+            trained.push(TrainedTensor { parameter, m: on_device(m)?, v: on_device(v)?, gradient });
+            rules.push((spec.decay, spec.rate as f32));
         }
-        let trained: Vec<Trained> = arrays
+        let &AdamWSettings { beta1, beta2, eps, weight_decay, .. } = moments.settings();
+        let constants = Constants { beta1, beta2, eps, weight_decay };
+        let views: Vec<Trained> = trained
             .iter()
-            .map(|(parameter, m, v, gradient, decays, rate)| Trained {
-                parameter: parameter.view(),
-                m: m.view(),
-                v: v.view(),
-                gradient: gradient.view(),
-                decays: *decays,
-                rate: *rate,
+            .zip(&rules)
+            .map(|(tensor, &(decays, rate)): (&TrainedTensor, _)| Trained {
+                parameter: tensor.parameter.view(),
+                m: tensor.m.view(),
+                v: tensor.v.view(),
+                gradient: tensor.gradient.view(),
+                decays,
+                rate,
             })
             .collect();
-        let constants = Constants {
-            beta1: settings.beta1,
-            beta2: settings.beta2,
-            eps: settings.eps,
-            weight_decay: settings.weight_decay,
-        };
-        let optimizer = Optimizer::new(cuda, &trained, constants, moments.updates())?;
-        let readback = Readback::new(cuda, Optimizer::RECORD_WORDS)?;
-        let eager_parts = optimizer.parts()?;
-        drop(trained);
-        let gradients = arrays.into_iter().map(|array| array.3).collect();
-        let (cuda, seen) = (cuda.clone(), HashMap::new());
-        Ok(DeviceSteps { cuda, optimizer, gradients, seen, readback, graphs, eager_parts })
+        let optimizer = Optimizer::new(&cuda, &views, constants, moments.updates())?;
+        drop(views);
+        Ok(DeviceSteps {
+            readback: Readback::new(&cuda, Optimizer::RECORD_WORDS)?,
+            eager_parts: optimizer.parts()?,
+            model: model.clone(),
+            patches: adapter.patches().clone(),
+            seen: HashMap::new(),
+            cuda,
+            optimizer,
+            trained,
+            graphs,
+        })
     }
 
     /// Launches the gradients of a step, summed over its micro-batches; [`DeviceSteps::update`] applies them.
     ///
     /// # Errors
     /// There is no labelled token; the model refuses a batch; the device fails.
-    pub fn gradients(
-        &mut self,
-        model: &Mamba,
-        patches: &Patches,
-        micro_batches: &[MicroBatch],
-        dropout: Option<DropoutStep>,
-    ) -> Result<(), TrainError> {
-        let labelled: usize = micro_batches.iter().map(|micro| micro.rows.len()).sum();
-        if labelled == 0 {
-            return Err(TrainError::NothingToDo {
-                reason: "a step has no labelled token: there is nothing to learn".into(),
-            });
-        }
+    pub fn gradients(&mut self, micro_batches: &[MicroBatch], dropout: Option<DropoutStep>) -> Result<(), TrainError> {
+        let labelled = labelled_tokens(micro_batches)?;
         // A dropout mask depends on the step, which a captured graph would not see.
-        let captures = self.graphs && !patches.has_dropout();
+        let captures = self.graphs && !self.patches.has_dropout();
         for (i, micro) in micro_batches.iter().filter(|micro| !micro.rows.is_empty()).enumerate() {
+            let first = i == 0;
             let (bucket, prepared) = self.prepare(micro, labelled, captures)?;
-            // What is looked up lies where nothing else will: a graph keeps using the working pool's places.
-            if !self.is_captured(bucket) {
-                prepared.stage(&self.cuda)?;
-            }
-            if !captures || !self.seen.contains_key(&bucket) {
-                self.eager(model, patches, &prepared, dropout, i == 0)?;
-                if self.seen.is_empty() {
-                    self.cuda.consolidate_working()?;
+            let seen = if captures { self.seen.remove(&bucket) } else { None };
+            let captured = match seen {
+                None => {
+                    self.eager(&prepared, dropout, first)?;
+                    if self.seen.is_empty() {
+                        self.cuda.consolidate_working()?;
+                    }
+                    self.seen.insert(bucket, Seen::Once);
+                    continue;
                 }
-                self.seen.entry(bucket).or_insert(Seen::Once);
-                continue;
-            }
-            if let Some(Seen::Once) = self.seen.get(&bucket) {
-                let captured = self.capture(model, patches, prepared)?;
-                self.seen.insert(bucket, Seen::Captured(Box::new(captured)));
-            } else if let Some(Seen::Captured(captured)) = self.seen.get(&bucket) {
-                captured.rewrite(&self.cuda, &prepared)?;
-            }
-            let Some(Seen::Captured(captured)) = self.seen.get(&bucket) else { unreachable!("captured above") };
+                Some(Seen::Once) => Box::new(self.capture(prepared)?),
+                Some(Seen::Captured(captured)) => {
+                    captured.rewrite(&self.cuda, &prepared)?;
+                    captured
+                }
+            };
+            let _working = self.cuda.working();
             if let Some(graph) = &captured.graph {
                 graph.launch().map_err(statetune_tensor::TensorError::from)?;
             }
-            self.optimizer.take(&captured.parts, captured.loss.view(), i == 0)?;
+            self.optimizer.take(&captured.parts, captured.loss.view(), first)?;
+            self.seen.insert(bucket, Seen::Captured(captured));
         }
         Ok(())
-    }
-
-    fn is_captured(&self, bucket: Bucket) -> bool {
-        matches!(self.seen.get(&bucket), Some(Seen::Captured(_)))
     }
 
     /// Fills a micro-batch up to its bucket.
@@ -195,37 +195,53 @@ impl DeviceSteps {
     }
 
     /// Gradients of a micro-batch, launched one by one.
-    fn eager(
-        &self,
-        model: &Mamba,
-        patches: &Patches,
-        prepared: &Prepared,
-        dropout: Option<DropoutStep>,
-        first: bool,
-    ) -> Result<(), TrainError> {
+    fn eager(&self, prepared: &Prepared, dropout: Option<DropoutStep>, first: bool) -> Result<(), TrainError> {
+        prepared.stage(&self.cuda)?;
         let _working = self.cuda.working();
-        let (loss, gradients) = micro_gradients(model, patches, prepared, dropout)?;
-        self.place(patches, &self.eager_parts, &gradients)?;
+        let (loss, gradients) = self.micro_gradients(prepared, dropout)?;
+        self.place(&self.eager_parts, &gradients)?;
         Ok(self.optimizer.take(&self.eager_parts, loss.on_cuda(&self.cuda)?.view(), first)?)
     }
 
-    fn capture(&self, model: &Mamba, patches: &Patches, inputs: Prepared) -> Result<Captured, TrainError> {
+    fn capture(&self, inputs: Prepared) -> Result<Captured, TrainError> {
+        // What is looked up lies where nothing else will: a graph keeps using the working pool's places.
+        inputs.stage(&self.cuda)?;
         let parts = self.optimizer.parts()?;
         let _working = self.cuda.working();
         let mut result = None;
         let graph = self.cuda.capture(|| -> Result<(), TrainError> {
-            result = Some(micro_gradients(model, patches, &inputs, None)?);
+            result = Some(self.micro_gradients(&inputs, None)?);
             Ok(())
         })?;
         let (loss, gradients) = result.expect("the work ran");
-        self.place(patches, &parts, &gradients)?;
+        self.place(&parts, &gradients)?;
         let loss = loss.on_cuda(&self.cuda)?.clone();
         Ok(Captured { graph, inputs, loss, parts })
     }
 
+    /// The loss and the gradients of one micro-batch.
+    fn micro_gradients(
+        &self,
+        micro: &Prepared,
+        dropout: Option<DropoutStep>,
+    ) -> Result<(Tensor, Vec<Option<Tensor>>), TrainError> {
+        let tape = Tape::new(self.model.device());
+        let bound = Bound::new(&tape, &self.model, &self.patches, dropout)?;
+        let hidden = hidden_states(&self.model, &tape, &bound, micro.prefix.as_ref(), &micro.batch)?;
+        let (rows, targets) = (micro.rows.clone(), micro.targets.clone());
+        let divisor = micro.divisor.clone();
+        let loss = self.model.loss(&tape, &bound, &micro.batch, &hidden, rows, targets, divisor)?.loss;
+        drop(hidden);
+        let gradients = match loss.is_tracked() {
+            true => bound.gradients(&mut tape.backward(&loss)?),
+            false => vec![None; self.patches.tensors().len()],
+        };
+        Ok((loss.tensor().clone(), gradients))
+    }
+
     /// Tells the optimiser where a micro-batch's gradients are.
-    fn place(&self, patches: &Patches, parts: &Parts, gradients: &[Option<Tensor>]) -> Result<(), TrainError> {
-        let trained = patches.tensors().iter().zip(gradients).filter(|(tensor, _)| tensor.trained);
+    fn place(&self, parts: &Parts, gradients: &[Option<Tensor>]) -> Result<(), TrainError> {
+        let trained = self.patches.tensors().iter().zip(gradients).filter(|(tensor, _)| tensor.trained);
         let mut dense = Vec::new();
         for (_, gradient) in trained {
             dense.push(gradient.as_ref().map(|gradient| gradient.on_cuda(&self.cuda)).transpose()?);
@@ -238,12 +254,12 @@ impl DeviceSteps {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn gradients_on_host(&self, patches: &Patches) -> Result<Vec<Option<Tensor>>, TrainError> {
-        let mut own = self.gradients.iter();
+    pub fn gradients_on_host(&self) -> Result<Vec<Option<Tensor>>, TrainError> {
+        let mut own = self.trained.iter();
         let mut found = Vec::new();
-        for tensor in patches.tensors() {
+        for tensor in self.patches.tensors() {
             found.push(match tensor.trained {
-                true => Some(own.next().expect("one per trained tensor").to_host()?),
+                true => Some(own.next().expect("one per trained tensor").gradient.to_host()?),
                 false => None,
             });
         }
@@ -311,39 +327,12 @@ pub fn planned(
         return Err(TrainError::NothingToDo { reason: "a plan needs a model on a planning device".into() });
     };
     let mut moments = AdamW::new(adapter, settings);
-    let mut steps = DeviceSteps::new(cuda, adapter, &mut moments, false)?;
+    let mut steps = DeviceSteps::new(model, adapter, &mut moments, false)?;
     let whole = tokens / length.max(1);
     let lengths = std::iter::repeat_n(length, whole).chain(Some(tokens - whole * length)).filter(|&length| length > 0);
     let batch = Batch::new(&lengths.map(|length| vec![0u32; length]).collect::<Vec<_>>())?;
     let (rows, targets) = ((0..tokens as u32).collect(), vec![0; tokens]);
-    steps.gradients(model, adapter.patches(), &[MicroBatch { prefix: None, batch, rows, targets }], None)?;
+    steps.gradients(&[MicroBatch { prefix: None, batch, rows, targets }], None)?;
     steps.update(0.0, 0.0)?;
     Ok(cuda.memory_use())
-}
-
-/// The loss and the gradients of one micro-batch.
-fn micro_gradients(
-    model: &Mamba,
-    patches: &Patches,
-    micro: &Prepared,
-    dropout: Option<DropoutStep>,
-) -> Result<(Tensor, Vec<Option<Tensor>>), TrainError> {
-    let tape = Tape::new(model.device());
-    let bound = Bound::new(&tape, model, patches, dropout)?;
-    let states = match &micro.prefix {
-        Some(prefix) => {
-            let output = model.forward(&tape, &bound, prefix, None, true)?;
-            Some(output.states.expect("asked for").shared_by(micro.batch.sequences())?)
-        }
-        None => None,
-    };
-    let hidden = model.forward(&tape, &bound, &micro.batch, states.as_ref(), false)?.hidden;
-    let (rows, targets) = (micro.rows.clone(), micro.targets.clone());
-    let loss = model.loss(&tape, &bound, &micro.batch, &hidden, rows, targets, micro.divisor.clone())?.loss;
-    drop(hidden);
-    let gradients = match loss.is_tracked() {
-        true => bound.gradients(&mut tape.backward(&loss)?),
-        false => vec![None; patches.tensors().len()],
-    };
-    Ok((loss.tensor().clone(), gradients))
 }

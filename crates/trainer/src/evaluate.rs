@@ -9,6 +9,7 @@ use statetune_tensor::{Staged, Tape, Tensor, ops};
 
 use crate::TrainError;
 use crate::data::micro_batch;
+use crate::step::hidden_states;
 
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -64,14 +65,7 @@ pub fn evaluate(
         let _working = model.device().working();
         let tape = Tape::inference(model.device());
         let bound = Bound::new(&tape, model, patches, None)?;
-        let states = match &micro.prefix {
-            Some(prefix) => {
-                let output = model.forward(&tape, &bound, prefix, None, true)?;
-                Some(output.states.expect("asked for").shared_by(micro.batch.sequences())?)
-            }
-            None => None,
-        };
-        let hidden = model.forward(&tape, &bound, &micro.batch, states.as_ref(), false)?.hidden;
+        let hidden = hidden_states(model, &tape, &bound, micro.prefix.as_ref(), &micro.batch)?;
         let output =
             model.loss(&tape, &bound, &micro.batch, &hidden, micro.rows.as_slice(), micro.targets.as_slice(), 1.0)?;
         loss += output.row_losses()?.iter().sum::<f64>();

@@ -1,5 +1,8 @@
 //! The training loop: steps, evaluations, checkpoints, the best adapter, resume.
 
+#[cfg(feature = "cuda")]
+mod on_device;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -371,8 +374,8 @@ impl Loop<'_> {
         let dropout = DropoutStep { seed: run.settings.seed, step };
         self.progress.tokens += micro_batches.iter().map(|micro| micro.tokens() as u64).sum::<u64>();
         #[cfg(feature = "cuda")]
-        if let Device::Cuda(cuda) = run.model.device() {
-            self.step_on(cuda, &micro_batches, dropout)?;
+        if let Device::Cuda(_) = run.model.device() {
+            self.step_on_device(&micro_batches, dropout)?;
             return Ok(self.known.0);
         }
         let result = gradients(run.model, self.adapter.patches(), &micro_batches, Some(dropout))?;
@@ -398,75 +401,10 @@ impl Loop<'_> {
         Ok(result.loss)
     }
 
-    /// The same on a GPU: the step is launched, and the outcome of the one before is taken note of. The first steps are
-    /// waited for, since their effect is checked.
-    #[cfg(feature = "cuda")]
-    fn step_on(
-        &mut self,
-        cuda: &statetune_ssm_kernels::runtime::Cuda,
-        micro_batches: &[crate::step::MicroBatch],
-        dropout: DropoutStep,
-    ) -> Result<(), TrainError> {
-        let (run, step) = (self.run, dropout.step);
-        let mut device = match self.device.take() {
-            Some(device) => device,
-            None => crate::cuda::DeviceSteps::new(cuda, &self.adapter, &mut self.optimizer, true)?,
-        };
-        let checked = self.optimizer.updates() < EffectCheck::UPDATES;
-        device.gradients(run.model, self.adapter.patches(), micro_batches, Some(dropout))?;
-        if self.optimizer.updates() == 0 {
-            self.effect.first_gradients(&self.adapter, &device.gradients_on_host(self.adapter.patches())?)?;
-        }
-        // While this step runs, the outcome of the one before arrives.
-        let before = device.outcome()?;
-        device.update(self.schedule.rate(step), run.settings.clip_norm)?;
-        self.device = Some(device);
-        if let Some(outcome) = before {
-            self.note(self.progress.step, outcome)?;
-        }
-        if checked {
-            // This step is not counted yet.
-            self.settle_at(self.progress.step + 1)?;
-            self.effect.updated(&self.adapter, self.optimizer.updates())?;
-        }
-        Ok(())
-    }
-
-    /// Waits for the outcome of the last step.
+    /// Waits for the outcome of the last step, where a step does not.
     fn settle(&mut self) -> Result<(), TrainError> {
-        self.settle_at(self.progress.step)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn settle_at(&mut self, step: u64) -> Result<(), TrainError> {
-        match self.device.as_mut().map(|device| device.outcome()).transpose()?.flatten() {
-            Some(outcome) => self.note(step, outcome),
-            None => Ok(()),
-        }
-    }
-
-    #[cfg(not(feature = "cuda"))]
-    fn settle_at(&mut self, _: u64) -> Result<(), TrainError> {
-        Ok(())
-    }
-
-    /// Takes note of what step `step` (from 1) came to.
-    #[cfg(feature = "cuda")]
-    fn note(&mut self, step: u64, outcome: statetune_ssm_kernels::adamw::cuda::Outcome) -> Result<(), TrainError> {
-        self.optimizer.set_updates(outcome.updates);
-        let loss = f64::from(outcome.loss);
-        if !outcome.finite {
-            self.known = (loss, f64::NAN);
-            let what = match loss.is_finite() {
-                true => "a gradient is not finite".to_owned(),
-                false => format!("the loss is {loss}"),
-            };
-            return self.skip(step, what);
-        }
-        self.progress.non_finite_in_a_row = 0;
-        self.progress.loss_since_log.0 += loss;
-        self.progress.loss_since_log.1 += 1;
-        self.known = (loss, f64::from(outcome.norm));
+        #[cfg(feature = "cuda")]
+        self.settle_at(self.progress.step)?;
         Ok(())
     }
 

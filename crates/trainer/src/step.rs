@@ -5,7 +5,7 @@
 
 use statetune_mamba_model::{Batch, Bound, DropoutStep, Mamba, Patches};
 use statetune_ssm_kernels::elementwise;
-use statetune_tensor::{Device, Tape, Tensor, cpu_or, with_float};
+use statetune_tensor::{Device, Tape, Tensor, Var, cpu_or, with_float};
 
 use crate::TrainError;
 
@@ -29,6 +29,32 @@ impl MicroBatch {
     }
 }
 
+/// The labelled tokens of a step, by which its losses are divided.
+pub(crate) fn labelled_tokens(micro_batches: &[MicroBatch]) -> Result<usize, TrainError> {
+    match micro_batches.iter().map(|micro| micro.rows.len()).sum() {
+        0 => Err(TrainError::NothingToDo { reason: "a step has no labelled token: there is nothing to learn".into() }),
+        labelled => Ok(labelled),
+    }
+}
+
+/// `[T, d_model]`, the hidden states of a batch whose sequences may share a prefix, which is run once.
+pub(crate) fn hidden_states(
+    model: &Mamba,
+    tape: &Tape,
+    bound: &Bound,
+    prefix: Option<&Batch>,
+    batch: &Batch,
+) -> Result<Var, TrainError> {
+    let states = match prefix {
+        Some(prefix) => {
+            let output = model.forward(tape, bound, prefix, None, true)?;
+            Some(output.states.expect("asked for").shared_by(batch.sequences())?)
+        }
+        None => None,
+    };
+    Ok(model.forward(tape, bound, batch, states.as_ref(), false)?.hidden)
+}
+
 /// The result of [`gradients`].
 #[derive(Debug)]
 pub struct StepGradients {
@@ -50,25 +76,13 @@ pub fn gradients(
     micro_batches: &[MicroBatch],
     dropout: Option<DropoutStep>,
 ) -> Result<StepGradients, TrainError> {
-    let labelled: usize = micro_batches.iter().map(|micro| micro.rows.len()).sum();
-    if labelled == 0 {
-        return Err(TrainError::NothingToDo {
-            reason: "a step has no labelled token: there is nothing to learn".into(),
-        });
-    }
+    let labelled = labelled_tokens(micro_batches)?;
     let mut loss = 0.0;
     let mut sums: Vec<Option<Tensor>> = vec![None; patches.tensors().len()];
     for micro in micro_batches.iter().filter(|micro| !micro.rows.is_empty()) {
         let tape = Tape::new(model.device());
         let bound = Bound::new(&tape, model, patches, dropout)?;
-        let states = match &micro.prefix {
-            Some(prefix) => {
-                let output = model.forward(&tape, &bound, prefix, None, true)?;
-                Some(output.states.expect("asked for").shared_by(micro.batch.sequences())?)
-            }
-            None => None,
-        };
-        let hidden = model.forward(&tape, &bound, &micro.batch, states.as_ref(), false)?.hidden;
+        let hidden = hidden_states(model, &tape, &bound, micro.prefix.as_ref(), &micro.batch)?;
         let (rows, targets) = (micro.rows.as_slice(), micro.targets.as_slice());
         let output = model.loss(&tape, &bound, &micro.batch, &hidden, rows, targets, labelled as f64)?;
         loss += output.loss.tensor().item()?;

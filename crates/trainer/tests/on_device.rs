@@ -52,10 +52,10 @@ fn on_device(cuda: &Cuda, compute: DType, method: &Value, graphs: bool) -> (Vec<
     let model = model(&Device::Cuda(cuda.clone()), compute);
     let adapter = adapter(&model, method);
     let mut optimizer = AdamW::new(&adapter, AdamWSettings { weight_decay: 0.1, ..AdamWSettings::default() });
-    let mut device = DeviceSteps::new(cuda, &adapter, &mut optimizer, graphs).unwrap();
+    let mut device = DeviceSteps::new(&model, &adapter, &mut optimizer, graphs).unwrap();
     let mut loss = f64::NAN;
     for (i, micro_batches) in steps().iter().enumerate() {
-        device.gradients(&model, adapter.patches(), micro_batches, None).unwrap();
+        device.gradients(micro_batches, None).unwrap();
         device.update(1e-2, 1.0).unwrap();
         let outcome = device.outcome().unwrap().expect("started");
         assert!(outcome.finite);
@@ -128,7 +128,7 @@ fn a_step_that_is_not_finite_moves_nothing() {
     let model = model(&Device::Cuda(cuda.clone()), compute);
     let adapter = adapter(&model, &json!({"method": "state-offset-y"}));
     let mut optimizer = AdamW::new(&adapter, AdamWSettings::default());
-    let mut device = DeviceSteps::new(&cuda, &adapter, &mut optimizer, true).unwrap();
+    let mut device = DeviceSteps::new(&model, &adapter, &mut optimizer, true).unwrap();
     let steps = steps();
     let buffer = &adapter.patches().tensors()[0].buffer;
     let good = buffer.tensor().to_host().unwrap();
@@ -136,13 +136,13 @@ fn a_step_that_is_not_finite_moves_nothing() {
     bad.make_mut::<f32>().unwrap()[3] = f32::INFINITY;
     buffer.set(bad).unwrap();
     let before = values(&adapter);
-    device.gradients(&model, adapter.patches(), &steps[0], None).unwrap();
+    device.gradients(&steps[0], None).unwrap();
     device.update(1e-2, 0.0).unwrap();
     let outcome = device.outcome().unwrap().unwrap();
     assert!(!outcome.finite && outcome.updates == 0 && outcome.steps == 1, "{outcome:?}");
     assert!(before == values(&adapter), "a step that is not finite moved something");
     buffer.set(good).unwrap();
-    device.gradients(&model, adapter.patches(), &steps[0], None).unwrap();
+    device.gradients(&steps[0], None).unwrap();
     device.update(1e-2, 0.0).unwrap();
     let outcome = device.outcome().unwrap().unwrap();
     assert!(outcome.finite && outcome.updates == 1, "{outcome:?}");
@@ -156,8 +156,8 @@ fn a_plan_is_what_a_step_takes() {
     let model = model(&Device::Cuda(plan.clone()), DType::Bf16);
     let adapter = adapter(&model, &json!({"method": "state-offset-h"}));
     let mut optimizer = AdamW::new(&adapter, AdamWSettings::default());
-    let mut device = DeviceSteps::new(&plan, &adapter, &mut optimizer, false).unwrap();
-    device.gradients(&model, adapter.patches(), &steps()[0], None).unwrap();
+    let mut device = DeviceSteps::new(&model, &adapter, &mut optimizer, false).unwrap();
+    device.gradients(&steps()[0], None).unwrap();
     device.update(1e-2, 1.0).unwrap();
     let planned = plan.memory_use();
     assert!(planned.peak[0].0 > 0 && planned.peak[1].0 > 0);
@@ -168,10 +168,24 @@ fn a_plan_is_what_a_step_takes() {
     let adapter = self::adapter(&model, &json!({"method": "state-offset-h"}));
     let mut optimizer = AdamW::new(&adapter, AdamWSettings::default());
     fresh.reserve_working(planned.peak[1]).unwrap();
-    let mut device = DeviceSteps::new(&fresh, &adapter, &mut optimizer, false).unwrap();
-    device.gradients(&model, adapter.patches(), &steps()[0], None).unwrap();
+    let mut device = DeviceSteps::new(&model, &adapter, &mut optimizer, false).unwrap();
+    device.gradients(&steps()[0], None).unwrap();
     device.update(1e-2, 1.0).unwrap();
     device.outcome().unwrap();
     let found = fresh.memory_use();
     assert!(found.peak[1] <= planned.peak[1], "planned {}, taken {}", planned.peak[1], found.peak[1]);
+}
+
+/// Each trains with captured graphs, whose replays write to places that the device's arena counts as free.
+#[test]
+fn threads_that_share_a_device_do_not_disturb_each_other() {
+    let Some((_, Device::Cuda(cuda), compute)) = test_device::asked_for() else { return };
+    let method = json!({"method": "state-offset-h"});
+    let alone = on_device(&cuda, compute, &method, true);
+    let run = || assert!(on_device(&cuda, compute, &method, true) == alone, "other bits beside other threads");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(run);
+        }
+    });
 }

@@ -3,7 +3,7 @@
 use statetune_ssm_kernels::conv1d::cuda as conv_kernel;
 use statetune_ssm_kernels::runtime::cuda::{Cuda, View};
 use statetune_ssm_kernels::scan::cuda as scan_kernel;
-use statetune_tensor::cuda::{DeviceTensor, Kept};
+use statetune_tensor::cuda::DeviceTensor;
 use statetune_tensor::{DType, Inputs, Need, Result, Tensor, TensorError};
 
 use super::conv1d::{Conv1d, Saved as ConvSaved};
@@ -181,8 +181,8 @@ pub fn scan(cuda: &Cuda, op: &Scan, inputs: &Inputs<'_>, need: &Need) -> Result<
     // u and Δ are as large as all else together, and made again from what is kept anyway.
     let (mut inputs, mut again) = (tensors, Vec::new());
     for (i, slot) in inputs.iter_mut().enumerate().take(2) {
-        if let Some(Kept::Recipe(recipe)) = slot.as_ref().map(Kept::of) {
-            again.push((i, Kept::Recipe(recipe)));
+        if let Some(recipe) = on(cuda, slot.as_ref())?.and_then(DeviceTensor::recipe).cloned() {
+            again.push((i, recipe));
             *slot = None;
         }
     }
@@ -197,8 +197,8 @@ pub fn scan_backward(
     need: &Need,
 ) -> Result<Gradients> {
     let ScanSaved { mut inputs, again, boundaries } = saved.expect("saved, since an input is tracked");
-    for (i, kept) in again {
-        inputs[i] = Some(kept.tensor()?);
+    for (i, recipe) in again {
+        inputs[i] = Some(recipe.make()?.into());
     }
     let views = scan_views(cuda, op, &inputs)?;
     let u = inputs[0].as_ref().expect("checked");

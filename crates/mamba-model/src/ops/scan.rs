@@ -45,7 +45,7 @@ pub struct Saved {
     pub(super) inputs: Vec<Option<Tensor>>,
     /// On a device: inputs that are not among those, and how to make them again.
     #[cfg(feature = "cuda")]
-    pub(super) again: Vec<(usize, statetune_tensor::cuda::Kept)>,
+    pub(super) again: Vec<(usize, statetune_tensor::cuda::Recipe)>,
     pub(super) boundaries: Tensor,
 }
 

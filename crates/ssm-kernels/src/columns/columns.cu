@@ -3,26 +3,11 @@
 // Defines: Y_TYPE and X_TYPE, the types of output and input: 0 f32, 1 bf16. In every kernel but the sums over rows, a
 // block is 256 >> shift rows of 1 << shift lanes; the wrapper chooses the shift by the width.
 
-template <int TYPE> struct Storage;
-template <> struct Storage<0> { typedef float type; };
-template <> struct Storage<1> { typedef bf16 type; };
 typedef Storage<Y_TYPE>::type Y;
 typedef Storage<X_TYPE>::type X;
 
-// What is moved at once.
-template <typename T, int V> struct alignas(sizeof(T) * V) Pack {
-    T at[V];
-};
-
 // Elements per pack: 16 bytes of the wider type.
 #define V (Y_TYPE && X_TYPE ? 8 : 4)
-
-#define FOR_ROWS(row, rows, shift)                                                                                     \
-    for (long long row = (long long)blockIdx.x * (256 >> shift) + (threadIdx.x >> shift); row < rows;                  \
-         row += (long long)gridDim.x * (256 >> shift))
-#define FOR_LANES(i, count, shift) for (int i = threadIdx.x & ((1 << shift) - 1); i < count; i += 1 << shift)
-
-DEVICE bool aligned(const void *p) { return (u64)p % 16 == 0; }
 
 // y[r, :] = x[r, :], of `width` columns each.
 extern "C" __global__ void __launch_bounds__(256) copy_columns(Y *__restrict__ y, const X *__restrict__ x,

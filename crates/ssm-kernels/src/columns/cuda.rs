@@ -61,28 +61,6 @@ pub fn take_columns(
     copy(cuda, part, part_width, whole.range(at..whole.len()), stride, rows, part_width)
 }
 
-/// y `[rows, width]`, its rows `y_stride` apart, = x, its rows `x_stride` apart.
-///
-/// # Panics
-/// When a view does not have its shape.
-#[track_caller]
-pub fn copy_strided(
-    cuda: &Cuda,
-    y: View,
-    y_stride: usize,
-    x: View,
-    x_stride: usize,
-    rows: usize,
-    width: usize,
-) -> Result<(), CudaError> {
-    check_spread("y", y, rows, y_stride, width);
-    check_spread("x", x, rows, x_stride, width);
-    if rows * width == 0 {
-        return Ok(());
-    }
-    copy(cuda, y, y_stride, x, x_stride, rows, width)
-}
-
 fn copy(
     cuda: &Cuda,
     y: View,

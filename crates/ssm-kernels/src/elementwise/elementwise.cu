@@ -4,52 +4,12 @@
 // the output and the inputs: 0 f32, 1 bf16, 2 f16. Memory is the limit, so a thread moves 16 bytes at a time where
 // all arrays are aligned, and single elements elsewhere. An output may be the same array as an input of its type.
 
-// IEEE half precision in memory.
-struct f16 {
-    u16 bits;
-};
-
-// A half moved to the place of a float's bits is 2^-112 of its value, subnormal numbers too.
-DEVICE float to_f32(f16 x) {
-    u32 sign = (u32)(x.bits & 0x8000u) << 16, rest = (u32)(x.bits & 0x7fffu) << 13;
-    if (rest >= 0x0f800000u) return __uint_as_float(sign | rest | 0x7f800000u);
-    return __uint_as_float(sign | __float_as_uint(__uint_as_float(rest) * __uint_as_float(0x77800000u)));
-}
-
-// To the nearest, ties to even.
-DEVICE void put(f16 *p, float x) {
-    u32 bits = __float_as_uint(x), sign = (bits >> 16) & 0x8000u;
-    bits &= 0x7fffffffu;
-    u32 half;
-    if (bits > 0x7f800000u) {
-        half = 0x7e00u;
-    } else if (bits >= 0x477ff000u) {
-        half = 0x7c00u; // 65520 and more round to infinity
-    } else if (bits < 0x38800000u) {
-        half = __float_as_uint(__uint_as_float(bits) + 0.5f) - 0x3f000000u; // one of 0.5 is 2^-24
-    } else {
-        half = (bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1u)) >> 13;
-    }
-    p->bits = (u16)(sign | half);
-}
-
-template <int TYPE> struct Storage;
-template <> struct Storage<0> { typedef float type; };
-template <> struct Storage<1> { typedef bf16 type; };
-template <> struct Storage<2> { typedef f16 type; };
 typedef Storage<Y_TYPE>::type Y;
 typedef Storage<A_TYPE>::type A;
 typedef Storage<B_TYPE>::type B;
 
-// What is moved at once.
-template <typename T, int V> struct alignas(sizeof(T) * V) Pack {
-    T at[V];
-};
-
 // Elements per pack: 16 bytes of the widest type.
 #define V (Y_TYPE && A_TYPE && B_TYPE ? 8 : 4)
-
-DEVICE bool aligned(const void *p) { return (u64)p % 16 == 0; }
 
 DEVICE float map_of(float a, float s) {
     switch (OP) {

@@ -6,43 +6,14 @@
 // Rows that go to one place are added in their order, without atomics: `order_by_key` sorts the rows' numbers, stably,
 // by where they go, and `add_segments` adds what lies together. Grids depend on sizes alone, never on the numbers.
 
-// IEEE half precision in memory.
-struct f16 {
-    u16 bits;
-};
-
-// A half moved to the place of a float's bits is 2^-112 of its value, subnormal numbers too.
-DEVICE float to_f32(f16 x) {
-    u32 sign = (u32)(x.bits & 0x8000u) << 16, rest = (u32)(x.bits & 0x7fffu) << 13;
-    if (rest >= 0x0f800000u) return __uint_as_float(sign | rest | 0x7f800000u);
-    return __uint_as_float(sign | __float_as_uint(__uint_as_float(rest) * __uint_as_float(0x77800000u)));
-}
-
-template <int TYPE> struct Storage;
-template <> struct Storage<0> { typedef float type; };
-template <> struct Storage<1> { typedef bf16 type; };
-template <> struct Storage<2> { typedef f16 type; };
 typedef Storage<Y_TYPE>::type Y;
 typedef Storage<W_TYPE>::type W;
-
-// What is moved at once.
-template <typename T, int V> struct alignas(sizeof(T) * V) Pack {
-    T at[V];
-};
 
 // Elements per pack: 16 bytes of the wider type.
 #define V (Y_TYPE && W_TYPE ? 8 : 4)
 
 // The number of a row that is not there.
 #define NONE 0xffffffffu
-
-// Blocks are 256 >> shift rows of 1 << shift lanes.
-#define FOR_ROWS(row, rows, shift)                                                                                     \
-    for (long long row = (long long)blockIdx.x * (256 >> shift) + (threadIdx.x >> shift); row < rows;                  \
-         row += (long long)gridDim.x * (256 >> shift))
-#define FOR_LANES(i, count, shift) for (int i = threadIdx.x & ((1 << shift) - 1); i < count; i += 1 << shift)
-
-DEVICE bool aligned(const void *p) { return (u64)p % 16 == 0; }
 
 DEVICE int bits_of(u32 x) {
 #ifdef __CUDA_ARCH__

@@ -3,30 +3,8 @@
 // Defines: Y_TYPE and X_TYPE, the types of output and input where the arguments say Y and X: 0 f32, 1 bf16, 2 f16. What
 // says float is f32 in every build. Sums are made in an order that depends on the sizes only.
 
-// IEEE half precision in memory.
-struct f16 {
-    u16 bits;
-};
-
-// A half moved to the place of a float's bits is 2^-112 of its value, subnormal numbers too.
-DEVICE float to_f32(f16 x) {
-    u32 sign = (u32)(x.bits & 0x8000u) << 16, rest = (u32)(x.bits & 0x7fffu) << 13;
-    if (rest >= 0x0f800000u) return __uint_as_float(sign | rest | 0x7f800000u);
-    return __uint_as_float(sign | __float_as_uint(__uint_as_float(rest) * __uint_as_float(0x77800000u)));
-}
-
-template <int TYPE> struct Storage;
-template <> struct Storage<0> { typedef float type; };
-template <> struct Storage<1> { typedef bf16 type; };
-template <> struct Storage<2> { typedef f16 type; };
 typedef Storage<Y_TYPE>::type Y;
 typedef Storage<X_TYPE>::type X;
-
-// Blocks are 256 >> shift rows of 1 << shift lanes.
-#define FOR_ROWS(row, rows, shift)                                                                                     \
-    for (long long row = (long long)blockIdx.x * (256 >> shift) + (threadIdx.x >> shift); row < rows;                  \
-         row += (long long)gridDim.x * (256 >> shift))
-#define FOR_LANES(i, count, shift) for (int i = threadIdx.x & ((1 << shift) - 1); i < count; i += 1 << shift)
 
 // y [columns, rows] = x [rows, columns] transposed, in tiles of 32 by 32; a block takes tile after tile.
 extern "C" __global__ void __launch_bounds__(256) transpose(Y *__restrict__ y, const X *__restrict__ x, int rows,

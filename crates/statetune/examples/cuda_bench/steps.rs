@@ -38,7 +38,7 @@ pub fn run(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
         let model = Mamba::random(&config, &device, DType::Bf16, DType::Bf16, 0)?;
         let adapter = Adapter::new(&model, vec![methods::parse_value(method_config.clone())?], 0)?;
         let mut optimizer = AdamW::new(&adapter, AdamWSettings::default());
-        let mut steps = DeviceSteps::new(&cuda, &adapter, &mut optimizer, graphs)?;
+        let mut steps = DeviceSteps::new(&model, &adapter, &mut optimizer, graphs)?;
         let token = |i: usize| (i * 7919 % 50_000) as u32;
         let sequences: Vec<Vec<u32>> =
             (0..SEQUENCES).map(|s| (0..length).map(|i| token(s * length + i)).collect()).collect();
@@ -51,7 +51,7 @@ pub fn run(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
         for step in 0..24 {
             let before = cuda.launches();
             let start = Instant::now();
-            steps.gradients(&model, adapter.patches(), &micro, None)?;
+            steps.gradients(&micro, None)?;
             steps.update(1e-3, 1.0)?;
             let outcome = steps.outcome()?.expect("started");
             let seconds = start.elapsed().as_secs_f64();
@@ -65,7 +65,7 @@ pub fn run(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
             }
         }
         if !graphs {
-            let profile = cuda.profile(|| steps.gradients(&model, adapter.patches(), &micro, None))?;
+            let profile = cuda.profile(|| steps.gradients(&micro, None))?;
             let total: f64 = profile.iter().map(|(_, time)| time.seconds).sum();
             eprintln!("profile, {:.3} ms in all:", 1e3 * total);
             for (kernel, time) in profile.iter().take(24) {

@@ -58,11 +58,6 @@ impl From<f64> for Divisor {
 }
 
 impl Divisor {
-    /// The number.
-    pub fn value(&self) -> f64 {
-        self.value
-    }
-
     /// One over it.
     pub fn inverse(&self) -> &Staged<f32> {
         &self.inverse

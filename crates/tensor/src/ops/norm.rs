@@ -4,7 +4,9 @@ use statetune_ssm_kernels::norm as kernel;
 
 #[cfg(feature = "cuda")]
 use super::on_cuda;
-use crate::{DType, Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, cpu_or, with_float};
+#[cfg(feature = "cuda")]
+use crate::DType;
+use crate::{Device, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, cpu_or, with_float};
 
 /// sum = x + residual; normed = sum / sqrt(mean(sum²) + eps) · weight (Zhang and Sennrich 2019).
 ///
@@ -19,8 +21,9 @@ pub struct Saved {
     pub(super) sum: Tensor,
     pub(super) rstd: Tensor,
     pub(super) weight: Tensor,
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
-    pub(super) branch: DType, // of x: on a device the sum is of another type
+    /// x's type: on a device the sum is of another.
+    #[cfg(feature = "cuda")]
+    pub(super) branch: DType,
 }
 
 impl Op for AddRmsNorm {
@@ -52,7 +55,13 @@ impl Op for AddRmsNorm {
             let sum = sum.map_or(Ok(x.clone()), |sum| Tensor::from_vec(sum, x.shape()))?;
             Ok((Tensor::from_vec(normed, x.shape())?, sum, Tensor::from_vec(rstd, &[rows])?))
         })?;
-        let saved = need.any().then(|| Saved { sum: sum.clone(), rstd, weight: weight.clone(), branch: x.dtype() });
+        let saved = need.any().then(|| Saved {
+            sum: sum.clone(),
+            rstd,
+            weight: weight.clone(),
+            #[cfg(feature = "cuda")]
+            branch: x.dtype(),
+        });
         Ok((vec![normed, sum], saved))
     }
 

@@ -66,6 +66,7 @@ struct PlanKey {
     alignments: [u32; 3],
 }
 
+#[derive(Clone, Copy)]
 struct Plan {
     operation: sys::cublasLtMatmulDesc_t,
     layouts: [sys::cublasLtMatrixLayout_t; 3],
@@ -76,7 +77,7 @@ struct Plan {
 #[derive(Default)]
 pub(super) struct Plans {
     handle: Option<sys::cublasLtHandle_t>,
-    workspace: Option<(u64, usize)>,
+    workspace: Option<u64>,
     plans: HashMap<PlanKey, Plan>,
 }
 
@@ -115,15 +116,10 @@ impl Cuda {
             return Err(CudaError::NotComputed { found: format!("{types:?} giving {out:?}") });
         }
         self.count_launch();
-        let mut plans = self.0.gemm.lock().expect("a product panicked");
-        if plans.workspace.is_none() {
-            // From the pool that lasts, whoever asks first.
-            let array = self.allocate_in(Pool::Lasting, ElementType::U32, WORKSPACE / 4)?;
-            plans.workspace = Some((array.view().pointer(), WORKSPACE));
-            array.forget();
-        }
+        let workspace = self.workspace()?;
         let Some(driver) = self.driver() else { return Ok(()) };
-        drop(driver.bind()?); // cuBLASLt looks for the current context
+        let turn = driver.bind()?; // cuBLASLt looks for the current context
+        let mut plans = self.0.gemm.lock().expect("a product panicked");
         let refused = |error: result::CublasError| CudaError::Product { status: format!("{:?}", error.0), m, n, k };
         let handle = match plans.handle {
             Some(handle) => handle,
@@ -150,8 +146,9 @@ impl Cuda {
             let plan = unsafe { Plan::new(handle, &key) }.map_err(refused)?;
             plans.plans.insert(key.clone(), plan);
         }
-        let (workspace, size) = plans.workspace.expect("taken above");
-        let plan = &plans.plans[&key];
+        let plan = plans.plans[&key];
+        drop(plans);
+        drop(turn); // a launch takes one of its own
         let pointer = |view: View| view.pointer() as *const c_void;
         let launch = || {
             let _turn = driver.bind()?;
@@ -172,13 +169,28 @@ impl Cuda {
                     plan.layouts[2],
                     &plan.algorithm,
                     workspace as *mut c_void,
-                    size,
+                    WORKSPACE,
                     driver.stream.cast(),
                 )
             }
             .map_err(refused)
         };
         self.profiled(|| format!("product {m}x{n}x{k}"), launch)
+    }
+
+    /// The address of [`WORKSPACE`] bytes, from the pool that lasts, whoever asks first.
+    fn workspace(&self) -> Result<u64, CudaError> {
+        let known = || self.0.gemm.lock().expect("a product panicked").workspace;
+        if let Some(address) = known() {
+            return Ok(address);
+        }
+        let array = self.allocate_in(Pool::Lasting, ElementType::U32, WORKSPACE / 4)?;
+        let mut plans = self.0.gemm.lock().expect("a product panicked");
+        if plans.workspace.is_none() {
+            plans.workspace = Some(array.view().pointer());
+            array.forget();
+        }
+        Ok(plans.workspace.expect("just set"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Captured graphs: the launches of a piece of work, kept and replayed with one call.
 
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 
 use cudarc::driver::{result, sys};
 
@@ -87,6 +88,7 @@ impl Cuda {
             executable
         };
         let executable = executable.map_err(|error| driver.error("cuGraphInstantiate", error))?;
+        self.0.graphs.fetch_add(1, Ordering::Relaxed);
         Ok(Some(Graph { cuda: self.clone(), executable, written }))
     }
 }
@@ -118,5 +120,6 @@ impl Drop for Graph {
                 }
             }
         }
+        self.cuda.0.graphs.fetch_sub(1, Ordering::Relaxed);
     }
 }

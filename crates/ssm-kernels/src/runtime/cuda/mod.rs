@@ -7,10 +7,13 @@
 //!
 //! There are two pools of memory. What outlives a step (weights, trained tensors, moments) comes from the first; inside
 //! [`Cuda::working`] arrays come from the second, whose places a captured graph keeps using, so nothing that outlives a step
-//! may lie there.
+//! may lie there. One thread at a time works with it.
+//!
+//! Locks are taken in this order: the working pool, a turn at the stream, then whichever account (memory, programs, plans).
 
 mod arena;
 mod array;
+mod cache;
 mod copies;
 mod element;
 mod error;
@@ -21,8 +24,10 @@ mod program;
 mod readback;
 
 use std::collections::{HashMap, HashSet};
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::ThreadId;
 
 use cudarc::driver::{result, sys};
 
@@ -54,8 +59,10 @@ pub struct Cuda(Arc<Inner>);
 struct Inner {
     driver: Option<Driver>,
     memory: Mutex<Memory>,
+    idle: Condvar, // nobody works with the working pool any more
     gemm: Mutex<gemm::Plans>,
     launches: AtomicUsize,
+    graphs: AtomicUsize, // captured ones that live: they use places of the working pool that the arena counts as free
     profile: Mutex<Option<HashMap<String, KernelTime>>>,
     weight_gradients: crate::runtime::counts::Counters,
 }
@@ -63,7 +70,7 @@ struct Inner {
 #[derive(Default)]
 struct Memory {
     pools: [Arena; 2],
-    working: usize, // how many `Working` guards are alive
+    worker: Option<(ThreadId, usize)>, // who works with the working pool, and how many guards it holds
     planned_end: [u64; 2],
 }
 
@@ -205,8 +212,10 @@ impl Cuda {
         Cuda(Arc::new(Inner {
             driver,
             memory: Mutex::default(),
+            idle: Condvar::new(),
             gemm: Mutex::default(),
             launches: AtomicUsize::new(0),
+            graphs: AtomicUsize::new(0),
             profile: Mutex::default(),
             weight_gradients: Default::default(),
         }))
@@ -261,6 +270,10 @@ impl Cuda {
         self.0.weight_gradients.add_weight_gradient(multiply_adds);
     }
 
+    fn has_graphs(&self) -> bool {
+        self.0.graphs.load(Ordering::Relaxed) > 0
+    }
+
     fn count_launch(&self) {
         self.0.launches.fetch_add(1, Ordering::Relaxed);
     }
@@ -274,10 +287,17 @@ impl Cuda {
         self.0.memory.lock().expect("an allocation panicked")
     }
 
-    /// While the guard lives, arrays come from the pool of what a step works with.
+    /// While the guard lives, arrays that this thread makes come from the pool of what a step works with. Another thread that
+    /// asks waits: a captured graph writes to places there that the arena counts as free.
     pub fn working(&self) -> Working {
-        self.memory().working += 1;
-        Working(self.clone())
+        let me = std::thread::current().id();
+        let mut memory = self.memory();
+        while memory.worker.is_some_and(|(thread, _)| thread != me) {
+            memory = self.0.idle.wait(memory).expect("an allocation panicked");
+        }
+        let held = memory.worker.map_or(0, |(_, guards)| guards);
+        memory.worker = Some((me, held + 1));
+        Working { cuda: self.clone(), of_this_thread: PhantomData }
     }
 
     /// How much memory is held.
@@ -299,97 +319,69 @@ impl Cuda {
     /// # Errors
     /// When the device has not that much left.
     pub fn reserve_working(&self, bytes: Bytes) -> Result<(), CudaError> {
+        let Some(driver) = self.driver() else { return Ok(()) };
+        let turn = driver.bind()?;
         let mut memory = self.memory();
-        let held = memory.pools[1].reserved();
-        if self.is_planning() || held >= bytes.0 as u64 {
+        if memory.pools[1].reserved() >= bytes.0 as u64 {
             return Ok(());
         }
-        self.segment(&mut memory, Pool::Working, Arena::rounded(bytes.0), "the step's working memory")
+        driver.segment(&turn, &mut memory, Pool::Working, Arena::rounded(bytes.0), "the step's working memory")
     }
 
     /// Gives the working pool's segments back and takes one for all that was in use at once: a first step, which takes them
-    /// as it goes, leaves gaps. Does nothing while something lies there; what a captured graph wrote to must not be needed.
+    /// as it goes, leaves gaps. Does nothing while something lies there or a captured graph may write there.
     ///
     /// # Errors
     /// When the device has not that much left.
     pub fn consolidate_working(&self) -> Result<(), CudaError> {
-        if self.is_planning() {
-            return Ok(());
-        }
+        let Some(driver) = self.driver() else { return Ok(()) };
+        let _alone = self.working();
+        let turn = driver.bind()?;
         let mut memory = self.memory();
-        if memory.pools[1].live() > 0 {
+        if memory.pools[1].live() > 0 || self.has_graphs() {
             return Ok(());
         }
-        self.release_unused(&mut memory, Pool::Working)?;
+        driver.release_unused(&turn, &mut memory, Pool::Working)?;
         let peak = memory.pools[1].peak();
         // Best fit leaves some gaps even in one piece.
-        self.segment(
-            &mut memory,
-            Pool::Working,
-            Arena::rounded((peak + peak / 64) as usize),
-            "the step's working memory",
-        )
-    }
-
-    fn segment(&self, memory: &mut Memory, pool: Pool, size: u64, what: &'static str) -> Result<(), CudaError> {
-        let driver = self.driver().expect("a plan's segments are endless");
-        let _turn = driver.bind()?;
-        // SAFETY: the address is kept by the arena and freed with it.
-        match unsafe { result::malloc_sync(size as usize) } {
-            Ok(address) => {
-                memory.pools[pool as usize].add_segment(address, size);
-                Ok(())
-            }
-            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                let (free, total) = result::mem_get_info().unwrap_or((0, driver.total));
-                let held = memory.pools.iter().map(Arena::reserved).sum::<u64>() as usize;
-                Err(CudaError::OutOfMemory {
-                    wanted: Bytes(size as usize),
-                    what,
-                    held: Bytes(held),
-                    free: Bytes(free),
-                    total: Bytes(total),
-                })
-            }
-            Err(error) => Err(driver.error("cuMemAlloc", error)),
-        }
+        let size = Arena::rounded((peak + peak / 64) as usize);
+        driver.segment(&turn, &mut memory, Pool::Working, size, "the step's working memory")
     }
 
     fn allocate(&self, element: ElementType, len: usize) -> Result<Array, CudaError> {
-        let pool = if self.memory().working > 0 { Pool::Working } else { Pool::Lasting };
-        self.allocate_in(pool, element, len)
+        let me = std::thread::current().id();
+        let working = self.memory().worker.is_some_and(|(thread, _)| thread == me);
+        self.allocate_in(if working { Pool::Working } else { Pool::Lasting }, element, len)
     }
 
     fn allocate_in(&self, pool: Pool, element: ElementType, len: usize) -> Result<Array, CudaError> {
         let size = Arena::rounded(len * element.bytes());
         let mut memory = self.memory();
-        let pointer = match memory.pools[pool as usize].take(size) {
-            Some(pointer) => pointer,
-            None => {
-                let segment = size.max(SEGMENT);
-                if self.segment(&mut memory, pool, segment, "an array").is_err() {
+        let mut found = memory.pools[pool as usize].take(size);
+        if found.is_none() {
+            drop(memory); // who captures has the turn and asks for memory
+            let driver = self.driver().expect("a plan's segments are endless");
+            let turn = driver.bind()?;
+            memory = self.memory();
+            found = memory.pools[pool as usize].take(size);
+            if found.is_none() {
+                if driver.segment(&turn, &mut memory, pool, size.max(SEGMENT), "an array").is_err() {
                     // Segments that nobody uses may make room for one that is large enough.
-                    self.release_unused(&mut memory, pool)?;
-                    self.segment(&mut memory, pool, size, "an array")?;
+                    if pool == Pool::Lasting || !self.has_graphs() {
+                        driver.release_unused(&turn, &mut memory, pool)?;
+                    }
+                    driver.segment(&turn, &mut memory, pool, size, "an array")?;
                 }
-                memory.pools[pool as usize].take(size).expect("a segment of that size was just added")
+                found = memory.pools[pool as usize].take(size);
             }
-        };
+        }
+        let pointer = found.expect("a segment of that size was just added");
         if self.is_planning() {
             let end = pointer + size - ((pool as u64 + 1) << 60);
             memory.planned_end[pool as usize] = memory.planned_end[pool as usize].max(end);
         }
         drop(memory);
         Ok(Array::new(self.clone(), pointer, size, pool, len, element))
-    }
-
-    fn release_unused(&self, memory: &mut Memory, pool: Pool) -> Result<(), CudaError> {
-        self.synchronize()?;
-        for address in memory.pools[pool as usize].take_unused_segments() {
-            // SAFETY: nothing lies there any more and all work is done.
-            let _ = unsafe { result::free_sync(address) };
-        }
-        Ok(())
     }
 
     fn free(&self, pool: Pool, pointer: u64, size: u64) {
@@ -402,10 +394,7 @@ impl Cuda {
     /// When some of it failed.
     pub fn synchronize(&self) -> Result<(), CudaError> {
         let Some(driver) = self.driver() else { return Ok(()) };
-        let _turn = driver.bind()?;
-        // SAFETY: the stream lives as long as the device.
-        unsafe { result::stream::synchronize(driver.stream) }
-            .map_err(|error| driver.error("cuStreamSynchronize", error))
+        driver.drain(&driver.bind()?)
     }
 }
 
@@ -419,11 +408,19 @@ impl std::fmt::Debug for Cuda {
 }
 
 /// See [`Cuda::working`].
-pub struct Working(Cuda);
+pub struct Working {
+    cuda: Cuda,
+    of_this_thread: PhantomData<*const ()>, // it may not go to another
+}
 
 impl Drop for Working {
     fn drop(&mut self) {
-        self.0.memory().working -= 1;
+        let mut memory = self.cuda.memory();
+        let (thread, guards) = memory.worker.expect("a guard is held");
+        memory.worker = (guards > 1).then_some((thread, guards - 1));
+        if memory.worker.is_none() {
+            self.cuda.0.idle.notify_all();
+        }
     }
 }
 
@@ -436,6 +433,53 @@ impl Driver {
         // SAFETY: the context lives as long as the device.
         unsafe { result::ctx::set_current(self.context) }.map_err(|error| self.error("cuCtxSetCurrent", error))?;
         Ok(Turn { _held: turn })
+    }
+
+    /// Waits for all work.
+    fn drain(&self, _: &Turn<'_>) -> Result<(), CudaError> {
+        // SAFETY: the stream lives as long as the device.
+        unsafe { result::stream::synchronize(self.stream) }.map_err(|error| self.error("cuStreamSynchronize", error))
+    }
+
+    /// Takes memory from the driver.
+    fn segment(
+        &self,
+        _: &Turn<'_>,
+        memory: &mut Memory,
+        pool: Pool,
+        size: u64,
+        what: &'static str,
+    ) -> Result<(), CudaError> {
+        // SAFETY: the address is kept by the arena and freed with it.
+        match unsafe { result::malloc_sync(size as usize) } {
+            Ok(address) => {
+                memory.pools[pool as usize].add_segment(address, size);
+                Ok(())
+            }
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                let (free, total) = result::mem_get_info().unwrap_or((0, self.total));
+                let held = memory.pools.iter().map(Arena::reserved).sum::<u64>() as usize;
+                Err(CudaError::OutOfMemory {
+                    wanted: Bytes(size as usize),
+                    what,
+                    held: Bytes(held),
+                    free: Bytes(free),
+                    total: Bytes(total),
+                })
+            }
+            Err(error) => Err(self.error("cuMemAlloc", error)),
+        }
+    }
+
+    /// Gives segments back that nothing lies in. Those of the working pool may be written to by captured graphs: only where
+    /// there are none.
+    fn release_unused(&self, turn: &Turn<'_>, memory: &mut Memory, pool: Pool) -> Result<(), CudaError> {
+        self.drain(turn)?;
+        for address in memory.pools[pool as usize].take_unused_segments() {
+            // SAFETY: nothing lies there any more and all work is done.
+            let _ = unsafe { result::free_sync(address) };
+        }
+        Ok(())
     }
 
     fn error(&self, call: &str, error: result::DriverError) -> CudaError {

@@ -44,6 +44,54 @@ DEVICE u16 bf16_bits(float x) {
 DEVICE void put(float *p, float x) { *p = x; }
 DEVICE void put(bf16 *p, float x) { p->bits = bf16_bits(x); }
 
+// IEEE half precision in memory.
+struct f16 {
+    u16 bits;
+};
+
+// A half moved to the place of a float's bits is 2^-112 of its value, subnormal numbers too.
+DEVICE float to_f32(f16 x) {
+    u32 sign = (u32)(x.bits & 0x8000u) << 16, rest = (u32)(x.bits & 0x7fffu) << 13;
+    if (rest >= 0x0f800000u) return __uint_as_float(sign | rest | 0x7f800000u);
+    return __uint_as_float(sign | __float_as_uint(__uint_as_float(rest) * __uint_as_float(0x77800000u)));
+}
+
+// To the nearest, ties to even.
+DEVICE void put(f16 *p, float x) {
+    u32 bits = __float_as_uint(x), sign = (bits >> 16) & 0x8000u;
+    bits &= 0x7fffffffu;
+    u32 half;
+    if (bits > 0x7f800000u) {
+        half = 0x7e00u;
+    } else if (bits >= 0x477ff000u) {
+        half = 0x7c00u; // 65520 and more round to infinity
+    } else if (bits < 0x38800000u) {
+        half = __float_as_uint(__uint_as_float(bits) + 0.5f) - 0x3f000000u; // one of 0.5 is 2^-24
+    } else {
+        half = (bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1u)) >> 13;
+    }
+    p->bits = (u16)(sign | half);
+}
+
+// The storage types by the numbers that defines give them.
+template <int TYPE> struct Storage;
+template <> struct Storage<0> { typedef float type; };
+template <> struct Storage<1> { typedef bf16 type; };
+template <> struct Storage<2> { typedef f16 type; };
+
+// What is moved at once: arrays that begin at a multiple of 16 bytes allow it.
+template <typename T, int V> struct alignas(sizeof(T) * V) Pack {
+    T at[V];
+};
+
+DEVICE bool aligned(const void *p) { return (u64)p % 16 == 0; }
+
+// For kernels over rows: blocks are 256 >> shift rows of 1 << shift lanes.
+#define FOR_ROWS(row, rows, shift)                                                                                     \
+    for (long long row = (long long)blockIdx.x * (256 >> shift) + (threadIdx.x >> shift); row < rows;                  \
+         row += (long long)gridDim.x * (256 >> shift))
+#define FOR_LANES(i, count, shift) for (int i = threadIdx.x & ((1 << shift) - 1); i < count; i += 1 << shift)
+
 // 2^x, to about 2 units in the last place.
 DEVICE float ex2(float x) {
 #ifdef __CUDA_ARCH__

@@ -1,16 +1,13 @@
 //! Kernel sources, compiled for the device at their first use and kept on disk, and their launches.
-//!
-//! A file of the cache holds all that its content depends on (architecture, NVRTC's version, options, source) in front of
-//! the machine code, and is used only if all of it is equal: no hash decides.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
 use cudarc::nvrtc;
 
+use super::cache::Kept;
 use super::{Cuda, CudaError, View};
 
 /// A file of kernels.
@@ -166,30 +163,19 @@ impl Cuda {
     fn image(&self, source: &'static Source, defines: &[Define]) -> Result<Arc<[u8]>, CudaError> {
         let driver = self.driver().expect("not planning");
         let options = compile_options(&driver.arch, defines);
-        let cache = cache_folder().map(|folder| folder.join(file_name(source, &driver.arch, defines)));
         let (major, minor) = nvrtc_version()?;
         let version = format!("{major}.{minor}");
-        let key = format!("statetune kernel 1\n{version}\n{}\n{PRELUDE}\n{}\n", options.join(" "), source.text);
-        if let Some(kept) = cache.as_ref().and_then(|path| std::fs::read(path).ok())
-            && let Some(image) = kept.strip_prefix(key.as_bytes())
-            && !image.is_empty()
-        {
+        let key = format!("statetune kernel 2\n{version}\n{}\n{PRELUDE}\n{}\n", options.join(" "), source.text);
+        let kept = Kept::new(&build_name(source, &driver.arch, defines), key);
+        if let Some(image) = kept.as_ref().and_then(Kept::read) {
             return Ok(image.into());
         }
         let image = compile(source, &options, &driver.arch, &version)?;
-        if let Some(path) = cache {
-            // A cache that cannot be written costs time, nothing else.
-            let write = || -> std::io::Result<()> {
-                let folder = path.parent().expect("a file in a folder");
-                std::fs::create_dir_all(folder)?;
-                let beside =
-                    folder.join(format!("{}.{}", std::process::id(), file_name(source, &driver.arch, defines)));
-                std::fs::write(&beside, [key.as_bytes(), &image].concat())?;
-                std::fs::rename(&beside, &path)
-            };
-            if let Err(error) = write() {
-                super::warn_once(&format!("the kernel cache {} cannot be written: {error}", path.display()));
-            }
+        // A cache that cannot be written costs time, nothing else.
+        if let Some(kept) = kept
+            && let Err(error) = kept.write(&image)
+        {
+            super::warn_once(&format!("the kernel cache {} cannot be written: {error}", kept.path().display()));
         }
         Ok(image.into())
     }
@@ -226,23 +212,9 @@ fn compile_options(arch: &str, defines: &[Define]) -> Vec<String> {
     options
 }
 
-fn file_name(source: &Source, arch: &str, defines: &[Define]) -> String {
+fn build_name(source: &Source, arch: &str, defines: &[Define]) -> String {
     let defines: String = defines.iter().map(|(name, value)| format!("-{name}{value}")).collect();
-    let name = format!("{}-{arch}{defines}", source.name);
-    // File names have a limit; what is cut off is compared in the file.
-    let hash = crate::random::stream_of(&name);
-    format!("{}-{hash:016x}.cubin", &name[..name.len().min(120)])
-}
-
-/// `$STATETUNE_KERNEL_CACHE`, or `statetune/kernels` in the user's cache folder.
-fn cache_folder() -> Option<PathBuf> {
-    if let Some(folder) = std::env::var_os("STATETUNE_KERNEL_CACHE") {
-        return Some(folder.into());
-    }
-    let caches = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-    Some(caches.join("statetune").join("kernels"))
+    format!("{}-{arch}{defines}", source.name)
 }
 
 /// NVRTC's version.

@@ -39,7 +39,7 @@ fn logits(model: &Mamba, patches: &Patches) -> Vec<f64> {
     let tape = Tape::inference(model.device());
     let bound = Bound::new(&tape, model, patches, None).unwrap();
     let hidden = model.forward(&tape, &bound, &batch, None, false).unwrap().hidden;
-    model.logits(&tape, &bound, &hidden, &(0..17).collect::<Vec<u32>>()).unwrap().tensor().to_f64_vec()
+    model.logits(&tape, &bound, &hidden, (0..17).collect::<Vec<u32>>()).unwrap().tensor().to_f64_vec()
 }
 
 fn distance(a: &[f64], b: &[f64]) -> f64 {

@@ -45,7 +45,7 @@ impl Context<'_> {
     }
 
     /// x Wᵀ + bias with everything patched onto W, cut into `splits`.
-    fn linear(&self, id: Id, bias: Option<Id>, x: &Var, splits: &[usize]) -> Result<Vec<Var>, ModelError> {
+    pub fn linear(&self, id: Id, bias: Option<Id>, x: &Var, splits: &[usize]) -> Result<Vec<Var>, ModelError> {
         let rows: &DropoutRows = self.batch.dropout_rows();
         let layer = PatchedLinear {
             weight: self.model.weight(id)?,
@@ -65,6 +65,16 @@ impl Context<'_> {
         shape.extend_from_slice(value.shape());
         let values = ops::reshape(self.tape, value, &shape)?;
         Ok(Some(Table { values, row_of: self.batch.shared_row().clone() }))
+    }
+
+    /// The bias of a layer's convolution, with those patched onto it.
+    pub fn conv_bias(&self, layer: usize) -> Result<Option<Var>, ModelError> {
+        let ids = &self.model.ids().layers[layer];
+        let mut sum = ids.conv_bias.map(|id| self.value(id));
+        for (_, bias) in self.bound.biases(ids.conv_weight) {
+            sum = Some(sum.map_or_else(|| Ok(bias.clone()), |stored| ops::add(self.tape, &stored, bias))?);
+        }
+        Ok(sum)
     }
 
     /// What sequences of a layer begin from: the trained initial states, then the virtual inputs, run once for all.
@@ -129,10 +139,7 @@ impl Context<'_> {
         let (config, ids) = (self.model.config(), &self.model.ids().layers[layer]);
         let (tape, offsets) = (self.tape, self.batch.offsets());
         let (d_inner, d_state) = (config.d_inner, config.d_state);
-        let (conv_weight, mut conv_bias) = (self.value(ids.conv_weight), ids.conv_bias.map(|id| self.value(id)));
-        for (_, bias) in self.bound.biases(ids.conv_weight) {
-            conv_bias = Some(conv_bias.map_or_else(|| Ok(bias.clone()), |stored| ops::add(tape, &stored, bias))?);
-        }
+        let (conv_weight, conv_bias) = (self.value(ids.conv_weight), self.conv_bias(layer)?);
         let initial_row = start.conv.as_ref().map_or(self.batch.shared_row(), |table| &table.row_of).clone();
         let sequence_of = self.batch.sequence_of().clone();
         let conv = Conv1d { offsets: offsets.clone(), sequence_of, initial_row, final_state: final_states };

@@ -292,3 +292,10 @@ fn abridged(names: &[String]) -> String {
     }
     list
 }
+
+#[cfg(feature = "cuda")]
+impl From<statetune_ssm_kernels::runtime::cuda::CudaError> for ModelError {
+    fn from(error: statetune_ssm_kernels::runtime::cuda::CudaError) -> ModelError {
+        statetune_tensor::TensorError::from(error).into()
+    }
+}

@@ -256,21 +256,7 @@ impl Mamba {
         states: Option<&StateVars>,
         final_states: bool,
     ) -> Result<Output, ModelError> {
-        if let Some((at, &id)) = batch.ids().iter().enumerate().find(|&(_, &id)| id as usize >= self.config.vocab_size)
-        {
-            return Err(ModelError::TokenOutOfRange { id, at, vocab_size: self.config.vocab_size });
-        }
-        if let Some(states) = states {
-            let (layers, found) = (self.config.num_hidden_layers, states.row_of.len());
-            if states.layers.len() != layers || found != batch.sequences() {
-                let reason = format!(
-                    "{} layers and {found} sequences for a model of {layers} layers and a batch of {} sequences",
-                    states.layers.len(),
-                    batch.sequences()
-                );
-                return Err(ModelError::State { reason });
-            }
-        }
+        self.check_batch(batch, states.map(|states| (states.layers.len(), states.row_of.len())))?;
         let (mut soft_hidden, mut begun) = (None, None);
         if let (None, Some(tokens)) = (states, bound.soft_tokens()) {
             let alone = Batch::virtual_inputs(tokens.shape()[0]);
@@ -284,6 +270,23 @@ impl Mamba {
         let embedded = self.embed(&context)?;
         let output = self.layers(&context, embedded, states.or(begun.as_ref()), final_states)?;
         Ok(Output { soft_hidden, ..output })
+    }
+
+    /// Checks the tokens, and the layers and sequences of the states that the batch goes on from.
+    pub(crate) fn check_batch(&self, batch: &Batch, states: Option<(usize, usize)>) -> Result<(), ModelError> {
+        if let Some((at, &id)) = batch.ids().iter().enumerate().find(|&(_, &id)| id as usize >= self.config.vocab_size)
+        {
+            return Err(ModelError::TokenOutOfRange { id, at, vocab_size: self.config.vocab_size });
+        }
+        let expected = (self.config.num_hidden_layers, batch.sequences());
+        if let Some((layers, sequences)) = states.filter(|&found| found != expected) {
+            let reason = format!(
+                "{layers} layers and {sequences} sequences for a model of {} layers and a batch of {} sequences",
+                expected.0, expected.1
+            );
+            return Err(ModelError::State { reason });
+        }
+        Ok(())
     }
 
     /// From embedded inputs `[T, d_model]` to hidden states.
@@ -315,7 +318,7 @@ impl Mamba {
     }
 
     /// The embedded tokens `[T, d_model]` with everything patched onto the embedding.
-    fn embed(&self, context: &Context<'_>) -> Result<Var, ModelError> {
+    pub(crate) fn embed(&self, context: &Context<'_>) -> Result<Var, ModelError> {
         let (tape, ids, id) = (context.tape, context.batch.ids(), self.ids.embedding);
         let weight = self.weight(id)?;
         let mut x = ops::embedding(tape, &weight, context.bound.trained(id), ids, self.compute)?;

@@ -37,6 +37,23 @@ impl State {
         self.sequences
     }
 
+    /// Layer by layer.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn layers(&self) -> &[LayerState] {
+        &self.layers
+    }
+
+    /// A copy of its own, which may be changed in place.
+    ///
+    /// # Errors
+    /// When a device's memory does not suffice.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn copied(&self) -> Result<State, ModelError> {
+        let copy = |layer: &LayerState| Ok(LayerState { conv: layer.conv.copied()?, ssm: layer.ssm.copied()? });
+        let layers = self.layers.iter().map(copy).collect::<Result<_, ModelError>>()?;
+        Ok(State { layers, sequences: self.sequences })
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         let size = |t: &Tensor| t.len() * t.dtype().bytes();

@@ -11,6 +11,8 @@ pub mod adamw;
 pub mod columns;
 pub mod conv1d;
 pub mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub mod decode;
 pub mod elementwise;
 pub mod embedding;
 pub mod matmul;

@@ -1,13 +1,16 @@
-//! Speed and memory on an NVIDIA GPU: the scan's kernels at the shapes that mamba_ssm was measured at, and whole training
-//! steps. Prints `METRIC:<name>:<value>:<unit>` lines.
+//! Speed and memory on an NVIDIA GPU: the scan's kernels at the shapes that mamba_ssm was measured at, whole training
+//! steps, and decoding. Prints `METRIC:<name>:<value>:<unit>` lines.
 //!
-//! `cargo run --release -p statetune --example cuda_bench [-- kernels | steps | all [--model 130m|1.4b] [--methods a,b]]`
+//! `cargo run --release -p statetune --example cuda_bench [-- kernels | steps | decode | all [--model 130m|1.4b] [--methods a,b]]`
 
+#[path = "cuda_bench/decode.rs"]
+mod decode;
 #[path = "cuda_bench/kernels.rs"]
 mod kernels;
 #[path = "cuda_bench/steps.rs"]
 mod steps;
 
+use statetune::mamba_model::config::MambaConfig;
 use statetune::ssm_kernels::runtime::Cuda;
 
 fn main() -> anyhow::Result<()> {
@@ -32,7 +35,28 @@ fn main() -> anyhow::Result<()> {
             }
         }
     }
+    if ["decode", "all"].contains(&part) {
+        let model = option("--model").unwrap_or_else(|| "130m".into());
+        for sequences in [1, 4, 64] {
+            decode::run(&model, None, sequences)?;
+        }
+        for sequences in [1, 64] {
+            decode::run(&model, Some("state-offset-h"), sequences)?;
+            decode::run(&model, Some("lora"), sequences)?;
+        }
+    }
     Ok(())
+}
+
+/// The shape of a published model.
+fn config_of(size: &str) -> anyhow::Result<MambaConfig> {
+    Ok(match size {
+        "31m" => MambaConfig::new(50_280, 384, 12),
+        "130m" => MambaConfig::new(50_280, 768, 24),
+        "370m" => MambaConfig::new(50_280, 1024, 48),
+        "1.4b" => MambaConfig::new(50_280, 2048, 48),
+        other => anyhow::bail!("no model `{other}`: 31m, 130m, 370m or 1.4b"),
+    })
 }
 
 /// The median of some numbers.

@@ -310,7 +310,7 @@ impl DeviceTensor {
         let (cuda, dense) = (self.cuda(), self.dense()?);
         let (rows, columns) = (self.shape[0], self.shape[1]);
         let best = cuda.array(ElementType::U32, rows)?;
-        statetune_ssm_kernels::values::cuda::argmax(cuda, best.view(), dense.view(), rows, columns)?;
+        statetune_ssm_kernels::decode::cuda::argmax(cuda, best.view(), dense.view(), rows, columns)?;
         Ok(cuda.download(best.view())?)
     }
 

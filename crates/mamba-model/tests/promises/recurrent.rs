@@ -2,7 +2,9 @@
 
 use statetune_mamba_model::{Batch, Patches};
 
-use crate::support::{close, close_states, every_model, hang_on_everything, lengths, tokens, whole};
+use crate::support::{
+    close, close_states, every_model, hang_on_everything, hang_on_offsets, lengths, tokens, train_everything, whole,
+};
 
 /// A prefill of some tokens and one step per further token gives the logits of one pass at every position, and its
 /// final states.
@@ -10,7 +12,7 @@ use crate::support::{close, close_states, every_model, hang_on_everything, lengt
 fn prefill_and_steps_are_one_pass() {
     every_model(|model, path, at| {
         let vocab = model.config().vocab_size;
-        for patches in [Patches::none(), hang_on_everything(model)] {
+        for patches in [Patches::none(), train_everything(model), hang_on_offsets(model), hang_on_everything(model)] {
             for len in lengths(model.config()) {
                 let sequence = tokens(len, 1);
                 let batch = Batch::new(&[&sequence]).unwrap();
@@ -60,5 +62,25 @@ fn continuing_from_given_states_is_one_pass() {
         let found = [&first[..33 * vocab], &second[..7 * vocab], &first[33 * vocab..], &second[7 * vocab..]].concat();
         close(at, &found, &logits, path.tolerance);
         close_states(at, &end.detach(), &states.detach(), path.tolerance);
+    });
+}
+
+/// A step of many sequences is the steps of each, whatever is patched.
+#[test]
+fn a_step_together_is_a_step_alone() {
+    every_model(|model, path, at| {
+        let prompts: Vec<Vec<u32>> = [3, 1, 17, 5, 2, 40].map(|len| tokens(len, 4)).into();
+        for patches in [Patches::none(), hang_on_offsets(model), hang_on_everything(model)] {
+            let (state, _) = model.prefill(&patches, &prompts, 2048).unwrap();
+            let next = tokens(prompts.len(), 5);
+            let (after, together) = model.step(&patches, &state, &next).unwrap();
+            let together = together.to_f64_vec();
+            for s in 0..prompts.len() {
+                let (own, alone) = model.step(&patches, &state.gather(&[s]).unwrap(), &next[s..=s]).unwrap();
+                let (what, vocab) = (format!("{at}, sequence {s}"), model.config().vocab_size);
+                close(&what, &together[s * vocab..][..vocab], &alone.to_f64_vec(), path.tolerance);
+                close_states(&what, &after.gather(&[s]).unwrap(), &own, path.tolerance);
+            }
+        }
     });
 }

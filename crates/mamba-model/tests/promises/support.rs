@@ -130,18 +130,21 @@ pub fn train_everything(model: &Mamba) -> Patches {
 /// One of each other kind of patch in every layer: operands (initial states among them), and low-rank additions with
 /// dropout that overlap on in_proj.
 pub fn hang_on_everything(model: &Mamba) -> Patches {
+    use Operand::{ConvInitial, OutputOffset, ScanInitial, StateExtra, StateOffset, StateScale};
+    hang_on(model, &[ScanInitial, ConvInitial, StateScale, StateExtra, StateOffset, OutputOffset])
+}
+
+/// The same without the operands that change how the scan's states are read.
+pub fn hang_on_offsets(model: &Mamba) -> Patches {
+    use Operand::{ConvInitial, OutputOffset, ScanInitial, StateOffset};
+    hang_on(model, &[ScanInitial, ConvInitial, StateOffset, OutputOffset])
+}
+
+fn hang_on(model: &Mamba, operands: &[Operand]) -> Patches {
     let (config, compute) = (model.config(), model.trained_type());
     let (mut patches, mut tensors) = (Vec::new(), Vec::new());
-    let operands = [
-        Operand::ScanInitial,
-        Operand::ConvInitial,
-        Operand::StateScale,
-        Operand::StateExtra,
-        Operand::StateOffset,
-        Operand::OutputOffset,
-    ];
     for layer in 0..config.num_hidden_layers {
-        for operand in operands.into_iter().filter(|&o| o != Operand::ConvInitial || config.d_conv > 1) {
+        for operand in operands.iter().copied().filter(|&o| o != Operand::ConvInitial || config.d_conv > 1) {
             let name = format!("{layer}.{operand}");
             tensors.push((name.clone(), noise(&name, &operand.shape(config), 0.5).cast(compute)));
             let change = Change::Operand(Value::Dense(name));

@@ -41,7 +41,7 @@ impl<'a> Strided<'a> {
     }
 
     #[track_caller]
-    fn check(&self, what: &str, element: ElementType, rows: usize, width: usize) {
+    pub(crate) fn check(&self, what: &str, element: ElementType, rows: usize, width: usize) {
         assert_eq!(self.view.element(), element, "scan: {what}: element type");
         assert!(self.stride >= width, "scan: {what}: rows of {width} are only {} apart", self.stride);
         assert!(i32::try_from(self.stride * element.bytes()).is_ok(), "scan: {what}: rows are {} apart", self.stride);

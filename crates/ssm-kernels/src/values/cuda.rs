@@ -229,19 +229,6 @@ fn check_adapted(weight: View, a: View, b: View, rows: usize, columns: usize, ra
     b.check("B [rows, rank]", ElementType::F32, rows * rank);
 }
 
-/// best `[rows]` (u32): the index of the largest of each row of x `[rows, columns]`, an activation: the lowest among
-/// equals; NaN never wins.
-///
-/// # Panics
-/// When a view does not have its shape.
-#[track_caller]
-pub fn argmax(cuda: &Cuda, best: View, x: View, rows: usize, columns: usize) -> Result<(), CudaError> {
-    best.check("best [rows]", ElementType::U32, rows);
-    matrix("x", x, rows, columns);
-    assert!(columns > 0, "the largest of no columns");
-    launch(cuda, x, x, "argmax", [rows as u32, 1, 1], &args![best, x, columns as i32])
-}
-
 #[track_caller]
 fn matrix(what: &str, view: View, rows: usize, columns: usize) {
     assert_eq!(view.len(), rows * columns, "{what} is not [{rows}, {columns}]");

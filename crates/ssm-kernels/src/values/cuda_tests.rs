@@ -110,29 +110,3 @@ fn cuda_norms_of_an_adapted_weight() {
         }
     }
 }
-
-#[test]
-fn cuda_the_largest_is_the_first_and_never_nan() {
-    let device = testing::cuda();
-    for columns in [1, 31, 256, 1000] {
-        let mut x = numbers(6 * columns, 1);
-        x[columns..2 * columns].fill(f32::NAN);
-        x[2 * columns..3 * columns].fill(f32::NEG_INFINITY);
-        x[3 * columns..4 * columns].fill(0.5);
-        x[3 * columns] = if columns > 1 { f32::NAN } else { 0.5 };
-        x[4 * columns..5 * columns].fill(f32::NAN);
-        x[5 * columns - 1] = f32::NEG_INFINITY;
-        for (act, _) in ACTIVATIONS {
-            let best = device.array(ElementType::U32, 6).unwrap();
-            cuda::argmax(&device, best.view(), upload(&device, &x, act).view(), 6, columns).unwrap();
-            let expected: Vec<u32> = rounded(&x, act)
-                .chunks_exact(columns)
-                .map(|row| {
-                    let better = |best: usize, j: usize| row[j] > row[best] || row[best].is_nan() && !row[j].is_nan();
-                    (0..columns).fold(0, |best, j| if better(best, j) { j } else { best }) as u32
-                })
-                .collect();
-            assert_eq!(device.download::<u32>(best.view()).unwrap(), expected, "{columns} {act:?}");
-        }
-    }
-}

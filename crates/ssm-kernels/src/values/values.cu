@@ -232,35 +232,3 @@ extern "C" __global__ void __launch_bounds__(256) root_of_chunks(float *__restri
     for (int chunk = 0; chunk < chunks; chunk++) sum += sums[(long long)chunk * columns + column];
     norms[column] = (float)sqrt(sum);
 }
-
-// best[r] = the index of the largest x[r, :], the lowest among equals; NaN never wins. One block per row.
-extern "C" __global__ void __launch_bounds__(256) argmax(u32 *__restrict__ best, const X *__restrict__ x,
-                                                         int columns) {
-    __shared__ float most[256];
-    __shared__ int where[256];
-    const X *row = x + (long long)blockIdx.x * columns;
-    float value = __uint_as_float(0xff800000u);
-    int index = columns;
-    for (int j = threadIdx.x; j < columns; j += 256) {
-        float v = to_f32(row[j]);
-        // The first of a thread's -∞ counts too, if there is nothing larger.
-        if (v > value || (v == value && j < index)) {
-            value = v;
-            index = j;
-        }
-    }
-    most[threadIdx.x] = value;
-    where[threadIdx.x] = index;
-    for (int half = 128; half > 0; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) {
-            float v = most[threadIdx.x + half];
-            int j = where[threadIdx.x + half];
-            if (v > most[threadIdx.x] || (v == most[threadIdx.x] && j < where[threadIdx.x])) {
-                most[threadIdx.x] = v;
-                where[threadIdx.x] = j;
-            }
-        }
-    }
-    if (threadIdx.x == 0) best[blockIdx.x] = where[0] < columns ? where[0] : 0;
-}

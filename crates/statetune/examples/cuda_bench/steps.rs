@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use statetune::mamba_model::config::MambaConfig;
 use statetune::mamba_model::{Batch, Mamba};
 use statetune::peft_methods::{Adapter, methods};
 use statetune::ssm_kernels::runtime::Cuda;
@@ -11,19 +10,13 @@ use statetune::trainer::cuda::DeviceSteps;
 use statetune::trainer::step::MicroBatch;
 use statetune::trainer::{AdamW, AdamWSettings};
 
-use super::median;
+use super::{config_of, median};
 
 const SEQUENCES: usize = 4;
 
 /// Times one method on one model, captured and launched one by one.
 pub fn run(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
-    let config = match size {
-        "31m" => MambaConfig::new(50_280, 384, 12),
-        "130m" => MambaConfig::new(50_280, 768, 24),
-        "370m" => MambaConfig::new(50_280, 1024, 48),
-        "1.4b" => MambaConfig::new(50_280, 2048, 48),
-        other => anyhow::bail!("no model `{other}`: 31m, 130m, 370m or 1.4b"),
-    };
+    let config = config_of(size)?;
     let method_config = match method {
         // The authors' four sites.
         "lora" => {

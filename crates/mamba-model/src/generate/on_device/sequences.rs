@@ -1,0 +1,180 @@
+//! The sequences of a generation on a device: states and tokens in places that a captured graph knows.
+
+use statetune_ssm_kernels::decode::cuda as kernel;
+use statetune_ssm_kernels::runtime::cuda::{Cuda, Graph, Readback};
+use statetune_tensor::cuda::DeviceTensor;
+use statetune_tensor::{Staged, Tensor};
+
+use super::super::decoder::Decoder;
+use super::super::sequences::Sequences;
+use super::super::{GenerateOptions, Sampling};
+use super::{DeviceStep, Want};
+use crate::ModelError;
+use crate::batch::Batch;
+use crate::state::State;
+
+/// Places in the device's memory for sequences, some of which may have ended.
+pub(in super::super) struct DeviceSequences<'a> {
+    decoder: &'a Decoder<'a>,
+    step: &'a DeviceStep,
+    cuda: Cuda,
+    places: Places,
+    /// The places of the sequences that go on.
+    live: Vec<usize>,
+    /// Steps that may still be taken.
+    left: usize,
+    greedy: bool,
+}
+
+/// What one captured step reads and writes.
+struct Places {
+    graph: Seen,
+    batch: Batch,      // its ids are the tokens that come next
+    rows: Staged<u32>, // counts the sequences
+    state: State,
+    logits: DeviceTensor,
+    /// Tokens on their way to the host: those of the step before, and of this one.
+    arriving: [Readback<u32>; 2],
+    turn: usize,
+}
+
+/// What is known of the step.
+enum Seen {
+    Never,
+    /// It ran once, so everything it needs is loaded.
+    Once,
+    Captured(Graph),
+}
+
+impl Places {
+    fn new(cuda: &Cuda, state: State, logits: DeviceTensor, tokens: &[u32]) -> Result<Places, ModelError> {
+        let batch = Batch::new(&tokens.chunks(1).collect::<Vec<_>>())?;
+        let rows: Staged<u32> = (0..tokens.len() as u32).collect();
+        // What is looked up lies where nothing else will.
+        batch.stage(cuda)?;
+        rows.on(cuda)?;
+        let arriving = [readback(cuda, tokens.len())?, readback(cuda, tokens.len())?];
+        Ok(Places { graph: Seen::Never, batch, rows, state, logits, arriving, turn: 0 })
+    }
+
+    /// Lets the next tokens go to the host.
+    fn send(&mut self, cuda: &Cuda) -> Result<(), ModelError> {
+        self.turn ^= 1;
+        Ok(self.arriving[self.turn].start(self.batch.ids().on(cuda)?)?)
+    }
+}
+
+fn readback(cuda: &Cuda, len: usize) -> Result<Readback<u32>, ModelError> {
+    Ok(Readback::new(cuda, len)?)
+}
+
+impl<'a> DeviceSequences<'a> {
+    /// Sequences that have consumed their prompts, with the logits of their next tokens.
+    pub fn new(
+        decoder: &'a Decoder<'a>,
+        step: &'a DeviceStep,
+        state: State,
+        logits: Tensor,
+        options: &GenerateOptions,
+    ) -> Result<DeviceSequences<'a>, ModelError> {
+        let cuda = step.cuda.clone();
+        let sequences = state.sequences();
+        let logits = logits.on_cuda(&cuda)?.dense()?;
+        let mut places = Places::new(&cuda, state.copied()?, logits, &vec![0; sequences])?;
+        let greedy = options.sampling == Sampling::Greedy;
+        if greedy {
+            let vocab = decoder.model.config().vocab_size;
+            kernel::argmax(&cuda, places.batch.ids().on(&cuda)?, places.logits.view(), sequences, vocab)?;
+            places.send(&cuda)?;
+        }
+        let left = options.max_new_tokens - 1;
+        Ok(DeviceSequences { decoder, step, cuda, places, live: (0..sequences).collect(), left, greedy })
+    }
+
+    /// Takes all sequences on by the tokens that lie on the device.
+    fn launch(&mut self) -> Result<(), ModelError> {
+        self.left -= 1;
+        let Places { graph, batch, rows, state, logits, .. } = &mut self.places;
+        let want = match self.greedy {
+            true => Want::Chosen(batch.ids().on(&self.cuda)?),
+            false => Want::Logits(logits),
+        };
+        let _working = self.cuda.working();
+        let take = || self.step.take(self.decoder, batch, rows, state, want);
+        match graph {
+            Seen::Never => {
+                take()?;
+                *graph = Seen::Once;
+                return Ok(());
+            }
+            Seen::Once => match self.cuda.capture(take)? {
+                Some(captured) => *graph = Seen::Captured(captured),
+                None => return Ok(()), // planning
+            },
+            Seen::Captured(_) => {}
+        }
+        match graph {
+            Seen::Captured(graph) => Ok(graph.launch()?),
+            _ => unreachable!("just captured"),
+        }
+    }
+
+    /// Moves those that go on together, once they are half of all or fewer: the others are computed along until then.
+    fn compact(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
+        let state = self.places.state.gather(&self.live)?;
+        let shape = [self.live.len(), self.decoder.model.config().vocab_size];
+        let logits = DeviceTensor::unset(&self.cuda, self.places.logits.dtype(), &shape)?;
+        self.places = Places::new(&self.cuda, state, logits, tokens)?;
+        self.live = (0..tokens.len()).collect();
+        Ok(())
+    }
+}
+
+impl Sequences for DeviceSequences<'_> {
+    /// The step after is under way when the host learns of these.
+    fn greedy(&mut self) -> Result<Vec<u32>, ModelError> {
+        let turn = self.places.turn;
+        if self.left > 0 {
+            self.launch()?;
+            self.places.send(&self.cuda)?;
+        }
+        let tokens = self.places.arriving[turn].take()?.expect("sent before");
+        Ok(self.live.iter().map(|&place| tokens[place]).collect())
+    }
+
+    fn logits(&mut self) -> Result<Vec<f64>, ModelError> {
+        let vocab = self.decoder.model.config().vocab_size;
+        let all = self.places.logits.to_host()?.to_f64_vec();
+        Ok(self.live.iter().flat_map(|&place| &all[place * vocab..][..vocab]).copied().collect())
+    }
+
+    fn keep(&mut self, rows: &[usize]) -> Result<(), ModelError> {
+        self.live = rows.iter().map(|&row| self.live[row]).collect();
+        if self.live.len() * 2 > self.places.state.sequences() {
+            return Ok(());
+        }
+        if !self.greedy {
+            // Their next tokens are about to be written.
+            return self.compact(&vec![0; rows.len()]);
+        }
+        // The next step has been taken already: its tokens are what goes on.
+        let turn = self.places.turn;
+        let tokens = self.places.arriving[turn].take()?.expect("sent before");
+        let tokens: Vec<u32> = self.live.iter().map(|&place| tokens[place]).collect();
+        self.compact(&tokens)?;
+        self.places.send(&self.cuda)
+    }
+
+    /// The tokens of a greedy generation are on the device already, and the step under way.
+    fn advance(&mut self, tokens: &[u32]) -> Result<(), ModelError> {
+        if self.greedy {
+            return Ok(());
+        }
+        let mut all = vec![0; self.places.state.sequences()];
+        for (&place, &token) in self.live.iter().zip(tokens) {
+            all[place] = token;
+        }
+        self.places.batch.ids().rewrite(&self.cuda, &all)?;
+        self.launch()
+    }
+}

@@ -1,0 +1,252 @@
+//! A matrix times the vectors of a few sequences, with what makes them.
+
+use super::choose::choose;
+use crate::args;
+use crate::conv1d::cuda::WIDEST;
+use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
+use crate::scan::cuda::Strided;
+
+static SOURCE: Source = Source { name: "project", text: include_str!("../project.cu") };
+
+const THREADS: usize = 256;
+const WARPS: usize = THREADS / 32;
+
+/// The most sequences that one launch takes.
+pub const MOST_SEQUENCES: usize = 4;
+
+/// Bytes of shared memory for the vectors; the rest of what a block has is for sums.
+const SHARED: usize = 44 << 10;
+
+/// Accesses that a lane has on their way at once: more would not fit its registers.
+const IN_FLIGHT: usize = 16;
+
+/// The vectors `[S, columns]`.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// As they are.
+    Plain(Strided<'a>),
+    /// Of add and norm; see [`crate::norm::add_rms_norm`].
+    Norm(Norm<'a>),
+    /// Of the convolution with SiLU, whose states are read only; see [`super::conv_step`].
+    Conv(Conv<'a>),
+}
+
+/// The norm of x + residual.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a> {
+    /// `[S, columns]`, or with `ids` a table of such rows.
+    pub x: View<'a>,
+    /// `[S]` (u32): the rows of x.
+    pub ids: Option<View<'a>>,
+    /// `[S, columns]`, f32.
+    pub residual: Option<View<'a>>,
+    /// Where x + residual is written: `[S, columns]`, f32, not the residual itself.
+    pub sum: Option<View<'a>>,
+    /// `[columns]`, f32.
+    pub weight: View<'a>,
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+/// The convolution of the newest inputs.
+#[derive(Debug, Clone, Copy)]
+pub struct Conv<'a> {
+    /// `[S, columns]`.
+    pub x: Strided<'a>,
+    /// `[S, columns, width - 1]`, f32; of any length where the width is 1.
+    pub state: Option<View<'a>>,
+    /// `[columns, width]`, f32.
+    pub weight: View<'a>,
+    /// `[columns]`, f32.
+    pub bias: Option<View<'a>>,
+    /// K.
+    pub width: usize,
+}
+
+/// The best of each part of the rows of a result, for [`Best::choose`].
+pub struct Best {
+    value: Array,
+    place: Array,
+    sequences: usize,
+    parts: usize,
+}
+
+impl Best {
+    /// chosen `[S]` (u32): the row whose result is largest; the first of equals.
+    ///
+    /// # Errors
+    /// When the device refuses the launch.
+    ///
+    /// # Panics
+    /// When `chosen` does not have its shape.
+    #[track_caller]
+    pub fn choose(&self, cuda: &Cuda, chosen: View) -> Result<(), CudaError> {
+        choose(cuda, chosen, self.value.view(), self.place.view(), self.sequences, self.parts)
+    }
+}
+
+/// How a product is spread.
+#[derive(Debug, PartialEq)]
+struct Layout {
+    vec: usize,
+    split: usize,
+    rows_each: usize,
+    blocks: usize,
+}
+
+impl Layout {
+    fn of(cuda: &Cuda, act: ElementType, rows: usize, columns: usize, aligned: bool) -> Layout {
+        let widest = 16 / act.bytes();
+        let vec = if aligned && columns.is_multiple_of(widest) { widest } else { 1 };
+        let wanted = cuda.multiprocessors() as usize * WARPS;
+        let packs = |split: usize| columns.div_ceil(32 * split * vec);
+        let enough = |split: &usize| rows * split >= wanted && packs(*split) <= IN_FLIGHT;
+        let split = [1, 2, 4].into_iter().find(enough).unwrap_or(WARPS);
+        let fits = |each: &usize| rows * split / each >= wanted && packs(split) * each <= IN_FLIGHT;
+        let rows_each = [4, 2].into_iter().find(fits).unwrap_or(1);
+        let blocks = rows.div_ceil(WARPS / split * rows_each).min(cuda.multiprocessors() as usize * 4);
+        Layout { vec, split, rows_each, blocks }
+    }
+}
+
+/// Whether [`project`] takes so many sequences of so many columns.
+pub fn fits(sequences: usize, columns: usize, act: ElementType) -> bool {
+    (1..=MOST_SEQUENCES).contains(&sequences) && sequences * (columns + 8) * act.bytes() <= SHARED
+}
+
+/// y `[S, rows]` = vectors · weightᵀ + bias, with weight `[rows, columns]` and all activations of one type; without a y only
+/// the best is kept. `pick` asks for the best.
+///
+/// # Errors
+/// When the device's memory does not suffice or it refuses the launch.
+///
+/// # Panics
+/// When a view does not have its shape, or [`fits`] says no.
+#[track_caller]
+pub fn project(
+    cuda: &Cuda,
+    y: Option<View>,
+    pick: bool,
+    weight: View,
+    bias: Option<View>,
+    input: &Input,
+    sequences: usize,
+    columns: usize,
+) -> Result<Option<Best>, CudaError> {
+    let act = weight.element();
+    assert!(matches!(act, ElementType::F32 | ElementType::Bf16), "activations are f32 or bf16, not {act:?}");
+    assert!(fits(sequences, columns, act), "{sequences} sequences of {columns} columns");
+    let rows = weight.len() / columns;
+    weight.check("weight [rows, columns]", act, rows * columns);
+    if let Some(y) = y {
+        y.check("y [S, rows]", act, sequences * rows);
+    }
+    if let Some(bias) = bias {
+        bias.check("bias [rows]", ElementType::F32, rows);
+    }
+    let (kind, width) = check(input, act, sequences, columns);
+    let layout = Layout::of(cuda, act, rows, columns, weight.pointer().is_multiple_of(16));
+    let best = match pick {
+        true => Some(Best {
+            value: cuda.array(ElementType::F32, sequences * layout.blocks)?,
+            place: cuda.array(ElementType::U32, sequences * layout.blocks)?,
+            sequences,
+            parts: layout.blocks,
+        }),
+        false => None,
+    };
+    let defines = [
+        ("ACT_BF16", act.is_bf16() as i64),
+        ("SEQS", sequences as i64),
+        ("COLS", columns as i64),
+        ("VEC", layout.vec as i64),
+        ("SPLIT", layout.split as i64),
+        ("ROWS", layout.rows_each as i64),
+        ("INPUT", kind),
+        ("WIDTH", width as i64),
+    ];
+    let (value, place) = (best.as_ref().map(|best| best.value.view()), best.as_ref().map(|best| best.place.view()));
+    let none = None::<View>;
+    let (x, stride, ids, residual, sum, norm, eps, state, taps, conv_bias) = match *input {
+        Input::Plain(x) => (x.view, x.stride, none, none, none, none, 0.0, none, none, none),
+        Input::Norm(norm) => {
+            let Norm { x, ids, residual, sum, weight, eps } = norm;
+            (x, columns, ids, residual, sum, Some(weight), eps as f32, none, none, none)
+        }
+        Input::Conv(conv) => {
+            let Conv { x, state, weight, bias, .. } = conv;
+            (x.view, x.stride, none, none, none, none, 0.0, state, Some(weight), bias)
+        }
+    };
+    let args = args![
+        y,
+        value,
+        place,
+        weight,
+        bias,
+        x,
+        stride as i32,
+        ids,
+        residual,
+        sum,
+        norm,
+        eps,
+        state,
+        taps,
+        conv_bias,
+        rows as i32
+    ];
+    cuda.launch(&SOURCE, &defines, "project", [layout.blocks as u32, 1, 1], THREADS as u32, 0, &args)?;
+    Ok(best)
+}
+
+/// Checks the input's views; returns its number and the width of a convolution.
+#[track_caller]
+fn check(input: &Input, act: ElementType, sequences: usize, columns: usize) -> (i64, usize) {
+    let f32s = |what: &str, view: Option<View>, len: usize| {
+        if let Some(view) = view {
+            view.check(what, ElementType::F32, len);
+        }
+    };
+    match *input {
+        Input::Plain(x) => {
+            x.check("x [S, columns]", act, sequences, columns);
+            (0, 1)
+        }
+        Input::Norm(norm) => {
+            let table = norm.x.len();
+            norm.x.check("x [S, columns]", act, if norm.ids.is_some() { table } else { sequences * columns });
+            assert!(table.is_multiple_of(columns), "a table of {table} elements has no rows of {columns}");
+            if let Some(ids) = norm.ids {
+                ids.check("ids [S]", ElementType::U32, sequences);
+            }
+            f32s("residual [S, columns]", norm.residual, sequences * columns);
+            f32s("sum [S, columns]", norm.sum, sequences * columns);
+            f32s("norm weight [columns]", Some(norm.weight), columns);
+            if let (Some(residual), Some(sum)) = (norm.residual, norm.sum) {
+                assert_ne!(residual.pointer(), sum.pointer(), "the sum is written while others read the residual");
+            }
+            (1, 1)
+        }
+        Input::Conv(conv) => {
+            conv.check_step(act, sequences, columns);
+            (2, conv.width)
+        }
+    }
+}
+
+impl Conv<'_> {
+    #[track_caller]
+    pub(super) fn check_step(&self, act: ElementType, sequences: usize, channels: usize) {
+        self.x.check("x [S, D]", act, sequences, channels);
+        assert!((1..=WIDEST).contains(&self.width), "a convolution of width {}", self.width);
+        if self.width > 1 {
+            let state = self.state.expect("a convolution wider than 1 has states");
+            state.check("conv states [S, D, K - 1]", ElementType::F32, sequences * channels * (self.width - 1));
+        }
+        self.weight.check("conv weight [D, K]", ElementType::F32, channels * self.width);
+        if let Some(bias) = self.bias {
+            bias.check("conv bias [D]", ElementType::F32, channels);
+        }
+    }
+}

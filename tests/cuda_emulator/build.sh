@@ -16,8 +16,8 @@ cat "$here/abi.h" "$here/prelude.h" > embedded_prelude.h
 # A new build of what makes kernels does not take images that an old one left on disk.
 sum=$(cat "$here/abi.h" "$here/prelude.h" "$here/nvrtc.cpp" "$here/image.h" | cksum | cut -d ' ' -f 1)
 "$cxx" -std=c++17 -O2 -g1 -shared -fPIC -fvisibility=hidden -fno-strict-aliasing -Wall -Wno-psabi "-DEMU_BUILD=${sum}u" \
-    "-I$here" -I. -Wa,-I. "$here/engine.cpp" "$here/driver.cpp" "$here/nvrtc.cpp" "$here/cublaslt.cpp" \
-    -o libcuda_emulator.new -ldl -lpthread
+    "-I$here" -I. -Wa,-I. "$here/engine.cpp" "$here/driver.cpp" "$here/faults.cpp" "$here/nvrtc.cpp" \
+    "$here/cublaslt.cpp" -o libcuda_emulator.new -ldl -lpthread
 mv libcuda_emulator.new libcuda_emulator.so
 for name in libcuda libnvrtc libcublasLt; do
     ln -sf libcuda_emulator.so "$name.so"

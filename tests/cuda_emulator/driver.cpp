@@ -19,6 +19,7 @@
 
 #include "device.h"
 #include "engine.h"
+#include "faults.h"
 #include "image.h"
 
 #define API extern "C" __attribute__((visibility("default")))
@@ -32,6 +33,7 @@ enum {
     INVALID_IMAGE = 200,
     INVALID_CONTEXT = 201,
     NO_BINARY_FOR_GPU = 209,
+    ECC_UNCORRECTABLE = 214,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     NOT_READY = 600,
@@ -119,6 +121,7 @@ struct Lock {
     const char *const call = what;                                                                                   \
     if (!initialized) return refuse(NOT_INITIALIZED, "%s before cuInit", call);                                      \
     if (!current) return refuse(INVALID_CONTEXT, "%s: no context is current in this thread", call);                  \
+    if (device_is_lost()) return ECC_UNCORRECTABLE;                                                                  \
     (void)call
 
 // What may wait for the device is not allowed while this thread, or one in global mode, captures.
@@ -248,6 +251,7 @@ const Error ERRORS[] = {
     {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
     {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
     {NO_BINARY_FOR_GPU, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
+    {ECC_UNCORRECTABLE, "CUDA_ERROR_ECC_UNCORRECTABLE", "uncorrectable ECC error encountered"},
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
     {NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
@@ -342,10 +346,12 @@ API int cuDeviceGetAttribute(int *value, int attribute, int device) {
         {1, 1024},          {2, 1024},        {3, 1024},         {4, 64},           {5, 0x7fffffff},   {6, 65535},
         {7, 65535},         {8, SHARED_PER_BLOCK}, {9, 65536},   {10, 32},          {11, 0x7fffffff},  {12, 65536},
         {13, 1755000},      {14, 512},        {16, SMS},         {19, 1},           {31, 1},           {36, 2619000},
-        {37, 5120},         {38, 50 << 20},   {39, 2048},        {40, 3},           {41, 1},           {75, 9},
-        {76, 0},            {78, 1},          {81, SHARED_PER_SM}, {82, 65536},     {83, 1},           {87, 2},
-        {90, 1},            {95, 1},          {97, SHARED_OPTIN}, {106, 32},        {111, 1024},       {115, 0},
+        {37, 5120},         {38, 50 << 20},   {39, 2048},        {40, 3},           {41, 1},           {78, 1},
+        {81, SHARED_PER_SM}, {82, 65536},     {83, 1},           {87, 2},           {90, 1},           {95, 1},
+        {97, SHARED_OPTIN}, {106, 32},        {111, 1024},       {115, 0},
     };
+    const int MAJOR = 75, MINOR = 76;
+    if (attribute == MAJOR || attribute == MINOR) return *value = fault_capability(attribute == MINOR), SUCCESS;
     auto it = values.find(attribute);
     *value = it == values.end() ? 0 : it->second;
     return SUCCESS;
@@ -381,7 +387,7 @@ API int cuCtxSynchronize() {
 API int cuMemGetInfo_v2(size_t *free, size_t *total) {
     ENTER("cuMemGetInfo");
     *total = limit;
-    *free = limit - used;
+    *free = memory_is_full() ? 0 : limit - used;
     return SUCCESS;
 }
 API int cuMemAlloc_v2(DevicePointer *pointer, size_t size) {
@@ -390,7 +396,7 @@ API int cuMemAlloc_v2(DevicePointer *pointer, size_t size) {
     if (!pointer || size == 0) return INVALID_VALUE;
     Allocation a;
     uint64_t address;
-    if (size > limit - used || !allocate(size, a, address)) return OUT_OF_MEMORY;
+    if (memory_is_full() || size > limit - used || !allocate(size, a, address)) return OUT_OF_MEMORY;
     used += size;
     device_memory[address] = a;
     return *pointer = address, SUCCESS;
@@ -601,6 +607,7 @@ API int cuGraphInstantiateWithFlags(Executable **executable, Graph *graph, unsig
     return SUCCESS;
 }
 API int cuGraphLaunch(Executable *executable, void *stream) {
+    fault_launch();
     ENTER("cuGraphLaunch");
     KNOWN(executable);
     return submit(stream, call, [nodes = executable->nodes] {
@@ -816,6 +823,7 @@ struct Parameters {
 
 API int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                        unsigned shared, void *stream, void **params, void **extra) {
+    fault_launch();
     ENTER("cuLaunchKernel");
     KNOWN(function);
     const EmuKernel &kernel = *function->kernel;

@@ -41,6 +41,7 @@ fn bundle(arguments: &[String]) -> anyhow::Result<()> {
         copy_folder(&root().join(from), &folder.join(to))?;
     }
     fs::write(folder.join("run.sh"), script()).context("cannot write run.sh")?;
+    fs::write(folder.join("sanitize.sh"), SANITIZE).context("cannot write sanitize.sh")?;
     println!("{}: on the GPU machine, `bash run.sh [RESULTS]`", folder.display());
     Ok(())
 }
@@ -91,7 +92,8 @@ fn script() -> String {
         "here=$(cd \"$(dirname \"$0\")\" && pwd)".into(),
         "results=${1:-$here/results}".into(),
         "mkdir -p \"$results\"".into(),
-        "export STATETUNE_GOLDEN=\"$here/cases\" STATETUNE_GOLDEN_OWN=\"$here/own_cases\"".into(),
+        "export STATETUNE_GOLDEN=\"$here/cases\" STATETUNE_GOLDEN_OWN=\"$here/own_cases\" STATETUNE_BINARY=\"$here/statetune\""
+            .into(),
         "failed=0".into(),
         "check() { log=\"$results/$1.log\"; shift; \"$@\" > \"$log\" 2>&1; rc=$?; \
          echo \"$(basename \"$log\" .log): exit $rc, $(grep -h '^test result' \"$log\" | tail -1)\"; \
@@ -108,10 +110,16 @@ fn script() -> String {
         }
     }
     lines.push("\"$here/cuda_bench\" all > \"$results/bench.log\" 2>&1 || failed=1".into());
+    lines.push(
+        "! command -v compute-sanitizer > /dev/null || bash \"$here/sanitize.sh\" \"$results\" || failed=1".into(),
+    );
     lines.push("grep ^METRIC \"$results/bench.log\"".into());
     lines.push("exit $failed\n".into());
     lines.join("\n")
 }
+
+/// Runs the kernels' tests under the tools of compute-sanitizer, one log each.
+const SANITIZE: &str = include_str!("sanitize.sh");
 
 #[cfg(test)]
 mod tests {

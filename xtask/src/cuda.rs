@@ -9,11 +9,15 @@ use anyhow::Context;
 use crate::command::{cargo, root, run};
 
 /// Packages whose tests take their device from `STATETUNE_TEST_DEVICE`, and which of their tests.
-pub const ON_DEVICE: [(&str, &[&str]); 3] = [
+pub const ON_DEVICE: [(&str, &[&str]); 4] = [
     ("statetune-mamba-model", &["golden_base", "promises"]),
     ("statetune-peft-methods", &["golden_adapters", "golden_own", "golden_sdt", EXACT]),
     ("statetune-trainer", &["on_device"]),
+    ("statetune", &["device_resume"]),
 ];
+
+/// What only the emulator can be made to do: lose its device, and other faults.
+const FAULTS: [&str; 6] = ["test", "--release", "--package", "statetune", "--test", "device_faults"];
 
 /// The contract of the methods compares two ways to one result, at the precision of f32.
 const EXACT: &str = "contract";
@@ -51,6 +55,11 @@ pub fn test(arguments: &[String], emulated: bool) -> anyhow::Result<()> {
             run(on_device(command))?;
         }
     }
+    if emulated {
+        let mut faults = cargo(&FAULTS);
+        faults.args(arguments).args(["--", "--test-threads", "1"]).env("STATETUNE_TEST_DEVICE", DEVICES[0]);
+        run(on_device(faults))?;
+    }
     Ok(())
 }
 
@@ -63,6 +72,7 @@ fn emulate(command: &mut Command, folder: &Path) {
     }
     // Machine code of the emulator is none of a GPU: it has a cache of its own.
     command.env("LD_LIBRARY_PATH", path).env("STATETUNE_KERNEL_CACHE", folder.join("kernels"));
+    command.env("STATETUNE_TEST_EMULATED", "1");
 }
 
 /// Builds the emulator into the target folder.

@@ -14,6 +14,7 @@ mod docs;
 mod golden;
 mod lint;
 mod nearest;
+mod nvrtc;
 mod pretrain_tiny;
 mod quickstart;
 mod test;

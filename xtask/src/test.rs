@@ -9,12 +9,13 @@ use anyhow::Context;
 
 use crate::Task;
 use crate::command::{UserError, cargo, root, run};
-use crate::cuda;
+use crate::{cuda, nvrtc};
 
 pub const TASK: Task = Task {
     name: "test",
-    usage: "[--lapack | --cuda | --cuda-emulated] [arguments of cargo test]  (--lapack: a missing OpenBLAS is an error; \
-            --cuda: what runs on a GPU, on the one that must be here; --cuda-emulated: the same on an emulator)",
+    usage: "[--lapack | --cuda | --cuda-emulated | --nvrtc] [arguments of cargo test]  (--lapack: a missing OpenBLAS is an \
+            error; --cuda: what runs on a GPU, on the one that must be here; --cuda-emulated: the same on an emulator; \
+            --nvrtc: kernels compiled for every GPU, with the library that must be here)",
     about: "Run every test of the workspace",
     run: test,
 };
@@ -42,6 +43,7 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
     match arguments.split_first() {
         Some((first, rest)) if first == "--cuda" => return cuda::test(rest, false),
         Some((first, rest)) if first == "--cuda-emulated" => return cuda::test(rest, true),
+        Some((first, rest)) if first == "--nvrtc" => return nvrtc::test(rest),
         _ => {}
     }
     let ours = |argument: &&String| *argument == "--lapack";
@@ -57,11 +59,12 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
     if !theirs().any(|argument| argument == "--") {
         command.arg("--");
     }
-    // Tests of this name need a device, and fail without one: they are for `--cuda`.
-    command.args(["--skip", "cuda_"]);
+    // Tests of these names need a device or its compiler, and fail without: they are for `--cuda` and `--nvrtc`.
+    command.args(["--skip", "cuda_", "--skip", "nvrtc_"]);
     run(command)?;
     println!(
-        "left out: the tests that need a GPU; for them `cargo xtask test --cuda`, or `--cuda-emulated` without one"
+        "left out: the tests that need a GPU; for them `cargo xtask test --cuda`, or `--cuda-emulated` without one, and \
+         `--nvrtc`"
     );
     if installed {
         let mut command = cargo(&["test", "--release"]);

@@ -8,6 +8,8 @@
 //! output features of a linear layer. See the legend in `docs/architecture.md`.
 
 pub mod adamw;
+#[cfg(all(test, feature = "cuda"))]
+mod builds;
 pub mod columns;
 pub mod conv1d;
 pub mod cross_entropy;

@@ -12,6 +12,9 @@ mod forward;
 pub use backward::{ScanGradViews, scan_backward};
 pub use forward::scan_forward;
 
+#[cfg(test)]
+pub(crate) use {backward::FAST as BACKWARD, backward::SUMS, forward::FAST as FORWARD, forward::GENERAL};
+
 use crate::runtime::cuda::{ElementType, View};
 
 /// Tokens between two saved states, as in `shared.cuh`.

@@ -2,6 +2,9 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
+#[cfg(unix)]
+pub mod kills;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -158,13 +161,28 @@ impl Fixture {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_statetune"));
+        // On a machine without cargo the binary is elsewhere than where the tests were built.
+        let binary = std::env::var_os("STATETUNE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_statetune").into());
+        let mut command = Command::new(binary);
         command.args(arguments).current_dir(self.root()).env("RUST_BACKTRACE", "0");
         command
     }
 
     pub fn run(&self, arguments: &[&str]) -> Outcome {
         self.command(arguments).output().expect("the binary starts").into()
+    }
+
+    /// Lets `run.toml` run on the GPU that `STATETUNE_TEST_DEVICE` asks for (`cuda`, or `cuda-bf16` for activations in
+    /// bf16); false, and nothing is changed, where it asks for none.
+    pub fn on_test_device(&self) -> bool {
+        let Ok(name) = std::env::var("STATETUNE_TEST_DEVICE") else { return false };
+        let compute = match name.as_str() {
+            "cuda" => "f32",
+            "cuda-bf16" => "bf16",
+            other => panic!("STATETUNE_TEST_DEVICE is `{other}`: expected cuda or cuda-bf16"),
+        };
+        self.edit("run.toml", "[device]\n", &format!("[device]\nkind = \"cuda\"\ncompute = \"{compute}\"\n"));
+        true
     }
 
     /// Every file below a folder with its bytes, the cache of tokens apart.

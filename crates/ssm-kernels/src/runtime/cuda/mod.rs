@@ -41,6 +41,7 @@ pub use program::{Arg, Define, Source, compile_for, nvrtc_version};
 pub use readback::Readback;
 
 use arena::Arena;
+use error::{LASTING, WORKING};
 
 /// The smallest segment that is asked of the driver at once.
 const SEGMENT: u64 = 8 << 20;
@@ -85,6 +86,7 @@ pub(crate) struct Driver {
     multiprocessors: u32,
     total: usize,
     synchronous: bool, // STATETUNE_CUDA_SYNC: errors are reported at the launch that made them
+    separate: bool,    // STATETUNE_CUDA_SEPARATE: every array is an allocation of its own, whose bounds tools can check
     programs: Mutex<HashMap<program::ProgramKey, program::Program>>,
     written: Mutex<Option<Vec<graph::Pinned>>>, // while a graph is captured
     turns: std::sync::RwLock<()>,               // one thread captures, or all launch
@@ -177,7 +179,8 @@ impl Cuda {
         // SAFETY: the context was just retained.
         unsafe { result::ctx::set_current(context) }.map_err(fail("cuCtxSetCurrent"))?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(fail("cuStreamCreate"))?;
-        let synchronous = std::env::var_os("STATETUNE_CUDA_SYNC").is_some();
+        let [synchronous, separate] =
+            ["STATETUNE_CUDA_SYNC", "STATETUNE_CUDA_SEPARATE"].map(|name| std::env::var_os(name).is_some());
         let arch = format!("sm_{major}{minor}");
         let (programs, written) = (Mutex::default(), Mutex::default());
         let driver = Driver {
@@ -190,6 +193,7 @@ impl Cuda {
             multiprocessors,
             total,
             synchronous,
+            separate,
             programs,
             written,
             turns: std::sync::RwLock::new(()),
@@ -322,10 +326,10 @@ impl Cuda {
         let Some(driver) = self.driver() else { return Ok(()) };
         let turn = driver.bind()?;
         let mut memory = self.memory();
-        if memory.pools[1].reserved() >= bytes.0 as u64 {
+        if memory.pools[1].reserved() >= bytes.0 as u64 || driver.separate {
             return Ok(());
         }
-        driver.segment(&turn, &mut memory, Pool::Working, Arena::rounded(bytes.0), "the step's working memory")
+        driver.segment(&turn, &mut memory, Pool::Working, Arena::rounded(bytes.0))
     }
 
     /// Gives the working pool's segments back and takes one for all that was in use at once: a first step, which takes them
@@ -338,14 +342,14 @@ impl Cuda {
         let _alone = self.working();
         let turn = driver.bind()?;
         let mut memory = self.memory();
-        if memory.pools[1].live() > 0 || self.has_graphs() {
+        if memory.pools[1].live() > 0 || self.has_graphs() || driver.separate {
             return Ok(());
         }
         driver.release_unused(&turn, &mut memory, Pool::Working)?;
         let peak = memory.pools[1].peak();
         // Best fit leaves some gaps even in one piece.
         let size = Arena::rounded((peak + peak / 64) as usize);
-        driver.segment(&turn, &mut memory, Pool::Working, size, "the step's working memory")
+        driver.segment(&turn, &mut memory, Pool::Working, size)
     }
 
     fn allocate(&self, element: ElementType, len: usize) -> Result<Array, CudaError> {
@@ -355,7 +359,8 @@ impl Cuda {
     }
 
     fn allocate_in(&self, pool: Pool, element: ElementType, len: usize) -> Result<Array, CudaError> {
-        let size = Arena::rounded(len * element.bytes());
+        let bytes = (len * element.bytes()).max(1) as u64;
+        let size = Arena::rounded(bytes as usize);
         let mut memory = self.memory();
         let mut found = memory.pools[pool as usize].take(size);
         if found.is_none() {
@@ -365,12 +370,13 @@ impl Cuda {
             memory = self.memory();
             found = memory.pools[pool as usize].take(size);
             if found.is_none() {
-                if driver.segment(&turn, &mut memory, pool, size.max(SEGMENT), "an array").is_err() {
+                let (wanted, least) = if driver.separate { (bytes, bytes) } else { (size.max(SEGMENT), size) };
+                if driver.segment(&turn, &mut memory, pool, wanted).is_err() {
                     // Segments that nobody uses may make room for one that is large enough.
                     if pool == Pool::Lasting || !self.has_graphs() {
                         driver.release_unused(&turn, &mut memory, pool)?;
                     }
-                    driver.segment(&turn, &mut memory, pool, size, "an array")?;
+                    driver.segment(&turn, &mut memory, pool, least)?;
                 }
                 found = memory.pools[pool as usize].take(size);
             }
@@ -386,6 +392,14 @@ impl Cuda {
 
     fn free(&self, pool: Pool, pointer: u64, size: u64) {
         self.memory().pools[pool as usize].give_back(pointer, size);
+        // What a graph may write to stays.
+        let separate = self.driver().filter(|driver| driver.separate);
+        if let Some(driver) = separate.filter(|_| !CAPTURES.with(std::cell::Cell::get) && !self.has_graphs())
+            && let Ok(turn) = driver.bind()
+        {
+            // On a lost device there is nothing to give back.
+            let _ = driver.release_unused(&turn, &mut self.memory(), pool);
+        }
     }
 
     /// Waits for all work.
@@ -442,26 +456,21 @@ impl Driver {
     }
 
     /// Takes memory from the driver.
-    fn segment(
-        &self,
-        _: &Turn<'_>,
-        memory: &mut Memory,
-        pool: Pool,
-        size: u64,
-        what: &'static str,
-    ) -> Result<(), CudaError> {
+    fn segment(&self, _: &Turn<'_>, memory: &mut Memory, pool: Pool, size: u64) -> Result<(), CudaError> {
         // SAFETY: the address is kept by the arena and freed with it.
         match unsafe { result::malloc_sync(size as usize) } {
             Ok(address) => {
-                memory.pools[pool as usize].add_segment(address, size);
+                memory.pools[pool as usize].add_segment(address, Arena::rounded(size as usize));
                 Ok(())
             }
             Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let (free, total) = result::mem_get_info().unwrap_or((0, self.total));
                 let held = memory.pools.iter().map(Arena::reserved).sum::<u64>() as usize;
+                let purpose = if pool == Pool::Working { WORKING } else { LASTING };
                 Err(CudaError::OutOfMemory {
                     wanted: Bytes(size as usize),
-                    what,
+                    what: purpose.what,
+                    advice: purpose.advice,
                     held: Bytes(held),
                     free: Bytes(free),
                     total: Bytes(total),
@@ -510,7 +519,11 @@ fn described(call: String, error: result::DriverError) -> CudaError {
     let text = |text: Result<&std::ffi::CStr, result::DriverError>| {
         text.map_or_else(|_| format!("{:?}", error.0), |text| text.to_string_lossy().into_owned())
     };
-    CudaError::Driver { call, name: text(error.error_name()), description: text(error.error_string()) }
+    let (name, description) = (text(error.error_name()), text(error.error_string()));
+    match error::is_lost(error.0) {
+        true => CudaError::Lost { call, name, description },
+        false => CudaError::Driver { call, name, description },
+    }
 }
 
 impl CudaError {
@@ -519,6 +532,9 @@ impl CudaError {
         match self {
             CudaError::Driver { call, name, description } => {
                 CudaError::Driver { call: format!("`{kernel}` ({call})"), name, description }
+            }
+            CudaError::Lost { call, name, description } => {
+                CudaError::Lost { call: format!("`{kernel}` ({call})"), name, description }
             }
             other => other,
         }

@@ -123,6 +123,8 @@ impl Cuda {
         args: &[Arg],
     ) -> Result<(), CudaError> {
         self.count_launch();
+        #[cfg(test)]
+        crate::builds::assert_listed(source, defines);
         let Some(driver) = self.driver() else { return Ok(()) };
         if grid.contains(&0) {
             return Ok(());

@@ -4,9 +4,9 @@ use super::{ScanViews, Strided, bytes, row_of, stride, values, view};
 use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
-static FAST: Source =
+pub(crate) static FAST: Source =
     Source { name: "scan forward", text: concat!(include_str!("../shared.cuh"), include_str!("../forward.cu")) };
-pub(super) static GENERAL: Source =
+pub(crate) static GENERAL: Source =
     Source { name: "scan general", text: concat!(include_str!("../shared.cuh"), include_str!("../general.cu")) };
 
 /// Writes out `[T, D]` and, if asked, every sequence's final state `[S, D, N]` (that of an empty sequence is its

@@ -366,11 +366,26 @@ pub fn planned(
     tokens: usize,
     length: usize,
 ) -> Result<MemoryUse, TrainError> {
+    planned_by_chunks(model, adapter, settings, tokens, length, 0)
+}
+
+/// The same where sequences of more than `chunk_tokens` tokens go through the model that many at a time.
+///
+/// # Errors
+/// As [`planned`].
+pub fn planned_by_chunks(
+    model: &Mamba,
+    adapter: &Adapter,
+    settings: AdamWSettings,
+    tokens: usize,
+    length: usize,
+    chunk_tokens: usize,
+) -> Result<MemoryUse, TrainError> {
     let Device::Cuda(cuda) = model.device() else {
         return Err(TrainError::NothingToDo { reason: "a plan needs a model on a planning device".into() });
     };
     let mut moments = AdamW::new(adapter, settings);
-    let mut steps = DeviceSteps::new(model, adapter, &mut moments, false)?;
+    let mut steps = DeviceSteps::new(model, adapter, &mut moments, false)?.by_chunks(chunk_tokens);
     let whole = tokens / length.max(1);
     let lengths = std::iter::repeat_n(length, whole).chain(Some(tokens - whole * length)).filter(|&length| length > 0);
     let batch = Batch::new(&lengths.map(|length| vec![0u32; length]).collect::<Vec<_>>())?;

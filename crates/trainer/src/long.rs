@@ -134,10 +134,8 @@ impl Chunks<'_> {
         mut take: impl FnMut(Option<Tensor>, Vec<Option<Tensor>>) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
         let tokens = sequence.tokens();
-        let chunks: Vec<Range<usize>> = (0..tokens)
-            .step_by(self.chunk_tokens)
-            .map(|start| start..tokens.min(start + self.chunk_tokens))
-            .collect();
+        let chunks: Vec<Range<usize>> =
+            (0..tokens).step_by(self.chunk_tokens).map(|start| start..tokens.min(start + self.chunk_tokens)).collect();
         let (last, before) = chunks.split_last().expect("a labelled token");
         let rooms = before.iter().map(|_| self.room()).collect::<Result<Vec<_>, _>>()?;
         // One guard for all of it: what lies in the working memory between two chunks must stay.

@@ -205,6 +205,33 @@ impl State {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl StateGradient {
+    /// The same where a state of the same shape was kept that is not needed again.
+    ///
+    /// # Errors
+    /// When the device fails, or one of the two is not there.
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    pub fn moved_to(
+        self,
+        room: State,
+        cuda: &statetune_ssm_kernels::runtime::Cuda,
+    ) -> Result<StateGradient, ModelError> {
+        let moved = |gradient: Option<Tensor>, to: Tensor| -> Result<Option<Tensor>, ModelError> {
+            let Some(gradient) = gradient else { return Ok(None) };
+            let copied = cuda.copy(to.on_cuda(cuda)?.view(), gradient.on_cuda(cuda)?.view());
+            copied.map_err(statetune_tensor::TensorError::from)?;
+            Ok(Some(to))
+        };
+        assert_eq!(self.layers.len(), room.layers.len(), "the gradient of another model's state");
+        let layers = self.layers.into_iter().zip(room.layers);
+        let layers = layers.map(|((conv, ssm), room)| Ok((moved(conv, room.conv)?, moved(ssm, room.ssm)?)));
+        Ok(StateGradient { layers: layers.collect::<Result<_, ModelError>>()? })
+    }
+}
+
 impl StateVars {
     /// The state of one sequence as the start of `sequences` others: a shared prefix that was run once.
     ///

@@ -8,6 +8,7 @@ use statetune_datasets_eval::DataConfig;
 use statetune_peft_methods::{Method, methods, nearest};
 
 use crate::error::io_error;
+use crate::long::CHUNK_TOKENS;
 use crate::schedule::ScheduleKind;
 use crate::{AdamWSettings, TrainError};
 
@@ -141,7 +142,7 @@ impl Default for TrainSettings {
             max_steps: 0,
             batch_size: 32,
             micro_batch_tokens: 2048,
-            chunk_tokens: 8192,
+            chunk_tokens: CHUNK_TOKENS,
             learning_rate: 3e-3,
             schedule: ScheduleKind::Linear,
             warmup_steps: 20,

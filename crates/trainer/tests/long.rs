@@ -8,7 +8,7 @@ use statetune_mamba_model::{Batch, DropoutStep};
 use statetune_tensor::Tensor;
 use statetune_trainer::data::micro_batch;
 use statetune_trainer::step::{MicroBatch, gradients, gradients_by_chunks};
-use statetune_trainer::{Run, Silent, TrainSettings};
+use statetune_trainer::{Run, Silent, TrainSettings, evaluate};
 
 use support::{LENGTHS, VOCAB, bytes, close, for_every_method, generation, must_move, settings, tokens};
 
@@ -110,4 +110,22 @@ fn a_run_by_chunks_ends_where_a_run_in_one_pass_does() {
     });
     // Sums in another order: the setting does arrive at the steps.
     assert!(other_bits > 20, "{other_bits} methods with other bits");
+}
+
+/// What an evaluation cuts at: sequences of up to 8192 tokens are whole.
+#[test]
+fn an_evaluation_by_chunks_has_the_loss_of_one_pass() {
+    let path = support::paths().remove(0);
+    let model = path.model(&support::config(true), 2);
+    let mut data = generation(0, &[20_000, 40], VOCAB);
+    // The first chunk has no label.
+    data.examples[0].labelled_from = 8500;
+    let adapter = support::cases().iter().find(|case| case.info.tag == "initial-state").unwrap().random_adapter(&model);
+    let micro_batches = step(&data, false);
+    let whole = gradients(&model, adapter.patches(), &micro_batches, None).unwrap();
+    for micro_batch_tokens in [100, 9000] {
+        let found = evaluate(&model, adapter.patches(), &data, micro_batch_tokens, true, |_, _| {}).unwrap();
+        assert_eq!(found.labelled, whole.labelled);
+        close("loss", &[whole.loss], &[found.loss], 1.0, path.tolerance);
+    }
 }

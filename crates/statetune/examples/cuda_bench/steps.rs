@@ -15,15 +15,20 @@ use super::median;
 
 const SEQUENCES: usize = 4;
 
-/// Times one method on one model, captured and launched one by one.
-pub fn run(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
-    let config = match size {
+/// A model of this size, as it is called.
+pub fn config(size: &str) -> anyhow::Result<MambaConfig> {
+    Ok(match size {
         "31m" => MambaConfig::new(50_280, 384, 12),
         "130m" => MambaConfig::new(50_280, 768, 24),
         "370m" => MambaConfig::new(50_280, 1024, 48),
         "1.4b" => MambaConfig::new(50_280, 2048, 48),
         other => anyhow::bail!("no model `{other}`: 31m, 130m, 370m or 1.4b"),
-    };
+    })
+}
+
+/// Times one method on one model, captured and launched one by one.
+pub fn run(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
+    let config = config(size)?;
     let method_config = match method {
         // The authors' four sites.
         "lora" => {

@@ -131,6 +131,14 @@ impl LongSequence {
     }
 }
 
+/// What the backward pass of a chunk gives.
+struct Differentiated {
+    loss: Option<Tensor>,
+    gradients: Vec<Option<Tensor>>,
+    /// Of the border state that it began from.
+    before: Option<StateGradient>,
+}
+
 /// What goes through a long sequence: a model with patches in one step of training.
 pub(crate) struct Chunks<'a> {
     pub model: &'a Mamba,
@@ -163,7 +171,8 @@ impl Chunks<'_> {
             // There is none before the first chunk, and each is needed once more.
             let border = borders.pop();
             let from = border.as_ref().map(|state| (state, &like));
-            let (loss, gradients, before) = self.chunk(sequence, chunk, from, chunk == last, behind)?;
+            let Differentiated { loss, gradients, before } =
+                self.chunk(sequence, chunk, from, chunk == last, behind)?;
             take(loss, gradients)?;
             behind = before.zip(border).map(|(gradient, room)| self.kept_gradient(gradient, room)).transpose()?;
         }
@@ -237,7 +246,6 @@ impl Chunks<'_> {
 
     /// Loss and gradients of one chunk, and the gradient of its border state, from which it begins; `behind` is that of the
     /// state that it ends with.
-    #[allow(clippy::type_complexity)]
     fn chunk(
         &self,
         sequence: &LongSequence,
@@ -245,7 +253,7 @@ impl Chunks<'_> {
         border: Option<(&State, &StateVars)>,
         is_last: bool,
         behind: Option<StateGradient>,
-    ) -> Result<(Option<Tensor>, Vec<Option<Tensor>>, Option<StateGradient>), TrainError> {
+    ) -> Result<Differentiated, TrainError> {
         let (model, batch) = (self.model, sequence.batch(tokens)?);
         let tape = Tape::new(model.device());
         let bound = Bound::new(&tape, model, self.patches, self.dropout)?;
@@ -270,11 +278,12 @@ impl Chunks<'_> {
         }
         let value = loss.as_ref().map(|loss| loss.tensor().clone());
         if seeds.is_empty() {
-            return Ok((value, vec![None; self.patches.tensors().len()], None));
+            let gradients = vec![None; self.patches.tensors().len()];
+            return Ok(Differentiated { loss: value, gradients, before: None });
         }
         let mut gradients = tape.backward_from(&seeds)?;
         let before = from.map(|from| from.gradient(&mut gradients));
-        Ok((value, bound.gradients(&mut gradients), before))
+        Ok(Differentiated { loss: value, gradients: bound.gradients(&mut gradients), before })
     }
 }
 

@@ -32,7 +32,7 @@ pub enum CudaError {
     /// The device's memory does not suffice.
     #[error(
         "out of device memory: {wanted} more were needed for {what} beside {held} already held, and {free} of {total} are \
-         free; take fewer tokens at once (`train.micro_batch_tokens`), or a larger device"
+         free; take fewer tokens at once (`train.micro_batch_tokens`, `train.chunk_tokens`), or a larger device"
     )]
     OutOfMemory {
         /// What was asked for.

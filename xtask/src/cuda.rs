@@ -12,7 +12,7 @@ use crate::command::{cargo, root, run};
 pub const ON_DEVICE: [(&str, &[&str]); 4] = [
     ("statetune-mamba-model", &["golden_base", "promises"]),
     ("statetune-peft-methods", &["golden_adapters", "golden_own", "golden_sdt", EXACT]),
-    ("statetune-trainer", &["on_device"]),
+    ("statetune-trainer", &["on_device", "long_on_device"]),
     ("statetune", &["device_resume"]),
 ];
 

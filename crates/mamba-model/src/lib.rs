@@ -34,4 +34,4 @@ pub use model::{Mamba, Output};
 pub use parameters::Parameter;
 pub use patch::Patches;
 pub use site::{LinearSite, linear_sites};
-pub use state::{State, StateVars};
+pub use state::{State, StateGradient, StateVars};

@@ -1,6 +1,6 @@
 //! The recurrent state: all that a sequence's past is to the model.
 
-use statetune_tensor::{DType, Staged, Tensor, Var};
+use statetune_tensor::{DType, Gradients, Staged, Tape, Tensor, Var};
 
 use crate::ModelError;
 use crate::config::MambaConfig;
@@ -25,6 +25,12 @@ pub(crate) struct LayerState {
 pub struct StateVars {
     pub(crate) layers: Vec<(Var, Var)>, // conv, ssm
     pub(crate) row_of: Staged<usize>,   // [S]
+}
+
+/// The gradient of a [`StateVars`], per layer; `None` where it is zero.
+#[derive(Debug, Clone)]
+pub struct StateGradient {
+    layers: Vec<(Option<Tensor>, Option<Tensor>)>, // conv, ssm
 }
 
 impl State {
@@ -153,6 +159,94 @@ impl State {
             row_of: (0..self.sequences).collect(),
         }
     }
+
+    /// The same as leaves of a recording where `like`, a state that came about in the same way, depends on one: elsewhere
+    /// nobody asks for a gradient.
+    ///
+    /// # Panics
+    /// When the other has another number of layers.
+    #[track_caller]
+    pub fn leaves(&self, tape: &Tape, like: &StateVars) -> StateVars {
+        assert_eq!(self.layers.len(), like.layers.len(), "states of different models");
+        let leaf = |tensor: &Tensor, like: &Var| match like.is_tracked() {
+            true => tape.leaf(tensor.clone()),
+            false => tensor.clone().into(),
+        };
+        let layers = self.layers.iter().zip(&like.layers);
+        StateVars {
+            layers: layers.map(|(own, (conv, ssm))| (leaf(&own.conv, conv), leaf(&own.ssm, ssm))).collect(),
+            row_of: (0..self.sequences).collect(),
+        }
+    }
+
+    /// Room on a CUDA device for the state of one sequence, for [`State::copy_to`], in the pool that is in use now.
+    ///
+    /// # Errors
+    /// When the device's memory does not suffice.
+    #[cfg(feature = "cuda")]
+    pub fn room(
+        config: &MambaConfig,
+        added_states: &[usize],
+        cuda: &statetune_ssm_kernels::runtime::Cuda,
+    ) -> Result<State, ModelError> {
+        let unset = |width: usize| -> Result<Tensor, ModelError> {
+            let shape = [1, config.d_inner, width];
+            Ok(statetune_tensor::cuda::DeviceTensor::unset(cuda, DType::F32, &shape)?.into())
+        };
+        let layer = |i: usize| {
+            let added = added_states.get(i).copied().unwrap_or(0);
+            Ok(LayerState { conv: unset(config.d_conv - 1)?, ssm: unset(config.d_state + added)? })
+        };
+        let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_, ModelError>>()?;
+        Ok(State { layers, sequences: 1 })
+    }
+
+    /// Copies the values to where another state of the same shape is kept on the device.
+    ///
+    /// # Errors
+    /// When the device fails, or one of the states is not there.
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    #[cfg(feature = "cuda")]
+    #[track_caller]
+    pub fn copy_to(&self, room: &State, cuda: &statetune_ssm_kernels::runtime::Cuda) -> Result<(), ModelError> {
+        assert_eq!(self.layers.len(), room.layers.len(), "states of different models");
+        for (from, to) in self.layers.iter().zip(&room.layers) {
+            for (from, to) in [(&from.conv, &to.conv), (&from.ssm, &to.ssm)] {
+                let copied = cuda.copy(to.on_cuda(cuda)?.view(), from.on_cuda(cuda)?.view());
+                copied.map_err(statetune_tensor::TensorError::from)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl StateGradient {
+    /// The same where a state of the same shape was kept that is not needed again.
+    ///
+    /// # Errors
+    /// When the device fails, or one of the two is not there.
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    pub fn moved_to(
+        self,
+        room: State,
+        cuda: &statetune_ssm_kernels::runtime::Cuda,
+    ) -> Result<StateGradient, ModelError> {
+        let moved = |gradient: Option<Tensor>, to: Tensor| -> Result<Option<Tensor>, ModelError> {
+            let Some(gradient) = gradient else { return Ok(None) };
+            let copied = cuda.copy(to.on_cuda(cuda)?.view(), gradient.on_cuda(cuda)?.view());
+            copied.map_err(statetune_tensor::TensorError::from)?;
+            Ok(Some(to))
+        };
+        assert_eq!(self.layers.len(), room.layers.len(), "the gradient of another model's state");
+        let layers = self.layers.into_iter().zip(room.layers);
+        let layers = layers.map(|((conv, ssm), room)| Ok((moved(conv, room.conv)?, moved(ssm, room.ssm)?)));
+        Ok(StateGradient { layers: layers.collect::<Result<_, ModelError>>()? })
+    }
 }
 
 impl StateVars {
@@ -173,5 +267,28 @@ impl StateVars {
     pub fn detach(&self) -> State {
         let layer = |(conv, ssm): &(Var, Var)| LayerState { conv: conv.tensor().clone(), ssm: ssm.tensor().clone() };
         State::new(self.layers.iter().map(layer).collect(), self.row_of.len())
+    }
+
+    /// Whether any of it depends on a leaf.
+    pub fn is_tracked(&self) -> bool {
+        self.layers.iter().any(|(conv, ssm)| conv.is_tracked() || ssm.is_tracked())
+    }
+
+    /// The gradients of leaves, taken out of those of a backward pass.
+    pub fn gradient(&self, gradients: &mut Gradients) -> StateGradient {
+        let layers = self.layers.iter().map(|(conv, ssm)| (gradients.take(conv), gradients.take(ssm))).collect();
+        StateGradient { layers }
+    }
+
+    /// What a backward pass begins from where the gradient of these final states is known.
+    ///
+    /// # Panics
+    /// When the gradient is one of another number of layers.
+    #[track_caller]
+    pub fn seeds(&self, gradient: StateGradient) -> Vec<(&Var, Tensor)> {
+        assert_eq!(self.layers.len(), gradient.layers.len(), "the gradient of another model's state");
+        let layers = self.layers.iter().zip(gradient.layers);
+        let pairs = layers.flat_map(|((conv, ssm), (d_conv, d_ssm))| [(conv, d_conv), (ssm, d_ssm)]);
+        pairs.filter_map(|(var, gradient)| Some((var, gradient?))).collect()
     }
 }

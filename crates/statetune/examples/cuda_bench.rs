@@ -1,12 +1,15 @@
-//! Speed and memory on an NVIDIA GPU: the scan's kernels at the shapes that mamba_ssm was measured at, whole training
-//! steps, and decoding. Prints `METRIC:<name>:<value>:<unit>` lines.
+//! Speed and memory on an NVIDIA GPU: the scan's kernels at the shapes that mamba_ssm was measured at, whole training steps,
+//! decoding, and one gradient through a long sequence by chunks. Prints `METRIC:<name>:<value>:<unit>` lines.
 //!
-//! `cargo run --release -p statetune --example cuda_bench [-- kernels | steps | decode | all [--model 130m|1.4b] [--methods a,b]]`
+//! `cargo run --release -p statetune --example cuda_bench [-- kernels | steps | decode | long | all [--model 130m|1.4b]
+//! [--methods a,b] [--lengths n,m] [--chunk n]]`; `plan-long` says what memory `long` takes, without a GPU.
 
 #[path = "cuda_bench/decode.rs"]
 mod decode;
 #[path = "cuda_bench/kernels.rs"]
 mod kernels;
+#[path = "cuda_bench/long.rs"]
+mod long;
 #[path = "cuda_bench/steps.rs"]
 mod steps;
 
@@ -17,6 +20,16 @@ fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let option = |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1).cloned());
     let part = arguments.first().map_or("all", String::as_str);
+    let model = option("--model").unwrap_or_else(|| "130m".into());
+    let lengths = |default: &str| -> anyhow::Result<Vec<usize>> {
+        let lengths = option("--lengths").unwrap_or_else(|| default.into());
+        Ok(lengths.split(',').map(str::parse).collect::<Result<_, _>>()?)
+    };
+    let long_lengths = || lengths("16384,65536,262144,1048576");
+    let chunk = option("--chunk").map_or(Ok(8192), |chunk| chunk.parse())?;
+    if part == "plan-long" {
+        return long::plan(&model, &long_lengths()?, chunk);
+    }
     let cuda = Cuda::new(0)?;
     let info = cuda.info().expect("a device that is there");
     println!("GPU:{} ({}, driver for CUDA {})", info.name, info.arch, info.driver_version);
@@ -25,10 +38,8 @@ fn main() -> anyhow::Result<()> {
     }
     drop(cuda);
     if ["steps", "all"].contains(&part) {
-        let model = option("--model").unwrap_or_else(|| "130m".into());
         let methods = option("--methods").unwrap_or_else(|| "state-offset-h,initial-state,lora".into());
-        let lengths = option("--lengths").unwrap_or_else(|| "128,512,2048".into());
-        let lengths = lengths.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+        let lengths = lengths("128,512,2048")?;
         for method in methods.split(',') {
             for &length in &lengths {
                 steps::run(&model, method, length)?;
@@ -36,7 +47,6 @@ fn main() -> anyhow::Result<()> {
         }
     }
     if ["decode", "all"].contains(&part) {
-        let model = option("--model").unwrap_or_else(|| "130m".into());
         for sequences in [1, 4, 64] {
             decode::run(&model, None, sequences)?;
         }
@@ -44,6 +54,9 @@ fn main() -> anyhow::Result<()> {
             decode::run(&model, Some("state-offset-h"), sequences)?;
             decode::run(&model, Some("lora"), sequences)?;
         }
+    }
+    if part == "long" || part == "all" && option("--lengths").is_none() {
+        long::run(&model, &long_lengths()?, chunk)?;
     }
     Ok(())
 }

@@ -243,13 +243,20 @@ impl Tape {
     /// # Errors
     /// When the loss is not one tracked element, or an operation fails.
     pub fn backward(&self, loss: &Var) -> Result<Gradients> {
+        self.backward_from(&[(loss, Tape::one(loss)?)])
+    }
+
+    /// The gradient 1 of a loss, with which [`Tape::backward`] begins: for [`Tape::backward_from`], beside others.
+    ///
+    /// # Errors
+    /// When the loss is not one element.
+    pub fn one(loss: &Var) -> Result<Tensor> {
         if loss.tensor.len() != 1 {
             return Err(TensorError::Backward { reason: "the loss must be a single number" });
         }
-        let one = with_float!(loss.tensor.dtype(), "backward", T => {
+        with_float!(loss.tensor.dtype(), "backward", T => {
             Tensor::from_vec(vec![<T as crate::Element>::from_f64(1.0)], loss.shape())
-        })?;
-        self.backward_from(&[(loss, one)])
+        })
     }
 
     /// Differentiates from given gradients of several values: what [`Tape::backward`] does with the gradient 1.

@@ -8,6 +8,7 @@ use statetune_datasets_eval::DataConfig;
 use statetune_peft_methods::{Method, methods, nearest};
 
 use crate::error::io_error;
+use crate::long::CHUNK_TOKENS;
 use crate::schedule::ScheduleKind;
 use crate::{AdamWSettings, TrainError};
 
@@ -95,6 +96,9 @@ pub struct TrainSettings {
     pub batch_size: usize,
     /// Tokens that are computed at once; a step's examples are split accordingly and gradients added. Bounds memory.
     pub micro_batch_tokens: usize,
+    /// A longer sequence goes through the model so many tokens at a time: the same gradient for one forward pass more, in
+    /// memory that does not grow with it but for a recurrent state per chunk; 0: never.
+    pub chunk_tokens: usize,
     /// Learning rate after the warm-up; default: that of the methods (`statetune methods`), the lowest of several.
     pub learning_rate: f64,
     /// Its course: "linear", "cosine" or "constant".
@@ -138,6 +142,7 @@ impl Default for TrainSettings {
             max_steps: 0,
             batch_size: 32,
             micro_batch_tokens: 2048,
+            chunk_tokens: CHUNK_TOKENS,
             learning_rate: 3e-3,
             schedule: ScheduleKind::Linear,
             warmup_steps: 20,

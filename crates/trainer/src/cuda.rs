@@ -16,6 +16,7 @@ use statetune_tensor::ops::Divisor;
 use statetune_tensor::{DType, Device, Staged, Tape, Tensor};
 
 use crate::TrainError;
+use crate::long::{self, Chunks, LongSequence};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::step::{MicroBatch, hidden_states, labelled_tokens};
 
@@ -74,6 +75,8 @@ pub struct DeviceSteps {
     readback: Readback<u64>,
     graphs: bool,
     eager_parts: Parts,
+    chunk_tokens: usize,
+    seen_long: bool,
 }
 
 /// The number of tokens, rows or sequences that a batch is filled up to: at most a sixteenth more.
@@ -127,7 +130,16 @@ impl DeviceSteps {
             optimizer,
             trained,
             graphs,
+            chunk_tokens: 0,
+            seen_long: false,
         })
+    }
+
+    /// The same where a sequence of more than so many tokens (0: none) goes through the model that many at a time, launched
+    /// anew each time: see [`gradients_by_chunks`](crate::step::gradients_by_chunks).
+    pub fn by_chunks(mut self, chunk_tokens: usize) -> DeviceSteps {
+        self.chunk_tokens = chunk_tokens;
+        self
     }
 
     /// Launches the gradients of a step, summed over its micro-batches; [`DeviceSteps::update`] applies them.
@@ -138,7 +150,8 @@ impl DeviceSteps {
         let labelled = labelled_tokens(micro_batches)?;
         // A dropout mask depends on the step, which a captured graph would not see.
         let captures = self.graphs && !self.patches.has_dropout();
-        for (i, micro) in micro_batches.iter().filter(|micro| !micro.rows.is_empty()).enumerate() {
+        let (whole, long) = long::split(micro_batches, self.chunk_tokens)?;
+        for (i, micro) in whole.iter().filter(|micro| !micro.rows.is_empty()).enumerate() {
             let first = i == 0;
             let (bucket, prepared) = self.prepare(micro, labelled, captures)?;
             let seen = if captures { self.seen.remove(&bucket) } else { None };
@@ -163,6 +176,36 @@ impl DeviceSteps {
             }
             self.optimizer.take(&captured.parts, captured.loss.view(), first)?;
             self.seen.insert(bucket, Seen::Captured(captured));
+        }
+        let first = whole.iter().all(|micro| micro.rows.is_empty());
+        self.chunk_by_chunk(&long, labelled, dropout, first)
+    }
+
+    /// Launches the gradients of sequences that are longer than a chunk; the first may be the first of the step.
+    fn chunk_by_chunk(
+        &mut self,
+        sequences: &[LongSequence],
+        labelled: usize,
+        dropout: Option<DropoutStep>,
+        mut first: bool,
+    ) -> Result<(), TrainError> {
+        let (model, patches, chunk_tokens) = (&self.model, &self.patches, self.chunk_tokens);
+        let chunks = Chunks { model, patches, dropout, chunk_tokens, divisor: (labelled as f64).into() };
+        for sequence in sequences {
+            chunks.gradients(sequence, |loss, gradients| {
+                let loss = match loss {
+                    Some(loss) => loss.on_cuda(&self.cuda)?.clone(),
+                    None => DeviceTensor::zeros(&self.cuda, DType::F32, &[])?,
+                };
+                self.place(&self.eager_parts, &gradients)?;
+                self.optimizer.take(&self.eager_parts, loss.view(), first)?;
+                first = false;
+                Ok(())
+            })?;
+            if !self.seen_long {
+                self.cuda.consolidate_working()?;
+                self.seen_long = true;
+            }
         }
         Ok(())
     }
@@ -323,11 +366,26 @@ pub fn planned(
     tokens: usize,
     length: usize,
 ) -> Result<MemoryUse, TrainError> {
+    planned_by_chunks(model, adapter, settings, tokens, length, 0)
+}
+
+/// The same where sequences of more than `chunk_tokens` tokens go through the model that many at a time.
+///
+/// # Errors
+/// As [`planned`].
+pub fn planned_by_chunks(
+    model: &Mamba,
+    adapter: &Adapter,
+    settings: AdamWSettings,
+    tokens: usize,
+    length: usize,
+    chunk_tokens: usize,
+) -> Result<MemoryUse, TrainError> {
     let Device::Cuda(cuda) = model.device() else {
         return Err(TrainError::NothingToDo { reason: "a plan needs a model on a planning device".into() });
     };
     let mut moments = AdamW::new(adapter, settings);
-    let mut steps = DeviceSteps::new(model, adapter, &mut moments, false)?;
+    let mut steps = DeviceSteps::new(model, adapter, &mut moments, false)?.by_chunks(chunk_tokens);
     let whole = tokens / length.max(1);
     let lengths = std::iter::repeat_n(length, whole).chain(Some(tokens - whole * length)).filter(|&length| length > 0);
     let batch = Batch::new(&lengths.map(|length| vec![0u32; length]).collect::<Vec<_>>())?;

@@ -9,6 +9,7 @@ use statetune_tensor::{Staged, Tape, Tensor, ops};
 
 use crate::TrainError;
 use crate::data::micro_batch;
+use crate::long::{self, CHUNK_TOKENS};
 use crate::step::hidden_states;
 
 /// What an evaluation found.
@@ -41,7 +42,8 @@ impl Evaluation {
     }
 }
 
-/// Evaluates a model with patches on a data set. `progress(done, of)` is called with examples.
+/// Evaluates a model with patches on a data set, a sequence that is longer than 8192 tokens and `micro_batch_tokens` by chunks
+/// of the larger of these. `progress(done, of)` is called with examples.
 ///
 /// # Errors
 /// The data set is empty, or the model refuses a batch.
@@ -65,16 +67,30 @@ pub fn evaluate(
         let _working = model.device().working();
         let tape = Tape::inference(model.device());
         let bound = Bound::new(&tape, model, patches, None)?;
-        let hidden = hidden_states(model, &tape, &bound, micro.prefix.as_ref(), &micro.batch)?;
-        let output =
-            model.loss(&tape, &bound, &micro.batch, &hidden, micro.rows.as_slice(), micro.targets.as_slice(), 1.0)?;
-        loss += output.row_losses()?.iter().sum::<f64>();
-        labelled += micro.rows.len();
-        if !dataset.classes.is_empty() {
-            // A label is one token: one row per example, in order.
-            let logits = model.logits(&tape, &bound, &hidden, &micro.rows)?;
-            let of_classes = ops::gather_columns(&tape, &logits, &class_tokens)?;
-            predict(dataset, &indices, &output.argmax()?, of_classes.tensor(), &mut predictions);
+        let (parts, mut behind) = (long::parts(micro, micro_batch_tokens.max(CHUNK_TOKENS))?, None);
+        let last = parts.len() - 1;
+        for (i, micro) in parts.iter().enumerate() {
+            let hidden = if last == 0 {
+                hidden_states(model, &tape, &bound, micro.prefix.as_ref(), &micro.batch)?
+            } else {
+                // A long sequence goes on from the state behind the chunk before.
+                let output = model.forward(&tape, &bound, &micro.batch, behind.as_ref(), i < last)?;
+                behind = output.states;
+                output.hidden
+            };
+            if micro.rows.is_empty() {
+                continue;
+            }
+            let (rows, targets) = (micro.rows.as_slice(), micro.targets.as_slice());
+            let output = model.loss(&tape, &bound, &micro.batch, &hidden, rows, targets, 1.0)?;
+            loss += output.row_losses()?.iter().sum::<f64>();
+            labelled += micro.rows.len();
+            if !dataset.classes.is_empty() {
+                // A label is one token: one row per example, in order.
+                let logits = model.logits(&tape, &bound, &hidden, &micro.rows)?;
+                let of_classes = ops::gather_columns(&tape, &logits, &class_tokens)?;
+                predict(dataset, &indices, &output.argmax()?, of_classes.tensor(), &mut predictions);
+            }
         }
         done += indices.len();
         progress(done, of);

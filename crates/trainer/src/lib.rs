@@ -17,6 +17,7 @@ pub mod data;
 mod effect;
 mod error;
 pub mod evaluate;
+mod long;
 pub mod memory;
 mod optimizer;
 pub mod record;

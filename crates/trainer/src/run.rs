@@ -21,7 +21,7 @@ use crate::evaluate::{Evaluation, evaluate};
 use crate::optimizer::AdamW;
 use crate::record::{Log, Record, StepRecord};
 use crate::schedule::Schedule;
-use crate::step::gradients;
+use crate::step::gradients_by_chunks;
 
 /// So many steps in a row without a finite gradient end a run.
 const NON_FINITE_LIMIT: u32 = 10;
@@ -378,7 +378,8 @@ impl Loop<'_> {
             self.step_on_device(&micro_batches, dropout)?;
             return Ok(self.known.0);
         }
-        let result = gradients(run.model, self.adapter.patches(), &micro_batches, Some(dropout))?;
+        let (patches, chunk) = (self.adapter.patches(), run.settings.chunk_tokens);
+        let result = gradients_by_chunks(run.model, patches, &micro_batches, Some(dropout), chunk)?;
         if let Some(what) = result.non_finite(run.model.device(), self.adapter.patches())? {
             self.skip(self.progress.step + 1, what)?;
             self.known = (result.loss, f64::NAN);

@@ -8,6 +8,7 @@ use statetune_ssm_kernels::elementwise;
 use statetune_tensor::{Device, Tape, Tensor, Var, cpu_or, with_float};
 
 use crate::TrainError;
+use crate::long::{self, Chunks};
 
 /// What is processed at once.
 #[derive(Debug, Clone)]
@@ -76,10 +77,26 @@ pub fn gradients(
     micro_batches: &[MicroBatch],
     dropout: Option<DropoutStep>,
 ) -> Result<StepGradients, TrainError> {
+    gradients_by_chunks(model, patches, micro_batches, dropout, 0)
+}
+
+/// The same where a sequence of more than `chunk_tokens` tokens (0: none) goes through the model that many at a time, for
+/// another forward pass of it and a recurrent state per chunk in place of all that a backward pass keeps.
+///
+/// # Errors
+/// As [`gradients`].
+pub fn gradients_by_chunks(
+    model: &Mamba,
+    patches: &Patches,
+    micro_batches: &[MicroBatch],
+    dropout: Option<DropoutStep>,
+    chunk_tokens: usize,
+) -> Result<StepGradients, TrainError> {
     let labelled = labelled_tokens(micro_batches)?;
+    let (whole, long) = long::split(micro_batches, chunk_tokens)?;
     let mut loss = 0.0;
     let mut sums: Vec<Option<Tensor>> = vec![None; patches.tensors().len()];
-    for micro in micro_batches.iter().filter(|micro| !micro.rows.is_empty()) {
+    for micro in whole.iter().filter(|micro| !micro.rows.is_empty()) {
         let tape = Tape::new(model.device());
         let bound = Bound::new(&tape, model, patches, dropout)?;
         let hidden = hidden_states(model, &tape, &bound, micro.prefix.as_ref(), &micro.batch)?;
@@ -92,6 +109,13 @@ pub fn gradients(
                 accumulate(model.device(), sum, gradient)?;
             }
         }
+    }
+    let chunks = Chunks { model, patches, dropout, chunk_tokens, divisor: (labelled as f64).into() };
+    for sequence in &long {
+        chunks.gradients(sequence, |chunk_loss, gradients| {
+            loss += chunk_loss.map_or(Ok(0.0), |loss| loss.item())?;
+            sums.iter_mut().zip(gradients).try_for_each(|(sum, gradient)| accumulate(model.device(), sum, gradient))
+        })?;
     }
     Ok(StepGradients { loss, labelled, gradients: sums })
 }

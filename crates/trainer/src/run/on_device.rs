@@ -20,7 +20,8 @@ impl Loop<'_> {
         let (run, step) = (self.run, dropout.step);
         let mut device = match self.device.take() {
             Some(device) => device,
-            None => DeviceSteps::new(run.model, &self.adapter, &mut self.optimizer, true)?,
+            None => DeviceSteps::new(run.model, &self.adapter, &mut self.optimizer, true)?
+                .by_chunks(run.settings.chunk_tokens),
         };
         let checked = self.optimizer.updates() < EffectCheck::UPDATES;
         device.gradients(micro_batches, Some(dropout))?;

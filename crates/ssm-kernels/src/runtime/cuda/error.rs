@@ -121,7 +121,7 @@ pub(super) const LASTING: Purpose = Purpose {
 };
 pub(super) const WORKING: Purpose = Purpose {
     what: "what a step works with",
-    advice: "take fewer tokens at once (`train.micro_batch_tokens`) or shorter rows (`data.max_tokens`), or a larger device",
+    advice: "take fewer tokens at once (`train.micro_batch_tokens`, `train.chunk_tokens`) or shorter rows (`data.max_tokens`), or a larger device",
 };
 
 /// Whether nothing works in this process any more after such an error.

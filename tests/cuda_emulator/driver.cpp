@@ -848,3 +848,15 @@ API int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz
         engine_run(*module, kernel, grid, block, shared, copy->pointers.data());
     });
 }
+
+// A kernel that may begin early begins in its turn, which is always right.
+struct LaunchConfig {
+    unsigned gx, gy, gz, bx, by, bz, shared;
+    void *stream;
+    void *attributes;
+    unsigned count;
+};
+API int cuLaunchKernelEx(const LaunchConfig *config, Function *function, void **params, void **extra) {
+    return cuLaunchKernel(function, config->gx, config->gy, config->gz, config->bx, config->by, config->bz,
+                          config->shared, config->stream, params, extra);
+}

@@ -1,7 +1,7 @@
 // The largest of each row, and its place: first of parts of the row, then of the parts. The first of equals; NaN never
 // wins.
 //
-// Define: ACT_BF16.
+// Define: ACT_BF16; WIDTH, of no effect.
 
 #define THREADS 256
 #define NOWHERE 0xffffffffu
@@ -31,6 +31,7 @@ DEVICE Best best_of_block(Best own) {
 // Block (p, r): of columns p * part .. of row r.
 extern "C" __global__ void __launch_bounds__(THREADS) best_of_parts(
     float *__restrict__ best, u32 *__restrict__ best_at, const act *__restrict__ x, int columns, int part) {
+    after_previous();
     Best own = {NEGATIVE_INFINITY, NOWHERE};
     const act *row = x + (long long)blockIdx.y * columns;
     int first = blockIdx.x * part, last = min(columns, first + part);
@@ -44,6 +45,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) best_of_parts(
 
 extern "C" __global__ void __launch_bounds__(THREADS) choose(
     u32 *__restrict__ chosen, const float *__restrict__ best, const u32 *__restrict__ best_at, int parts) {
+    after_previous();
     Best own = {NEGATIVE_INFINITY, NOWHERE};
     for (int i = threadIdx.x; i < parts; i += THREADS) {
         long long at = (long long)blockIdx.x * parts + i;

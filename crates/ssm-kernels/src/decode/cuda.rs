@@ -1,9 +1,13 @@
-//! Launches of `project.cu`, `state.cu` and `choose.cu`.
+//! Launches of `project.cu`, `skinny.cu`, `state.cu` and `choose.cu`.
 
 mod choose;
+mod conv;
 mod project;
+mod skinny;
 mod state;
 
 pub use choose::argmax;
-pub use project::{Best, Conv, Input, MOST_SEQUENCES, Norm, fits, project};
-pub use state::{Fused, Step, conv_step, scan_step};
+pub use conv::{Conv, conv_step};
+pub use project::{Best, Input, MOST_SEQUENCES, Norm, fits, project};
+pub use skinny::{SKINNY_SEQUENCES, skinny, skinny_fits};
+pub use state::{Delta, LowRank, Step, scan_step};

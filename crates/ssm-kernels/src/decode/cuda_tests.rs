@@ -1,6 +1,6 @@
 //! Decoding kernels on a device against the references of whole batches, over odd sizes and types.
 
-use super::cuda::{self, Conv, Fused, Input, Norm, Step};
+use super::cuda::{self, Conv, Delta, Input, LowRank, Norm, Step};
 use crate::conv1d::{Conv1dInputs, conv1d_forward};
 use crate::elementwise::cuda_tests::{ACTIVATIONS, download, rounded, upload};
 use crate::matmul::matmul_nt;
@@ -48,7 +48,7 @@ fn cuda_vectors_are_projected() {
             let y = device.array(act, s * n).unwrap();
             let input = Input::Plain(Strided { view: on_x.view(), stride: k + 5 });
             let (weight, bias_view) = (on_w.view(), Some(on_bias.view()));
-            let best = cuda::project(&device, Some(y.view()), true, weight, bias_view, &input, s, k).unwrap();
+            let best = cuda::project(&device, Some(y.view()), true, weight, bias_view, &input, None, s, k).unwrap();
             let rows: Vec<f32> = rounded(&x, act).chunks_exact(k + 5).flat_map(|row| row[..k].to_vec()).collect();
             let expected = products(&widen(&rows), &rounded(&w, act), Some(&bias), s, n, k);
             let name = format!("{s} {n} {k} {act:?}");
@@ -80,7 +80,7 @@ fn cuda_normed_vectors_are_projected() {
                     weight: on_norm.view(),
                     eps: 1e-5,
                 });
-                cuda::project(&device, Some(y.view()), false, on_w.view(), None, &input, s, k).unwrap();
+                cuda::project(&device, Some(y.view()), false, on_w.view(), None, &input, None, s, k).unwrap();
                 let x = widen(&rounded(&x, act));
                 let row = |i: usize| if lookup { ids[i] as usize } else { i };
                 let x: Vec<f64> = (0..s).flat_map(|i| x[row(i) * k..][..k].to_vec()).collect();
@@ -119,33 +119,89 @@ fn convolved(x: &[f32], state: &[f32], w: &[f32], bias: &[f32], s: usize, d: usi
     (u, after)
 }
 
+/// Sequences, rows, channels (the first of the rows), columns, width of the convolution.
+const CONVOLVED: [[usize; 5]; 6] =
+    [[1, 5, 1, 8, 1], [2, 33, 20, 40, 2], [1, 80, 40, 130, 4], [4, 34, 17, 64, 3], [3, 9, 9, 24, 8], [4, 24, 0, 16, 1]];
+
 #[test]
-fn cuda_convolved_vectors_are_projected_and_the_states_move_on() {
+fn cuda_products_are_convolved_and_the_states_move_on() {
     let device = testing::cuda();
-    for (s, n, d, k) in [(1, 5, 1, 1), (2, 33, 40, 2), (1, 80, 130, 4), (4, 17, 64, 3), (3, 9, 24, 8)] {
+    for sizes in CONVOLVED {
         for (act, tolerance) in ACTIVATIONS {
-            let (x, w) = (rounded(&numbers(s * d, 1), act), numbers(n * d, 2));
+            products_are_convolved(&device, sizes, act, tolerance, false);
+        }
+    }
+}
+
+#[test]
+fn cuda_many_sequences_in_bf16() {
+    let device = testing::cuda();
+    let wide = [[5, 33, 10, 8, 4], [16, 130, 64, 264, 4], [17, 8, 8, 40, 3], [64, 1100, 7, 48, 4], [33, 4, 0, 512, 1]];
+    for sizes in CONVOLVED.into_iter().filter(|[_, _, _, columns, _]| columns.is_multiple_of(8)).chain(wide) {
+        products_are_convolved(&device, sizes, ElementType::Bf16, ACTIVATIONS[1].1, true);
+    }
+}
+
+fn products_are_convolved(
+    device: &Cuda,
+    [s, n, d, k, width]: [usize; 5],
+    act: ElementType,
+    tolerance: f64,
+    skinny: bool,
+) {
+    let (x, w, bias) = (rounded(&numbers(s * (k + 8), 1), act), rounded(&numbers(n * k, 2), act), numbers(n, 6));
+    let (taps, conv_bias, state) = (numbers(d * width, 3), numbers(d, 4), numbers(s * d * (width - 1), 5));
+    let on = |values: &[f32]| device.upload(values).unwrap();
+    let (on_x, on_w, on_bias) = (upload(device, &x, act), upload(device, &w, act), on(&bias));
+    let (on_taps, on_conv_bias, on_state) = (on(&taps), on(&conv_bias), on(&state));
+    let conv = Conv {
+        state: (width > 1).then(|| on_state.view()),
+        weight: on_taps.view(),
+        bias: Some(on_conv_bias.view()),
+        width,
+    };
+    let conv = Some(&conv).filter(|_| d > 0);
+    let y = device.array(act, s * n).unwrap();
+    let vectors = Strided { view: on_x.view(), stride: k + 8 };
+    let (weight, bias_view) = (on_w.view(), Some(on_bias.view()));
+    if skinny {
+        assert!(cuda::skinny_fits(s, k, vectors));
+        cuda::skinny(device, y.view(), weight, bias_view, vectors, conv, s, k).unwrap();
+    } else {
+        let input = Input::Plain(vectors);
+        cuda::project(device, Some(y.view()), false, weight, bias_view, &input, conv, s, k).unwrap();
+    }
+    let name = format!("{s} {n} {d} {k} {width} {act:?}");
+    let rows: Vec<f32> = x.chunks_exact(k + 8).flat_map(|row| row[..k].to_vec()).collect();
+    let mut expected = kept(&products(&widen(&rows), &w, Some(&bias), s, n, k), act);
+    let bound = 2.0 * tolerance * (k as f64).sqrt();
+    if d > 0 {
+        let newest: Vec<f32> = expected.chunks_exact(n).flat_map(|row| &row[..d]).map(|&x| x as f32).collect();
+        let (u, after) = convolved(&newest, &state, &taps, &conv_bias, s, d, width);
+        for (row, u) in expected.chunks_exact_mut(n).zip(u.chunks_exact(d)) {
+            row[..d].copy_from_slice(u);
+        }
+        // An input may be rounded otherwise in its last place.
+        assert_close(&name, &download(device, on_state.view()), &after, bound);
+    }
+    assert_close(&name, &download(device, y.view()), &expected, bound);
+}
+
+#[test]
+fn cuda_convolution_takes_one_step() {
+    let device = testing::cuda();
+    for (s, d, k) in [(1, 1, 1), (2, 40, 2), (5, 130, 4), (3, 24, 8)] {
+        for (act, tolerance) in ACTIVATIONS {
+            let x = rounded(&numbers(s * d, 1), act);
             let (taps, bias, state) = (numbers(d * k, 3), numbers(d, 4), numbers(s * d * (k - 1), 5));
             let on = |values: &[f32]| device.upload(values).unwrap();
-            let (on_x, on_w) = (upload(&device, &x, act), upload(&device, &w, act));
-            let (on_taps, on_bias, on_state) = (on(&taps), on(&bias), on(&state));
-            let conv = Conv {
-                x: Strided::packed(on_x.view(), d),
-                state: Some(on_state.view()),
-                weight: on_taps.view(),
-                bias: Some(on_bias.view()),
-                width: k,
-            };
+            let (on_x, on_taps, on_bias, on_state) = (upload(&device, &x, act), on(&taps), on(&bias), on(&state));
+            let state_view = (k > 1).then(|| on_state.view());
+            let conv = Conv { state: state_view, weight: on_taps.view(), bias: Some(on_bias.view()), width: k };
             let (expected, after) = convolved(&x, &state, &taps, &bias, s, d, k);
-            let name = format!("{s} {n} {d} {k} {act:?}");
-            let y = device.array(act, s * n).unwrap();
-            cuda::project(&device, Some(y.view()), false, on_w.view(), None, &Input::Conv(conv), s, d).unwrap();
-            let projected = products(&kept(&expected, act), &rounded(&w, act), None, s, n, d);
-            let bound = 2.0 * tolerance * (d as f64).sqrt();
-            assert_close(&name, &download(&device, y.view()), &projected, bound);
-            assert_eq!(download(&device, on_state.view()), state, "{name}: states are read only");
             let u = device.array(act, s * d).unwrap();
-            cuda::conv_step(&device, u.view(), &conv, s, d).unwrap();
+            cuda::conv_step(&device, u.view(), Strided::packed(on_x.view(), d), &conv, s).unwrap();
+            let name = format!("{s} {d} {k} {act:?}");
             assert_close(&name, &download(&device, u.view()), &expected, 2.0 * tolerance);
             assert_close(&name, &download(&device, on_state.view()), &after, 0.0);
         }
@@ -155,13 +211,11 @@ fn cuda_convolved_vectors_are_projected_and_the_states_move_on() {
 #[test]
 fn cuda_the_scan_takes_one_step() {
     let device = testing::cuda();
-    let sizes =
-        [(1, 1, 1, 1, 1), (2, 33, 16, 4, 5), (1, 96, 16, 4, 24), (3, 40, 5, 2, 3), (5, 8, 24, 3, 8), (2, 9, 256, 8, 2)];
-    for (s, d, n, k, rank) in sizes {
+    for sizes in [[1, 1, 1, 1], [2, 33, 16, 5], [1, 96, 16, 24], [3, 40, 5, 3], [5, 8, 24, 8], [2, 9, 256, 2]] {
         for (act, tolerance) in ACTIVATIONS {
-            for fused in [false, true] {
+            for low_rank in [false, true] {
                 for offsets in [false, true] {
-                    step_agrees(&device, [s, d, n, k, rank], act, tolerance, fused, offsets);
+                    step_agrees(&device, sizes, act, tolerance, low_rank, offsets);
                 }
             }
         }
@@ -170,10 +224,10 @@ fn cuda_the_scan_takes_one_step() {
 
 fn step_agrees(
     device: &Cuda,
-    [s, d, n, k, rank]: [usize; 5],
+    [s, d, n, rank]: [usize; 4],
     act: ElementType,
     tolerance: f64,
-    fused: bool,
+    low_rank: bool,
     offsets: bool,
 ) {
     let activation = |len: usize, stream: u64| rounded(&numbers(len, stream), act);
@@ -187,16 +241,8 @@ fn step_agrees(
     let (dt_weight, delta_bias, d_skip) = (activation(d * rank, 4), numbers(d, 5), numbers(d, 6));
     let a: Vec<f32> = numbers(d * n, 7).iter().map(|x| -2.0 * x.abs()).collect();
     let (state, offset, added) = (numbers(s * d * n, 8), numbers(d * n, 9), numbers(d, 10));
-    let (taps, conv_bias, conv_state) = (numbers(d * k, 11), numbers(d, 12), numbers(s * d * (k - 1), 13));
-    let (u, conv_after) = match fused {
-        true => {
-            let (u, after) = convolved(&x, &conv_state, &taps, &conv_bias, s, d, k);
-            (kept(&u, act), after)
-        }
-        false => (widen(&x), widen(&conv_state)),
-    };
-    let exact_delta = products(&widen(&part(0, rank)), &dt_weight, None, s, d, rank);
-    let delta = if fused { exact_delta } else { kept(&exact_delta, act) };
+    let u = widen(&x);
+    let delta = kept(&products(&widen(&part(0, rank)), &dt_weight, None, s, d, rank), act);
     let wide =
         [&part(rank, n), &part(rank + n, n), &a, &delta_bias, &d_skip, &z, &state, &offset, &added].map(|x| widen(x));
     let [b, c, a_wide, bias_wide, skip_wide, z_wide, state_wide, offset_wide, added_wide] = &wide;
@@ -228,21 +274,15 @@ fn step_agrees(
     let [on_x, on_z, on_maps, on_dt_weight] = [&x, &z, &maps, &dt_weight].map(|values| upload(device, values, act));
     let [on_bias, on_skip, on_a, on_state, on_offset, on_added] =
         [&delta_bias, &d_skip, &a, &state, &offset, &added].map(|values| on(values));
-    let [on_taps, on_conv_bias, on_conv_state] = [&taps, &conv_bias, &conv_state].map(|values| on(values));
     let delta: Vec<f32> = delta.iter().map(|&x| x as f32).collect();
     let on_delta = upload(device, &delta, act);
     let columns = |from: usize| Strided { view: on_maps.view().range(from..maps.len()), stride: width };
-    let conv = Conv {
-        x: Strided::packed(on_x.view(), d),
-        state: Some(on_conv_state.view()),
-        weight: on_taps.view(),
-        bias: Some(on_conv_bias.view()),
-        width: k,
-    };
-    let packed = (Strided::packed(on_x.view(), d), Strided::packed(on_delta.view(), d));
     let step = Step {
-        inputs: (!fused).then_some(packed),
-        fused: fused.then(|| Fused { conv, dt: columns(0), dt_weight: on_dt_weight.view() }),
+        u: Strided::packed(on_x.view(), d),
+        delta: match low_rank {
+            true => Delta::LowRank(LowRank { dt: columns(0), weight: on_dt_weight.view() }),
+            false => Delta::Given(Strided::packed(on_delta.view(), d)),
+        },
         z: Strided::packed(on_z.view(), d),
         b: columns(rank),
         c: columns(rank + n),
@@ -257,14 +297,11 @@ fn step_agrees(
     };
     let out = device.array(act, s * d).unwrap();
     cuda::scan_step(device, out.view(), on_state.view(), &step).unwrap();
-    let name = format!("{s} {d} {n} {k} {rank} {act:?} fused {fused} offsets {offsets}");
-    // u may be rounded otherwise in its last place.
-    let bound = if fused { 3.0 * tolerance } else { tolerance };
+    let name = format!("{s} {d} {n} {rank} {act:?} low rank {low_rank} offsets {offsets}");
+    // Δ may be rounded otherwise in its last place.
+    let bound = if low_rank { 2.0 * tolerance } else { tolerance };
     assert_close(&name, &download(device, out.view()), &expected, bound * (n as f64).sqrt().max(2.0));
-    assert_close(&name, &download(device, on_state.view()), &after, if fused { bound } else { 4e-6 });
-    if fused {
-        assert_close(&name, &download(device, on_conv_state.view()), &conv_after, 0.0);
-    }
+    assert_close(&name, &download(device, on_state.view()), &after, if low_rank { bound } else { 4e-6 });
 }
 
 #[test]

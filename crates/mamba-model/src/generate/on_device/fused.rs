@@ -1,14 +1,16 @@
-//! A step of few sequences in four launches a layer: norm and `in_proj`; convolution and `x_proj`; convolution, `dt_proj` and
-//! scan; `out_proj`. The head chooses where it multiplies.
+//! A step in four launches a layer, or five: norm, `in_proj` and convolution (the norm apart from them for many sequences);
+//! `x_proj`; `dt_proj` and scan; `out_proj`. The head chooses where it multiplies.
 //!
 //! Bound, at one sequence: every matrix is read once; what is left is the time between two launches of a graph, about a
-//! hundred of them for 24 layers.
+//! hundred of them for 24 layers. At many, the scan's states in f32 are read and written beside.
 
 use statetune_ssm_kernels::decode::cuda as kernel;
-use statetune_ssm_kernels::decode::cuda::{Conv, Input, Norm};
+use statetune_ssm_kernels::decode::cuda::{Conv, Delta, Input, LowRank, Norm};
+use statetune_ssm_kernels::embedding::cuda::gather_rows;
+use statetune_ssm_kernels::norm::cuda::add_rms_norm;
 use statetune_ssm_kernels::runtime::cuda::{Cuda, View};
 use statetune_ssm_kernels::scan::cuda::Strided;
-use statetune_tensor::cuda::DeviceTensor;
+use statetune_tensor::cuda::{DeviceTensor, element_of};
 use statetune_tensor::ops;
 use statetune_tensor::{DType, Result, Tape, Tensor};
 
@@ -121,88 +123,123 @@ impl Fused {
         }))
     }
 
-    /// Whether so many sequences are few.
+    /// Whether so many sequences are taken this way.
     pub fn fits(&self, sequences: usize) -> bool {
-        let (act, sizes) = (statetune_tensor::cuda::element_of(self.head.dtype()), self.sizes);
-        [sizes.d_model, sizes.d_inner].into_iter().all(|columns| kernel::fits(sequences, columns, act))
+        let Sizes { d_model, d_inner, .. } = self.sizes;
+        let aligned = [d_model, d_inner].into_iter().all(|columns| columns.is_multiple_of(8));
+        let many = self.head.dtype() == DType::Bf16 && aligned && sequences <= kernel::SKINNY_SEQUENCES;
+        many || self.is_few(sequences)
     }
 
     /// Takes the states on by the tokens `ids` `[S]`.
     pub fn take(&self, cuda: &Cuda, ids: View, state: &State, sequences: usize, want: Want<'_>) -> Result<()> {
         let Sizes { d_model, vocab, .. } = self.sizes;
         let sum = || DeviceTensor::unset(cuda, DType::F32, &[sequences, d_model]);
-        let sums = [sum()?, sum()?];
-        let mut x: Option<DeviceTensor> = None;
+        let step = Step { cuda, sequences, act: self.head.dtype(), sums: [sum()?, sum()?] };
+        let few = self.is_few(sequences);
+        // Few sequences look their tokens up as they are normed.
+        let mut x = match few {
+            true => None,
+            false => {
+                let x = step.make(d_model)?;
+                gather_rows(cuda, x.view(), self.embedding.view(), ids, vocab, d_model)?;
+                Some(x)
+            }
+        };
         for (i, (layer, state)) in self.layers.iter().zip(state.layers()).enumerate() {
-            let input = self.normed(i, x.as_ref(), ids, &sums, &layer.norm);
-            x = Some(self.layer(cuda, layer, state, &Input::Norm(input), sequences)?);
+            let norm = self.normed(&step, i, x.as_ref(), ids, &layer.norm);
+            x = Some(self.layer(&step, layer, state, norm)?);
         }
-        let input = self.normed(self.layers.len(), x.as_ref(), ids, &sums, &self.norm);
-        let input = Input::Norm(Norm { sum: None, ..input });
+        let norm = Norm { sum: None, ..self.normed(&step, self.layers.len(), x.as_ref(), ids, &self.norm) };
         let weight = self.head.view();
-        match want {
-            Want::Logits(to) => {
-                let to = Some(to.view().range(0..sequences * vocab));
-                kernel::project(cuda, to, false, weight, None, &input, sequences, d_model)?;
+        if few {
+            let (input, chooses) = (Input::Norm(norm), matches!(want, Want::Chosen(_)));
+            let to = match want {
+                Want::Logits(to) => Some(to.view()),
+                Want::Chosen(_) => None,
+            };
+            let best = kernel::project(cuda, to, chooses, weight, None, &input, None, sequences, d_model)?;
+            if let (Want::Chosen(to), Some(best)) = (want, best) {
+                best.choose(cuda, to)?;
             }
+            return Ok(());
+        }
+        let normed = step.apart(norm, self.eps, d_model)?;
+        match want {
+            Want::Logits(to) => step.product(to, weight, None, &normed, None),
             Want::Chosen(to) => {
-                let best = kernel::project(cuda, None, true, weight, None, &input, sequences, d_model)?;
-                best.expect("asked for").choose(cuda, to)?;
+                let logits = step.make(vocab)?;
+                step.product(&logits, weight, None, &normed, None)?;
+                Ok(kernel::argmax(cuda, to, logits.view(), sequences, vocab)?)
             }
         }
-        Ok(())
+    }
+
+    /// Whether the vectors of so many sequences lie in shared memory.
+    fn is_few(&self, sequences: usize) -> bool {
+        let (act, Sizes { d_model, d_inner, .. }) = (element_of(self.head.dtype()), self.sizes);
+        [d_model, d_inner].into_iter().all(|columns| kernel::fits(sequences, columns, act))
     }
 
     /// What norm `i` reads: the embedded tokens, or x and the sum before it. Two sums take turns.
     fn normed<'a>(
         &'a self,
+        step: &'a Step<'_>,
         i: usize,
         x: Option<&'a DeviceTensor>,
         ids: View<'a>,
-        sums: &'a [DeviceTensor; 2],
         weight: &'a DeviceTensor,
     ) -> Norm<'a> {
         Norm {
             x: x.unwrap_or(&self.embedding).view(),
             ids: x.is_none().then_some(ids),
-            residual: (i > 0).then(|| sums[(i + 1) % 2].view()),
-            sum: Some(sums[i % 2].view()),
+            residual: (i > 0).then(|| step.sums[(i + 1) % 2].view()),
+            sum: Some(step.sums[i % 2].view()),
             weight: weight.view(),
             eps: self.eps,
         }
     }
 
     /// From the input of a layer's norm to the layer's output `[S, d_model]`.
-    fn layer(
-        &self,
-        cuda: &Cuda,
-        layer: &Layer,
-        state: &LayerState,
-        input: &Input,
-        sequences: usize,
-    ) -> Result<DeviceTensor> {
+    fn layer(&self, step: &Step<'_>, layer: &Layer, state: &LayerState, norm: Norm<'_>) -> Result<DeviceTensor> {
         let Sizes { d_model, d_inner, d_state, d_conv, rank, .. } = self.sizes;
-        let make = |columns: usize| DeviceTensor::unset(cuda, self.head.dtype(), &[sequences, columns]);
-        let xz = make(2 * d_inner)?;
-        let bias = view(&layer.in_proj_bias);
-        kernel::project(cuda, Some(xz.view()), false, layer.in_proj.view(), bias, input, sequences, d_model)?;
-        let (x, z) = (xz.columns(0..d_inner), xz.columns(d_inner..2 * d_inner));
+        let (cuda, sequences) = (step.cuda, step.sequences);
         let conv_state = state.conv.on_cuda(cuda)?;
         let conv = Conv {
-            x: strided(&x),
             state: (d_conv > 1).then(|| conv_state.view()),
             weight: layer.conv_weight.view(),
             bias: view(&layer.conv_bias),
             width: d_conv,
         };
-        let maps = make(rank + 2 * d_state)?;
-        let input = Input::Conv(conv);
-        kernel::project(cuda, Some(maps.view()), false, layer.x_proj.view(), None, &input, sequences, d_inner)?;
+        let uz = step.make(2 * d_inner)?;
+        let (weight, bias) = (layer.in_proj.view(), view(&layer.in_proj_bias));
+        if self.is_few(sequences) {
+            let (to, input) = (Some(uz.view()), Input::Norm(norm));
+            kernel::project(cuda, to, false, weight, bias, &input, Some(&conv), sequences, d_model)?;
+        } else {
+            let normed = step.apart(norm, self.eps, d_model)?;
+            step.product(&uz, weight, bias, &normed, Some(&conv))?;
+        }
+        let (u, z) = (uz.columns(0..d_inner), uz.columns(d_inner..2 * d_inner));
+        let maps = step.make(rank + 2 * d_state)?;
+        step.product(&maps, layer.x_proj.view(), None, &u, None)?;
         let [dt, b, c] = [0..rank, rank..rank + d_state, rank + d_state..rank + 2 * d_state].map(|r| maps.columns(r));
-        let y = make(d_inner)?;
-        let step = kernel::Step {
-            inputs: None,
-            fused: Some(kernel::Fused { conv, dt: strided(&dt), dt_weight: layer.dt_proj.view() }),
+        // The matrix of dt_proj is read again for every sequence: from caches, where it is small.
+        let delta = match sequences * rank > MOST_RANKS && kernel::skinny_fits(sequences, rank, strided(&dt)) {
+            true => {
+                let delta = step.make(d_inner)?;
+                step.product(&delta, layer.dt_proj.view(), None, &dt, None)?;
+                Some(delta)
+            }
+            false => None,
+        };
+        let y = step.make(d_inner)?;
+        let scan = kernel::Step {
+            u: strided(&u),
+            delta: match &delta {
+                Some(delta) => Delta::Given(strided(delta)),
+                None => Delta::LowRank(LowRank { dt: strided(&dt), weight: layer.dt_proj.view() }),
+            },
             z: strided(&z),
             b: strided(&b),
             c: strided(&c),
@@ -215,11 +252,53 @@ impl Fused {
             d_inner,
             d_state,
         };
-        kernel::scan_step(cuda, y.view(), state.ssm.on_cuda(cuda)?.view(), &step)?;
-        let (out, input) = (make(d_model)?, Input::Plain(strided(&y)));
-        let bias = view(&layer.out_proj_bias);
-        kernel::project(cuda, Some(out.view()), false, layer.out_proj.view(), bias, &input, sequences, d_inner)?;
+        kernel::scan_step(cuda, y.view(), state.ssm.on_cuda(cuda)?.view(), &scan)?;
+        let out = step.make(d_model)?;
+        step.product(&out, layer.out_proj.view(), view(&layer.out_proj_bias), &y, None)?;
         Ok(out)
+    }
+}
+
+/// Sequences times ranks up to which Δ is made inside the scan.
+const MOST_RANKS: usize = 64 * 64;
+
+/// What the launches of a step share.
+struct Step<'a> {
+    cuda: &'a Cuda,
+    sequences: usize,
+    act: DType,
+    sums: [DeviceTensor; 2],
+}
+
+impl Step<'_> {
+    /// Activations `[S, columns]`.
+    fn make(&self, columns: usize) -> Result<DeviceTensor> {
+        DeviceTensor::unset(self.cuda, self.act, &[self.sequences, columns])
+    }
+
+    /// A norm in a launch of its own.
+    fn apart(&self, norm: Norm<'_>, eps: f64, columns: usize) -> Result<DeviceTensor> {
+        let (normed, Norm { x, residual, sum, weight, .. }) = (self.make(columns)?, norm);
+        add_rms_norm(self.cuda, normed.view(), sum, None, x, residual, weight, eps, self.sequences, columns)?;
+        Ok(normed)
+    }
+
+    /// y = x · weightᵀ + bias, and what follows.
+    fn product(
+        &self,
+        y: &DeviceTensor,
+        weight: View,
+        bias: Option<View>,
+        x: &DeviceTensor,
+        conv: Option<&Conv>,
+    ) -> Result<()> {
+        let (cuda, sequences, columns, x) = (self.cuda, self.sequences, x.shape()[1], strided(x));
+        if kernel::fits(sequences, columns, element_of(self.act)) {
+            let (to, input) = (Some(y.view()), Input::Plain(x));
+            kernel::project(cuda, to, false, weight, bias, &input, conv, sequences, columns)?;
+            return Ok(());
+        }
+        Ok(kernel::skinny(cuda, y.view(), weight, bias, x, conv, sequences, columns)?)
     }
 }
 

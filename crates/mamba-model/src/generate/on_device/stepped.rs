@@ -1,7 +1,7 @@
 //! A step whose projections go through the patched layers, while convolution and scan change their states in place.
 
 use statetune_ssm_kernels::decode::cuda as kernel;
-use statetune_ssm_kernels::decode::cuda::Conv;
+use statetune_ssm_kernels::decode::cuda::{Conv, Delta};
 use statetune_ssm_kernels::runtime::cuda::Cuda;
 use statetune_tensor::cuda::DeviceTensor;
 use statetune_tensor::ops;
@@ -50,14 +50,13 @@ fn mixer(cuda: &Cuda, context: &Context<'_>, layer: usize, x: &Var, own: &LayerS
     let (taps, conv_bias) = (dense(&context.value(ids.conv_weight))?, context.conv_bias(layer)?);
     let (conv_bias, conv_state) = (conv_bias.as_ref().map(dense).transpose()?, own.conv.on_cuda(cuda)?);
     let conv = Conv {
-        x: strided(&x),
         state: (config.d_conv > 1).then(|| conv_state.view()),
         weight: taps.view(),
         bias: conv_bias.as_ref().map(DeviceTensor::view),
         width: config.d_conv,
     };
     let u = DeviceTensor::unset(cuda, x.dtype(), &[sequences, d_inner])?;
-    kernel::conv_step(cuda, u.view(), &conv, sequences, d_inner)?;
+    kernel::conv_step(cuda, u.view(), strided(&x), &conv, sequences)?;
 
     let maps =
         context.linear(ids.x_proj, None, &Tensor::from(u.clone()).into(), &[config.dt_rank, d_state, d_state])?;
@@ -70,8 +69,8 @@ fn mixer(cuda: &Cuda, context: &Context<'_>, layer: usize, x: &Var, own: &LayerS
     let (a, delta_bias, d_skip) = (dense(&a)?, dense(&context.value(ids.dt_bias))?, dense(&context.value(ids.d))?);
     let (state_offset, output_offset) = (operand(Operand::StateOffset)?, operand(Operand::OutputOffset)?);
     let step = kernel::Step {
-        inputs: Some((strided(&u), strided(&delta))),
-        fused: None,
+        u: strided(&u),
+        delta: Delta::Given(strided(&delta)),
         z: strided(&z),
         b: strided(&b),
         c: strided(&c),

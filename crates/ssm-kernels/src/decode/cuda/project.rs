@@ -1,12 +1,13 @@
-//! A matrix times the vectors of a few sequences, with what makes them.
+//! A matrix times the vectors of a few sequences, with what makes them and what follows.
 
 use super::choose::choose;
+use super::conv::Conv;
 use crate::args;
-use crate::conv1d::cuda::WIDEST;
 use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 use crate::scan::cuda::Strided;
 
-static SOURCE: Source = Source { name: "project", text: include_str!("../project.cu") };
+static SOURCE: Source =
+    Source { name: "project", text: concat!(include_str!("../chain.cuh"), include_str!("../project.cu")) };
 
 const THREADS: usize = 256;
 const WARPS: usize = THREADS / 32;
@@ -17,8 +18,8 @@ pub const MOST_SEQUENCES: usize = 4;
 /// Bytes of shared memory for the vectors; the rest of what a block has is for sums.
 const SHARED: usize = 44 << 10;
 
-/// Accesses that a lane has on their way at once: more would not fit its registers.
-const IN_FLIGHT: usize = 16;
+/// Accesses that a lane has on their way at once: more would leave no registers for another launch beside it.
+const IN_FLIGHT: usize = 8;
 
 /// The vectors `[S, columns]`.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +28,6 @@ pub enum Input<'a> {
     Plain(Strided<'a>),
     /// Of add and norm; see [`crate::norm::add_rms_norm`].
     Norm(Norm<'a>),
-    /// Of the convolution with SiLU, whose states are read only; see [`super::conv_step`].
-    Conv(Conv<'a>),
 }
 
 /// The norm of x + residual.
@@ -46,21 +45,6 @@ pub struct Norm<'a> {
     pub weight: View<'a>,
     /// Added to the mean square.
     pub eps: f64,
-}
-
-/// The convolution of the newest inputs.
-#[derive(Debug, Clone, Copy)]
-pub struct Conv<'a> {
-    /// `[S, columns]`.
-    pub x: Strided<'a>,
-    /// `[S, columns, width - 1]`, f32; of any length where the width is 1.
-    pub state: Option<View<'a>>,
-    /// `[columns, width]`, f32.
-    pub weight: View<'a>,
-    /// `[columns]`, f32.
-    pub bias: Option<View<'a>>,
-    /// K.
-    pub width: usize,
 }
 
 /// The best of each part of the rows of a result, for [`Best::choose`].
@@ -104,7 +88,7 @@ impl Layout {
         let split = [1, 2, 4].into_iter().find(enough).unwrap_or(WARPS);
         let fits = |each: &usize| rows * split / each >= wanted && packs(split) * each <= IN_FLIGHT;
         let rows_each = [4, 2].into_iter().find(fits).unwrap_or(1);
-        let blocks = rows.div_ceil(WARPS / split * rows_each).min(cuda.multiprocessors() as usize * 4);
+        let blocks = rows.div_ceil(WARPS / split * rows_each).min(cuda.multiprocessors() as usize * 2);
         Layout { vec, split, rows_each, blocks }
     }
 }
@@ -115,7 +99,8 @@ pub fn fits(sequences: usize, columns: usize, act: ElementType) -> bool {
 }
 
 /// y `[S, rows]` = vectors · weightᵀ + bias, with weight `[rows, columns]` and all activations of one type; without a y only
-/// the best is kept. `pick` asks for the best.
+/// the best is kept. The first of the rows go through the convolution, if there is one: they are its newest inputs. `pick`
+/// asks for the best.
 ///
 /// # Errors
 /// When the device's memory does not suffice or it refuses the launch.
@@ -130,6 +115,7 @@ pub fn project(
     weight: View,
     bias: Option<View>,
     input: &Input,
+    conv: Option<&Conv>,
     sequences: usize,
     columns: usize,
 ) -> Result<Option<Best>, CudaError> {
@@ -144,7 +130,9 @@ pub fn project(
     if let Some(bias) = bias {
         bias.check("bias [rows]", ElementType::F32, rows);
     }
-    let (kind, width) = check(input, act, sequences, columns);
+    check(input, act, sequences, columns);
+    let channels = conv.map_or(0, |conv| conv.channels(sequences));
+    assert!(channels <= rows, "{channels} channels of {rows} rows");
     let layout = Layout::of(cuda, act, rows, columns, weight.pointer().is_multiple_of(16));
     let best = match pick {
         true => Some(Best {
@@ -162,20 +150,15 @@ pub fn project(
         ("VEC", layout.vec as i64),
         ("SPLIT", layout.split as i64),
         ("ROWS", layout.rows_each as i64),
-        ("INPUT", kind),
-        ("WIDTH", width as i64),
+        ("NORM", matches!(input, Input::Norm(_)) as i64),
+        ("WIDTH", conv.map_or(1, |conv| conv.width) as i64),
     ];
     let (value, place) = (best.as_ref().map(|best| best.value.view()), best.as_ref().map(|best| best.place.view()));
     let none = None::<View>;
-    let (x, stride, ids, residual, sum, norm, eps, state, taps, conv_bias) = match *input {
-        Input::Plain(x) => (x.view, x.stride, none, none, none, none, 0.0, none, none, none),
-        Input::Norm(norm) => {
-            let Norm { x, ids, residual, sum, weight, eps } = norm;
-            (x, columns, ids, residual, sum, Some(weight), eps as f32, none, none, none)
-        }
-        Input::Conv(conv) => {
-            let Conv { x, state, weight, bias, .. } = conv;
-            (x.view, x.stride, none, none, none, none, 0.0, state, Some(weight), bias)
+    let (x, stride, ids, residual, sum, norm, eps) = match *input {
+        Input::Plain(x) => (x.view, x.stride, none, none, none, none, 0.0),
+        Input::Norm(Norm { x, ids, residual, sum, weight, eps }) => {
+            (x, columns, ids, residual, sum, Some(weight), eps as f32)
         }
     };
     let args = args![
@@ -191,62 +174,37 @@ pub fn project(
         sum,
         norm,
         eps,
-        state,
-        taps,
-        conv_bias,
+        conv.and_then(|conv| conv.state),
+        conv.map(|conv| conv.weight),
+        conv.and_then(|conv| conv.bias),
+        channels as i32,
         rows as i32
     ];
-    cuda.launch(&SOURCE, &defines, "project", [layout.blocks as u32, 1, 1], THREADS as u32, 0, &args)?;
+    cuda.launch_chained(&SOURCE, &defines, "project", [layout.blocks as u32, 1, 1], THREADS as u32, 0, &args)?;
     Ok(best)
 }
 
-/// Checks the input's views; returns its number and the width of a convolution.
 #[track_caller]
-fn check(input: &Input, act: ElementType, sequences: usize, columns: usize) -> (i64, usize) {
+fn check(input: &Input, act: ElementType, sequences: usize, columns: usize) {
+    let norm = match *input {
+        Input::Plain(x) => return x.check("x [S, columns]", act, sequences, columns),
+        Input::Norm(norm) => norm,
+    };
     let f32s = |what: &str, view: Option<View>, len: usize| {
         if let Some(view) = view {
             view.check(what, ElementType::F32, len);
         }
     };
-    match *input {
-        Input::Plain(x) => {
-            x.check("x [S, columns]", act, sequences, columns);
-            (0, 1)
-        }
-        Input::Norm(norm) => {
-            let table = norm.x.len();
-            norm.x.check("x [S, columns]", act, if norm.ids.is_some() { table } else { sequences * columns });
-            assert!(table.is_multiple_of(columns), "a table of {table} elements has no rows of {columns}");
-            if let Some(ids) = norm.ids {
-                ids.check("ids [S]", ElementType::U32, sequences);
-            }
-            f32s("residual [S, columns]", norm.residual, sequences * columns);
-            f32s("sum [S, columns]", norm.sum, sequences * columns);
-            f32s("norm weight [columns]", Some(norm.weight), columns);
-            if let (Some(residual), Some(sum)) = (norm.residual, norm.sum) {
-                assert_ne!(residual.pointer(), sum.pointer(), "the sum is written while others read the residual");
-            }
-            (1, 1)
-        }
-        Input::Conv(conv) => {
-            conv.check_step(act, sequences, columns);
-            (2, conv.width)
-        }
+    let table = norm.x.len();
+    norm.x.check("x [S, columns]", act, if norm.ids.is_some() { table } else { sequences * columns });
+    assert!(table.is_multiple_of(columns), "a table of {table} elements has no rows of {columns}");
+    if let Some(ids) = norm.ids {
+        ids.check("ids [S]", ElementType::U32, sequences);
     }
-}
-
-impl Conv<'_> {
-    #[track_caller]
-    pub(super) fn check_step(&self, act: ElementType, sequences: usize, channels: usize) {
-        self.x.check("x [S, D]", act, sequences, channels);
-        assert!((1..=WIDEST).contains(&self.width), "a convolution of width {}", self.width);
-        if self.width > 1 {
-            let state = self.state.expect("a convolution wider than 1 has states");
-            state.check("conv states [S, D, K - 1]", ElementType::F32, sequences * channels * (self.width - 1));
-        }
-        self.weight.check("conv weight [D, K]", ElementType::F32, channels * self.width);
-        if let Some(bias) = self.bias {
-            bias.check("conv bias [D]", ElementType::F32, channels);
-        }
+    f32s("residual [S, columns]", norm.residual, sequences * columns);
+    f32s("sum [S, columns]", norm.sum, sequences * columns);
+    f32s("norm weight [columns]", Some(norm.weight), columns);
+    if let (Some(residual), Some(sum)) = (norm.residual, norm.sum) {
+        assert_ne!(residual.pointer(), sum.pointer(), "the sum is written while others read the residual");
     }
 }

@@ -85,6 +85,7 @@ pub(crate) struct Driver {
     arch: String,
     multiprocessors: u32,
     total: usize,
+    chains: bool,      // kernels may begin before the one in front of them has ended
     synchronous: bool, // STATETUNE_CUDA_SYNC: errors are reported at the launch that made them
     separate: bool,    // STATETUNE_CUDA_SEPARATE: every array is an allocation of its own, whose bounds tools can check
     programs: Mutex<HashMap<program::ProgramKey, program::Program>>,
@@ -179,6 +180,11 @@ impl Cuda {
         // SAFETY: the context was just retained.
         unsafe { result::ctx::set_current(context) }.map_err(fail("cuCtxSetCurrent"))?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(fail("cuStreamCreate"))?;
+        // Hopper and later; drivers before 12.3 do not keep it in captured graphs.
+        let mut speaks = 0;
+        // SAFETY: a valid place.
+        unsafe { sys::cuDriverGetVersion(&mut speaks) };
+        let chains = major >= 9 && speaks >= 12030;
         let [synchronous, separate] =
             ["STATETUNE_CUDA_SYNC", "STATETUNE_CUDA_SEPARATE"].map(|name| std::env::var_os(name).is_some());
         let arch = format!("sm_{major}{minor}");
@@ -192,6 +198,7 @@ impl Cuda {
             arch,
             multiprocessors,
             total,
+            chains,
             synchronous,
             separate,
             programs,

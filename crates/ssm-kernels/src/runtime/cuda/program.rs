@@ -122,6 +122,38 @@ impl Cuda {
         shared: u32,
         args: &[Arg],
     ) -> Result<(), CudaError> {
+        self.launch_as(source, defines, kernel, grid, block, shared, args, false)
+    }
+
+    /// The same for a kernel that may begin while the one in front of it still runs, where the device can do that: it waits
+    /// for that one itself before it touches what others write.
+    ///
+    /// # Errors
+    /// As [`Cuda::launch`].
+    pub(crate) fn launch_chained(
+        &self,
+        source: &'static Source,
+        defines: &[Define],
+        kernel: &str,
+        grid: [u32; 3],
+        block: u32,
+        shared: u32,
+        args: &[Arg],
+    ) -> Result<(), CudaError> {
+        self.launch_as(source, defines, kernel, grid, block, shared, args, true)
+    }
+
+    fn launch_as(
+        &self,
+        source: &'static Source,
+        defines: &[Define],
+        kernel: &str,
+        grid: [u32; 3],
+        block: u32,
+        shared: u32,
+        args: &[Arg],
+        chained: bool,
+    ) -> Result<(), CudaError> {
         self.count_launch();
         #[cfg(test)]
         crate::builds::assert_listed(source, defines);
@@ -146,9 +178,15 @@ impl Cuda {
         let words: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
         let mut pointers: Vec<*mut c_void> =
             words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast()).collect();
-        let (grid, block) = ((grid[0], grid[1], grid[2]), (block, 1, 1));
+        let chained = chained && driver.chains;
         let launch = || {
             let _turn = driver.bind()?;
+            if chained {
+                // SAFETY: as below.
+                return unsafe { launch_after_start(function, grid, block, shared, driver.stream, &mut pointers) }
+                    .map_err(|error| driver.error(&format!("launch of `{kernel}`"), error));
+            }
+            let (grid, block) = ((grid[0], grid[1], grid[2]), (block, 1, 1));
             // SAFETY: the function belongs to a module that is never unloaded before the device goes; the words outlive the call,
             // which copies them. That the arguments fit the kernel is the wrapper's duty.
             unsafe { result::launch_kernel(function, grid, block, shared, driver.stream, &mut pointers) }
@@ -181,6 +219,39 @@ impl Cuda {
         }
         Ok(image.into())
     }
+}
+
+/// Launches a kernel that need not wait for the end of the one in front of it, only for its word that the next may begin.
+///
+/// # Safety
+/// Those of a launch: the function is loaded, and the pointers are to arguments that fit it.
+unsafe fn launch_after_start(
+    function: sys::CUfunction,
+    grid: [u32; 3],
+    block: u32,
+    shared: u32,
+    stream: sys::CUstream,
+    pointers: &mut [*mut c_void],
+) -> Result<(), result::DriverError> {
+    let mut attribute = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+    };
+    let config = sys::CUlaunchConfig {
+        gridDimX: grid[0],
+        gridDimY: grid[1],
+        gridDimZ: grid[2],
+        blockDimX: block,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: shared,
+        hStream: stream,
+        attrs: &mut attribute,
+        numAttrs: 1,
+    };
+    // SAFETY: the caller's duty; configuration and attribute outlive the call.
+    unsafe { sys::cuLaunchKernelEx(&config, function, pointers.as_mut_ptr(), std::ptr::null_mut()) }.result()
 }
 
 impl Program {

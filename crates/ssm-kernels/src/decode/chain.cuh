@@ -1,0 +1,43 @@
+// What the sources of decoding share.
+//
+// A step is a chain of short kernels. On devices that can, each begins while the one in front of it still runs
+// (programmatic dependent launch): what nobody in the chain writes is loaded first, then `after_previous` waits until all
+// that was launched before is through, and lets the next begin. A kernel that has begun knows that the one two before it
+// has ended.
+
+DEVICE void after_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Where in_proj's outputs x go: through the convolution, whose states move on, and silu.
+struct Conv {
+    float *state;         // [S, D, WIDTH - 1]
+    const float *weight;  // [D, WIDTH]
+    const float *bias;    // [D]
+    int d_inner;          // 0: nothing is convolved
+};
+
+// u of channel d of sequence s from its newest input x; the state is this thread's to change.
+DEVICE float convolved(const Conv &conv, int s, int d, float x) {
+    float *own = conv.state + ((long long)s * conv.d_inner + d) * (WIDTH - 1);
+    const float *taps = conv.weight + d * WIDTH;
+    float past[WIDTH], total = conv.bias ? conv.bias[d] : 0.0f;
+#pragma unroll
+    for (int j = 0; j < WIDTH - 1; j++) past[j] = own[j];
+    past[WIDTH - 1] = x;
+#pragma unroll
+    for (int j = 0; j < WIDTH; j++) total += taps[j] * past[j];
+#pragma unroll
+    for (int j = 0; j < WIDTH - 1; j++) own[j] = past[j + 1];
+    return total * sigmoid(total);
+}
+
+// As an activation keeps it.
+DEVICE float as_act(float x) {
+    act rounded;
+    put(&rounded, x);
+    return to_f32(rounded);
+}

@@ -128,9 +128,17 @@ mod tests {
     #[test]
     fn the_script_runs_every_test_on_every_device_it_is_for() {
         let script = script();
-        for test in ["golden_base-cuda ", "golden_base-cuda-bf16 ", "contract-cuda ", "on_device-cuda-bf16 "] {
+        for test in [
+            "golden_base-cuda ",
+            "golden_base-cuda-bf16 ",
+            "contract-cuda ",
+            "on_device-cuda-bf16 ",
+            "device_resume-cuda ",
+        ] {
             assert!(script.contains(test), "{test}\n{script}");
         }
         assert!(!script.contains("contract-cuda-bf16"));
+        // What is typed by tests is the program beside them.
+        assert!(script.contains("STATETUNE_BINARY=\"$here/statetune\""));
     }
 }

@@ -10,8 +10,8 @@ pub enum CudaError {
     MissingLibrary {
         /// The library, as the loader knows it.
         library: &'static str,
-        /// Where it comes from.
-        hint: &'static str,
+        /// Where it comes from, or what to type where it is under another name.
+        hint: String,
     },
     /// The driver knows no such device.
     #[error("there is no CUDA device {ordinal}: the driver reports {count}")]

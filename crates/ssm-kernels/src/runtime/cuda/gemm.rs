@@ -128,7 +128,7 @@ impl Cuda {
                 if !unsafe { sys::is_culib_present() } {
                     let hint = "dense products need it; it comes with the CUDA toolkit, or with \
                                 `pip install nvidia-cublas` (its folder then belongs in LD_LIBRARY_PATH)";
-                    return Err(CudaError::MissingLibrary { library: "libcublasLt", hint });
+                    return Err(super::libraries::missing("libcublasLt", hint));
                 }
                 *plans.handle.insert(result::create_handle().map_err(refused)?)
             }

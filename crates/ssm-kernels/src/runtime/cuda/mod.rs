@@ -19,6 +19,7 @@ mod element;
 mod error;
 mod gemm;
 mod graph;
+mod libraries;
 mod profile;
 mod program;
 mod readback;
@@ -149,7 +150,7 @@ impl Cuda {
         // SAFETY: only looks for the library.
         if !unsafe { sys::is_culib_present() } {
             let hint = "there is no NVIDIA driver here: use `--device cpu`, or install the driver";
-            return Err(CudaError::MissingLibrary { library: "libcuda", hint });
+            return Err(libraries::missing("libcuda", hint));
         }
         let fail = |call: &str| {
             let call = call.to_owned();

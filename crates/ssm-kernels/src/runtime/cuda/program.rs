@@ -299,7 +299,7 @@ pub fn nvrtc_version() -> Result<(i32, i32), CudaError> {
     if !unsafe { nvrtc::sys::is_culib_present() } {
         let hint = "kernels are compiled with it at first use; it comes with the CUDA toolkit, or with \
                     `pip install nvidia-cuda-nvrtc` (its folder then belongs in LD_LIBRARY_PATH)";
-        return Err(CudaError::MissingLibrary { library: "libnvrtc", hint });
+        return Err(super::libraries::missing("libnvrtc", hint));
     }
     let (mut major, mut minor) = (0, 0);
     // SAFETY: both are valid places.

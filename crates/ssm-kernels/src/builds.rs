@@ -9,10 +9,12 @@
 use std::sync::OnceLock;
 
 use crate::runtime::cuda::{Define, Source};
-use crate::{adamw, columns, conv1d, cross_entropy, elementwise, embedding, norm, random, reduce, scan, values};
+use crate::{
+    adamw, columns, conv1d, cross_entropy, decode, elementwise, embedding, norm, random, reduce, scan, values,
+};
 
 /// Defines of which any number between the smallest and the largest that are listed may come.
-const RANGES: [&str; 2] = ["N", "PER"];
+const RANGES: [&str; 3] = ["N", "PER", "COLS"];
 
 const BOTH: &[i64] = &[0, 1];
 
@@ -86,6 +88,43 @@ fn builds() -> &'static [Build] {
         let usual = [act, ("K", &[4]), ("SILU", &[1]), ("VEC", &[4]), ("TILE", &[64]), ("SUMS", BOTH)];
         builds.extend(all(&conv1d::cuda::SOURCE, &usual));
         builds.extend(all(&cross_entropy::cuda::SOURCE, &[act, ("GRADIENT", BOTH)]));
+        builds.extend(all(&decode::cuda::CHOOSE, &[act, ("WIDTH", &[1])]));
+        let (seqs, rows) = (("SEQS", &[1i64, 2, 3, 4][..]), ("ROWS", &[1i64, 4, 2][..]));
+        let spread = [("VEC", &[1i64, 4, 8][..]), ("SPLIT", &[1, 2, 4, 8])];
+        let cols = ("COLS", &[1i64, 768, 1536, 2048, 33, 1024, 515, 2560][..]);
+        builds.extend(in_turn(
+            &decode::cuda::PROJECT,
+            &[act, seqs, cols, spread[0], spread[1], rows, ("NORM", BOTH), ("WIDTH", widths)],
+        ));
+        // The widest vector.
+        builds.extend(all(
+            &decode::cuda::PROJECT,
+            &[
+                ("ACT_BF16", &[1]),
+                ("SEQS", &[1]),
+                ("COLS", &[22_528]),
+                ("VEC", &[8]),
+                ("SPLIT", &[8]),
+                ("ROWS", &[1]),
+                ("NORM", BOTH),
+                ("WIDTH", &[4]),
+            ],
+        ));
+        let tiles_of = [("SEQ_TILES", &[1i64, 2, 3, 4][..]), ("TILES", &[1, 2, 3, 4, 8])];
+        builds
+            .extend(in_turn(&decode::cuda::SKINNY, &[("ACT_BF16", &[1]), tiles_of[0], tiles_of[1], ("WIDTH", widths)]));
+        builds.extend(in_turn(
+            &decode::cuda::STATE,
+            &[
+                act,
+                ("SOFTPLUS", &[1]),
+                ("N", &[1, 16, 16, 5, 24, 256, 100, 8]),
+                ("LOW_RANK", BOTH),
+                ("WIDTH", widths),
+                ("VEC", &[1, 4]),
+                ("RANKS", &[1, 4, 8]),
+            ],
+        ));
         let ops = &[0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21];
         for i in 0..3 {
             // Each function with each type, as what is written and as what is read.

@@ -2,7 +2,7 @@
 //! decoding, and one gradient through a long sequence by chunks. Prints `METRIC:<name>:<value>:<unit>` lines.
 //!
 //! `cargo run --release -p statetune --example cuda_bench [-- kernels | steps | decode | long | all [--model 130m|1.4b]
-//! [--methods a,b] [--lengths n,m] [--chunk n]]`; `plan-long` says what memory `long` takes, without a GPU.
+//! [--methods a,b] [--lengths n,m] [--batches n,m] [--chunk n]]`; `plan-long` says what memory `long` takes, without a GPU.
 
 #[path = "cuda_bench/decode.rs"]
 mod decode;
@@ -47,12 +47,12 @@ fn main() -> anyhow::Result<()> {
         }
     }
     if ["decode", "all"].contains(&part) {
-        for sequences in [1, 4, 64] {
-            decode::run(&model, None, sequences)?;
-        }
-        for sequences in [1, 64] {
-            decode::run(&model, Some("state-offset-h"), sequences)?;
-            decode::run(&model, Some("lora"), sequences)?;
+        let methods = option("--methods").unwrap_or_else(|| "base,state-offset-h,lora".into());
+        let batches = option("--batches").unwrap_or_else(|| "1,4,64".into());
+        for method in methods.split(',') {
+            for sequences in batches.split(',') {
+                decode::run(&model, Some(method).filter(|method| *method != "base"), sequences.parse()?)?;
+            }
         }
     }
     if part == "long" || part == "all" && option("--lengths").is_none() {

@@ -48,7 +48,7 @@ pub fn exact_path() -> ComputePath {
     ComputePath { label: "f64 reference".into(), device, compute: DType::F64, tolerance: 1e-12 }
 }
 
-/// Two layers; K from 1 to 5, N of 1, 3 and 16, with and without biases, tied and untied, odd widths.
+/// Two layers; K from 1 to 5, N of 1, 3 and 16, with and without biases, tied and untied, odd and even widths.
 pub fn configs() -> Vec<MambaConfig> {
     let config = |d_conv, d_state, use_bias, tied| MambaConfig {
         d_conv,
@@ -59,6 +59,8 @@ pub fn configs() -> Vec<MambaConfig> {
         ..MambaConfig::new(21, 6, 2)
     };
     let odd = MambaConfig { d_inner: 11, dt_rank: 3, ..config(4, 3, true, false) };
+    // Rows of whole 16 bytes in bf16, as published models have them.
+    let even = MambaConfig { use_conv_bias: true, ..MambaConfig::new(21, 8, 2) };
     vec![
         config(1, 16, false, true),
         config(2, 3, true, false),
@@ -66,6 +68,7 @@ pub fn configs() -> Vec<MambaConfig> {
         config(4, 16, true, true),
         config(5, 3, false, true),
         odd,
+        even,
     ]
 }
 

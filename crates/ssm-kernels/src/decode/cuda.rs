@@ -11,3 +11,8 @@ pub use conv::{Conv, conv_step};
 pub use project::{Best, Input, MOST_SEQUENCES, Norm, fits, project};
 pub use skinny::{SKINNY_SEQUENCES, skinny, skinny_fits};
 pub use state::{Delta, LowRank, Step, scan_step};
+
+#[cfg(test)]
+pub(crate) use {
+    choose::SOURCE as CHOOSE, project::SOURCE as PROJECT, skinny::SOURCE as SKINNY, state::SOURCE as STATE,
+};

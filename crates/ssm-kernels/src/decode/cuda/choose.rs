@@ -3,7 +3,7 @@
 use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
-static SOURCE: Source =
+pub(crate) static SOURCE: Source =
     Source { name: "choose", text: concat!(include_str!("../chain.cuh"), include_str!("../choose.cu")) };
 
 const THREADS: u32 = 256;

@@ -6,7 +6,7 @@ use crate::args;
 use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 use crate::scan::cuda::Strided;
 
-static SOURCE: Source =
+pub(crate) static SOURCE: Source =
     Source { name: "project", text: concat!(include_str!("../chain.cuh"), include_str!("../project.cu")) };
 
 const THREADS: usize = 256;

@@ -5,7 +5,7 @@ use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 use crate::scan::cuda::Strided;
 
-static SOURCE: Source =
+pub(crate) static SOURCE: Source =
     Source { name: "skinny", text: concat!(include_str!("../chain.cuh"), include_str!("../skinny.cu")) };
 
 const THREADS: u32 = 256;

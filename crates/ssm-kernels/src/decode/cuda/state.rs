@@ -4,7 +4,7 @@ use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 use crate::scan::cuda::{MAX_STATES, Strided};
 
-pub(super) static SOURCE: Source = Source {
+pub(crate) static SOURCE: Source = Source {
     name: "decode state",
     text: concat!(include_str!("../chain.cuh"), include_str!("../../scan/shared.cuh"), include_str!("../state.cu")),
 };

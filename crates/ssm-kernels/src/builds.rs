@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Defines of which any number between the smallest and the largest that are listed may come.
-const RANGES: [&str; 3] = ["N", "PER", "COLS"];
+const RANGES: [&str; 4] = ["N", "PER", "COLS", "MOST_RANK"];
 
 const BOTH: &[i64] = &[0, 1];
 
@@ -110,9 +110,6 @@ fn builds() -> &'static [Build] {
                 ("WIDTH", &[4]),
             ],
         ));
-        let tiles_of = [("SEQ_TILES", &[1i64, 2, 3, 4][..]), ("TILES", &[1, 2, 3, 4, 8])];
-        builds
-            .extend(in_turn(&decode::cuda::SKINNY, &[("ACT_BF16", &[1]), tiles_of[0], tiles_of[1], ("WIDTH", widths)]));
         builds.extend(in_turn(
             &decode::cuda::STATE,
             &[
@@ -123,6 +120,7 @@ fn builds() -> &'static [Build] {
                 ("WIDTH", widths),
                 ("VEC", &[1, 4]),
                 ("RANKS", &[1, 4, 8]),
+                ("MOST_RANK", &[0, 64, 128, 512]),
             ],
         ));
         let ops = &[0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21];

@@ -20,18 +20,32 @@ struct Conv {
     int d_inner;          // 0: nothing is convolved
 };
 
-// u of channel d of sequence s from its newest input x; the state is this thread's to change.
-DEVICE float convolved(const Conv &conv, int s, int d, float x) {
-    float *own = conv.state + ((long long)s * conv.d_inner + d) * (WIDTH - 1);
-    const float *taps = conv.weight + d * WIDTH;
-    float past[WIDTH], total = conv.bias ? conv.bias[d] : 0.0f;
+// What u of one channel of one sequence is made of besides its newest input; nobody else in the chain writes it.
+struct Past {
+    float *own;
+    float inputs[WIDTH], taps[WIDTH], bias; // of the inputs the last is to come
+};
+
+DEVICE Past past_of(const Conv &conv, int s, int d) {
+    Past past;
+    past.own = conv.state + ((long long)s * conv.d_inner + d) * (WIDTH - 1);
+    past.bias = conv.bias ? conv.bias[d] : 0.0f;
 #pragma unroll
-    for (int j = 0; j < WIDTH - 1; j++) past[j] = own[j];
-    past[WIDTH - 1] = x;
+    for (int j = 0; j < WIDTH; j++) past.taps[j] = conv.weight[d * WIDTH + j];
 #pragma unroll
-    for (int j = 0; j < WIDTH; j++) total += taps[j] * past[j];
+    for (int j = 0; j < WIDTH - 1; j++) past.inputs[j] = past.own[j];
+    past.inputs[WIDTH - 1] = 0.0f;
+    return past;
+}
+
+// u with the newest input x; the state is this thread's to change.
+DEVICE float convolved(const Past &past, float x) {
+    float total = past.bias;
 #pragma unroll
-    for (int j = 0; j < WIDTH - 1; j++) own[j] = past[j + 1];
+    for (int j = 0; j < WIDTH - 1; j++) total += past.taps[j] * past.inputs[j];
+    total += past.taps[WIDTH - 1] * x;
+#pragma unroll
+    for (int j = 0; j < WIDTH - 1; j++) past.own[j] = j + 1 < WIDTH - 1 ? past.inputs[j + 1] : x;
     return total * sigmoid(total);
 }
 

@@ -128,27 +128,12 @@ fn cuda_products_are_convolved_and_the_states_move_on() {
     let device = testing::cuda();
     for sizes in CONVOLVED {
         for (act, tolerance) in ACTIVATIONS {
-            products_are_convolved(&device, sizes, act, tolerance, false);
+            products_are_convolved(&device, sizes, act, tolerance);
         }
     }
 }
 
-#[test]
-fn cuda_many_sequences_in_bf16() {
-    let device = testing::cuda();
-    let wide = [[5, 33, 10, 8, 4], [16, 130, 64, 264, 4], [17, 8, 8, 40, 3], [64, 1100, 7, 48, 4], [33, 4, 0, 512, 1]];
-    for sizes in CONVOLVED.into_iter().filter(|[_, _, _, columns, _]| columns.is_multiple_of(8)).chain(wide) {
-        products_are_convolved(&device, sizes, ElementType::Bf16, ACTIVATIONS[1].1, true);
-    }
-}
-
-fn products_are_convolved(
-    device: &Cuda,
-    [s, n, d, k, width]: [usize; 5],
-    act: ElementType,
-    tolerance: f64,
-    skinny: bool,
-) {
+fn products_are_convolved(device: &Cuda, [s, n, d, k, width]: [usize; 5], act: ElementType, tolerance: f64) {
     let (x, w, bias) = (rounded(&numbers(s * (k + 8), 1), act), rounded(&numbers(n * k, 2), act), numbers(n, 6));
     let (taps, conv_bias, state) = (numbers(d * width, 3), numbers(d, 4), numbers(s * d * (width - 1), 5));
     let on = |values: &[f32]| device.upload(values).unwrap();
@@ -164,13 +149,8 @@ fn products_are_convolved(
     let y = device.array(act, s * n).unwrap();
     let vectors = Strided { view: on_x.view(), stride: k + 8 };
     let (weight, bias_view) = (on_w.view(), Some(on_bias.view()));
-    if skinny {
-        assert!(cuda::skinny_fits(s, k, vectors));
-        cuda::skinny(device, y.view(), weight, bias_view, vectors, conv, s, k).unwrap();
-    } else {
-        let input = Input::Plain(vectors);
-        cuda::project(device, Some(y.view()), false, weight, bias_view, &input, conv, s, k).unwrap();
-    }
+    let input = Input::Plain(vectors);
+    cuda::project(device, Some(y.view()), false, weight, bias_view, &input, conv, s, k).unwrap();
     let name = format!("{s} {n} {d} {k} {width} {act:?}");
     let rows: Vec<f32> = x.chunks_exact(k + 8).flat_map(|row| row[..k].to_vec()).collect();
     let mut expected = kept(&products(&widen(&rows), &w, Some(&bias), s, n, k), act);

@@ -6,7 +6,8 @@
 //
 // Idea. The vectors lie in shared memory as activations, as the parallel form rounds them. SPLIT warps share ROWS rows of
 // the matrix, each a part of the columns, held in registers a step ahead; their sums meet in shared memory in a fixed
-// order, and each sum is finished by a lane of its own. Registers are few enough for another launch beside it.
+// order, and each sum is finished by a lane of its own, which has fetched what it needs for that. Registers are few enough
+// for another launch beside it.
 //
 // Defines: ACT_BF16; SEQS: sequences, 1 to 4; COLS: columns of the matrix; VEC: elements per access; SPLIT, ROWS; NORM:
 // whether the vectors are the RMS norm of x + residual; WIDTH: of the convolution.
@@ -42,8 +43,8 @@ extern "C" __global__ void BOUND project(
     int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, group = warp / SPLIT, part = warp % SPLIT;
     int stride = gridDim.x * GROUPS * ROWS;
     Conv conv = {conv_state, conv_weight, conv_bias, d_inner};
-    Acts w[ROWS][PACKS];
-    auto load = [&](int first) {
+    Acts w[ROWS][PACKS], next[ROWS][PACKS];
+    auto load = [&](Acts (&w)[ROWS][PACKS], int first) {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
             int row = min(first + group * ROWS + r, rows - 1); // the last stands in for those past the end
@@ -55,7 +56,21 @@ extern "C" __global__ void BOUND project(
         }
     };
     int first = blockIdx.x * GROUPS * ROWS;
-    load(first);
+    load(w, first);
+#if NORM
+    float norm[PER];
+#pragma unroll
+    for (int i = 0; i < PER; i++) norm[i] = i * THREADS + thread < COLS ? norm_weight[i * THREADS + thread] : 0.0f;
+#endif
+    // Of the sum that this lane finishes.
+    int r_own = lane / SEQS, s_own = lane % SEQS;
+    bool finishes = part == 0 && lane < SUMS;
+    Past past = {};
+    auto fetch_past = [&](int first) {
+        int row = first + group * ROWS + r_own;
+        if (finishes && row < d_inner) past = past_of(conv, s_own, row);
+    };
+    fetch_past(first);
     after_previous();
 
 #pragma unroll
@@ -78,7 +93,7 @@ extern "C" __global__ void BOUND project(
 #pragma unroll
         for (int i = 0; i < PER; i++) {
             int c = i * THREADS + thread;
-            if (c < COLS) put(vector + c, values[i] * scale * norm_weight[c]);
+            if (c < COLS) put(vector + c, values[i] * scale * norm[i]);
         }
 #else
         for (int c = thread; c < COLS; c += THREADS) vector[c] = from[c];
@@ -86,12 +101,10 @@ extern "C" __global__ void BOUND project(
     }
     __syncthreads();
 
-    // Of the sum that this lane finishes.
-    int r_own = lane / SEQS, s_own = lane % SEQS;
-    bool finishes = part == 0 && lane < SUMS;
     float most = NEGATIVE_INFINITY;
     u32 where = NOWHERE;
     for (; first < rows; first += stride) {
+        if (first + stride < rows) load(next, first + stride);
         float sums[ROWS][SEQS] = {};
 #pragma unroll
         for (int p = 0; p < PACKS; p++) {
@@ -108,7 +121,6 @@ extern "C" __global__ void BOUND project(
                 }
             }
         }
-        if (first + stride < rows) load(first + stride);
         float own = 0.0f;
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
@@ -128,15 +140,22 @@ extern "C" __global__ void BOUND project(
         }
 #endif
         int row = first + group * ROWS + r_own;
-        if (!finishes || row >= rows) continue;
-        if (bias) own += bias[row];
-        own = as_act(own);
-        if (row < d_inner) own = convolved(conv, s_own, row, own);
-        if (y) put(y + (long long)s_own * rows + row, own);
-        // Rows rise, so the first of equals stays; as rounded, like the parallel form's.
-        if (own > most || where == NOWHERE && own == most) {
-            most = own;
-            where = row;
+        if (finishes && row < rows) {
+            if (bias) own += bias[row];
+            own = as_act(own);
+            if (row < d_inner) own = convolved(past, own);
+            if (y) put(y + (long long)s_own * rows + row, own);
+            // Rows rise, so the first of equals stays; as rounded, like the parallel form's.
+            if (own > most || where == NOWHERE && own == most) {
+                most = own;
+                where = row;
+            }
+        }
+        if (first + stride < rows) fetch_past(first + stride);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+            for (int p = 0; p < PACKS; p++) w[r][p] = next[r][p];
         }
     }
     if (!best) return;

@@ -1,5 +1,5 @@
-//! A step in four launches a layer, or five: norm, `in_proj` and convolution (the norm apart from them for many sequences);
-//! `x_proj`; `dt_proj` and scan; `out_proj`. The head chooses where it multiplies.
+//! A step of few sequences in four launches a layer: norm, `in_proj` and convolution; `x_proj`; `dt_proj` and scan; `out_proj`.
+//! The head chooses where it multiplies. Of many sequences the products are the library's, with norm and convolution apart.
 //!
 //! Bound, at one sequence: every matrix is read once; what is left is the time between two launches of a graph, about a
 //! hundred of them for 24 layers. At many, the scan's states in f32 are read and written beside.
@@ -8,8 +8,9 @@ use statetune_ssm_kernels::decode::cuda as kernel;
 use statetune_ssm_kernels::decode::cuda::{Conv, Delta, Input, LowRank, Norm};
 use statetune_ssm_kernels::embedding::cuda::gather_rows;
 use statetune_ssm_kernels::norm::cuda::add_rms_norm;
-use statetune_ssm_kernels::runtime::cuda::{Cuda, View};
+use statetune_ssm_kernels::runtime::cuda::{Cuda, Matrix, Product, View};
 use statetune_ssm_kernels::scan::cuda::Strided;
+use statetune_ssm_kernels::values::cuda::add_row;
 use statetune_tensor::cuda::{DeviceTensor, element_of};
 use statetune_tensor::ops;
 use statetune_tensor::{DType, Result, Tape, Tensor};
@@ -123,14 +124,6 @@ impl Fused {
         }))
     }
 
-    /// Whether so many sequences are taken this way.
-    pub fn fits(&self, sequences: usize) -> bool {
-        let Sizes { d_model, d_inner, .. } = self.sizes;
-        let aligned = [d_model, d_inner].into_iter().all(|columns| columns.is_multiple_of(8));
-        let many = self.head.dtype() == DType::Bf16 && aligned && sequences <= kernel::SKINNY_SEQUENCES;
-        many || self.is_few(sequences)
-    }
-
     /// Takes the states on by the tokens `ids` `[S]`.
     pub fn take(&self, cuda: &Cuda, ids: View, state: &State, sequences: usize, want: Want<'_>) -> Result<()> {
         let Sizes { d_model, vocab, .. } = self.sizes;
@@ -166,10 +159,10 @@ impl Fused {
         }
         let normed = step.apart(norm, self.eps, d_model)?;
         match want {
-            Want::Logits(to) => step.product(to, weight, None, &normed, None),
+            Want::Logits(to) => step.product(to, weight, None, &normed),
             Want::Chosen(to) => {
                 let logits = step.make(vocab)?;
-                step.product(&logits, weight, None, &normed, None)?;
+                step.product(&logits, weight, None, &normed)?;
                 Ok(kernel::argmax(cuda, to, logits.view(), sequences, vocab)?)
             }
         }
@@ -213,22 +206,25 @@ impl Fused {
         };
         let uz = step.make(2 * d_inner)?;
         let (weight, bias) = (layer.in_proj.view(), view(&layer.in_proj_bias));
-        if self.is_few(sequences) {
+        let z = uz.columns(d_inner..2 * d_inner);
+        let u = if self.is_few(sequences) {
             let (to, input) = (Some(uz.view()), Input::Norm(norm));
             kernel::project(cuda, to, false, weight, bias, &input, Some(&conv), sequences, d_model)?;
+            uz.columns(0..d_inner)
         } else {
-            let normed = step.apart(norm, self.eps, d_model)?;
-            step.product(&uz, weight, bias, &normed, Some(&conv))?;
-        }
-        let (u, z) = (uz.columns(0..d_inner), uz.columns(d_inner..2 * d_inner));
+            let (normed, u) = (step.apart(norm, self.eps, d_model)?, step.make(d_inner)?);
+            step.product(&uz, weight, bias, &normed)?;
+            kernel::conv_step(cuda, u.view(), strided(&uz.columns(0..d_inner)), &conv, sequences)?;
+            u
+        };
         let maps = step.make(rank + 2 * d_state)?;
-        step.product(&maps, layer.x_proj.view(), None, &u, None)?;
+        step.product(&maps, layer.x_proj.view(), None, &u)?;
         let [dt, b, c] = [0..rank, rank..rank + d_state, rank + d_state..rank + 2 * d_state].map(|r| maps.columns(r));
         // The matrix of dt_proj is read again for every sequence: from caches, where it is small.
-        let delta = match sequences * rank > MOST_RANKS && kernel::skinny_fits(sequences, rank, strided(&dt)) {
+        let delta = match sequences * rank > MOST_RANKS {
             true => {
                 let delta = step.make(d_inner)?;
-                step.product(&delta, layer.dt_proj.view(), None, &dt, None)?;
+                step.product(&delta, layer.dt_proj.view(), None, &dt)?;
                 Some(delta)
             }
             false => None,
@@ -254,7 +250,7 @@ impl Fused {
         };
         kernel::scan_step(cuda, y.view(), state.ssm.on_cuda(cuda)?.view(), &scan)?;
         let out = step.make(d_model)?;
-        step.product(&out, layer.out_proj.view(), view(&layer.out_proj_bias), &y, None)?;
+        step.product(&out, layer.out_proj.view(), view(&layer.out_proj_bias), &y)?;
         Ok(out)
     }
 }
@@ -283,22 +279,22 @@ impl Step<'_> {
         Ok(normed)
     }
 
-    /// y = x · weightᵀ + bias, and what follows.
-    fn product(
-        &self,
-        y: &DeviceTensor,
-        weight: View,
-        bias: Option<View>,
-        x: &DeviceTensor,
-        conv: Option<&Conv>,
-    ) -> Result<()> {
-        let (cuda, sequences, columns, x) = (self.cuda, self.sequences, x.shape()[1], strided(x));
-        if kernel::fits(sequences, columns, element_of(self.act)) {
-            let (to, input) = (Some(y.view()), Input::Plain(x));
-            kernel::project(cuda, to, false, weight, bias, &input, conv, sequences, columns)?;
+    /// y = x · weightᵀ + bias.
+    fn product(&self, y: &DeviceTensor, weight: View, bias: Option<View>, x: &DeviceTensor) -> Result<()> {
+        let (cuda, m, [n, k]) = (self.cuda, self.sequences, [y.shape()[1], x.shape()[1]]);
+        if kernel::fits(m, k, element_of(self.act)) {
+            let input = Input::Plain(strided(x));
+            kernel::project(cuda, Some(y.view()), false, weight, bias, &input, None, m, k)?;
             return Ok(());
         }
-        Ok(kernel::skinny(cuda, y.view(), weight, bias, x, conv, sequences, columns)?)
+        let plain = |y: &DeviceTensor| {
+            let product = Product { m, n, k, alpha: 1.0, beta: 0.0 };
+            cuda.product(y.matrix(), x.matrix(), Matrix::new(weight, k).t(), product)
+        };
+        let Some(bias) = bias else { return Ok(plain(y)?) };
+        let bare = self.make(n)?;
+        plain(&bare)?;
+        Ok(add_row(cuda, y.view(), bare.view(), bias, m, n)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One token of every sequence on a device: states are changed where they lie, and a step is one captured graph.
 //!
-//! There are three ways, by what is patched. Where no linear site is, a step is four or five launches a layer
-//! (`fused.rs`, up to 64 sequences in bf16, a few in f32); where the scan's readout is the plain one or has offsets, projections go through the patched layers and only
+//! There are three ways, by what is patched. Where no linear site is, a step of few sequences is four launches a layer, of many
+//! seven (`fused.rs`); where the scan's readout is the plain one or has offsets, projections go through the patched layers and only
 //! convolution and scan take a step (`stepped.rs`); anything else runs as a batch of sequences of one token, whose final states
 //! are copied back.
 
@@ -76,7 +76,7 @@ impl DeviceStep {
         want: Want<'_>,
     ) -> Result<(), ModelError> {
         let (cuda, sequences) = (&self.cuda, batch.sequences());
-        if let Some(fused) = self.fused.as_ref().filter(|fused| fused.fits(sequences)) {
+        if let Some(fused) = &self.fused {
             return Ok(fused.take(cuda, batch.ids().on(cuda)?, state, sequences, want)?);
         }
         let (model, tape, bound) = (decoder.model, &decoder.tape, &decoder.bound);

@@ -60,6 +60,7 @@ pub fn conv_step(cuda: &Cuda, u: View, x: Strided, conv: &Conv, sequences: usize
         ("WIDTH", conv.width as i64),
         ("VEC", 4),
         ("RANKS", 1),
+        ("MOST_RANK", 0),
     ];
     let (x, stride) = (x.view, x.stride as i32);
     let args = args![u, x, stride, conv.state, conv.weight, conv.bias, sequences as i32, channels as i32];

@@ -120,6 +120,7 @@ pub fn scan_step(cuda: &Cuda, out: View, state: View, step: &Step) -> Result<(),
         ("WIDTH", 1),
         ("VEC", vec),
         ("RANKS", ranks as i64),
+        ("MOST_RANK", rank.next_multiple_of(64) as i64),
     ];
     let args = args![
         out,

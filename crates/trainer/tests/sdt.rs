@@ -54,7 +54,15 @@ impl<'a> Trial<'a> {
         watcher: &mut Watcher<'_>,
     ) -> Result<Summary, TrainError> {
         let Trial { model, train, validation, settings } = self;
-        let run = Run { model, base_model: "base", train, validation: Some(validation), settings, folder };
+        let run = Run {
+            model,
+            base_model: "base",
+            train,
+            validation: Some(validation),
+            settings,
+            folder,
+            keeps_adapters: true,
+        };
         run.train(adapter(model, configs), resume, watcher)
     }
 }

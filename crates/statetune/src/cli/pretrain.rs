@@ -67,7 +67,7 @@ pub fn pretrain(config: &PretrainConfig, folder: &Path, resume: bool, output: Ou
     let tokenizer = setup::tokenizer(&config.model.tokenizer_path(), &model)?;
     let cache = folder.parent().map(|parent| parent.join(".cache"));
     let (train, validation) = setup::corpus(&config.data, &tokenizer, &device, cache.as_deref(), output.quiet)?;
-    let adapter = Adapter::new(&model, vec![methods::parse_value(json!({"method": "full"}))?], config.train.seed)?;
+    let adapter = adapter(&model, config.train.seed)?;
     let from = config.model.path.as_deref().or(config.model.config.as_deref()).unwrap_or(Path::new(""));
     let base_model = from.display().to_string();
     let run = Run {
@@ -131,6 +131,14 @@ pub fn start(section: &StartSection, device: &Device, compute: DType, seed: u64)
     config.initializer_range = section.initializer_range.unwrap_or(config.initializer_range);
     config.rescale_prenorm_residual = section.rescale_prenorm_residual.unwrap_or(config.rescale_prenorm_residual);
     Mamba::random(&config, device, compute, DType::F32, seed).with_context(wrong)
+}
+
+/// All of a model's tensors, to be trained.
+///
+/// # Errors
+/// None for a valid model.
+pub fn adapter(model: &Mamba, seed: u64) -> anyhow::Result<Adapter> {
+    Ok(Adapter::new(model, vec![methods::parse_value(json!({"method": "full"}))?], seed)?)
 }
 
 /// The tokenizer's files, which go into the model's folder.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use statetune_datasets_eval::{
     CorpusConfig, DataConfig, Dataset, END_OF_TEXT, Pool, Split, Tokenizer, Watch, load_corpus, load_watched,
 };
@@ -12,9 +12,10 @@ use statetune_peft_methods::{Adapter, Method};
 use statetune_ssm_kernels::{Cpu, Level, Products};
 use statetune_tensor::{DType, Device};
 use statetune_trainer::config::DeviceSection;
-use statetune_trainer::{RunConfig, RunFolder};
+use statetune_trainer::{PretrainConfig, RunConfig, RunFolder};
 
 use super::Output;
+use super::pretrain::MODEL;
 use super::progress::Bar;
 
 /// The configured device. Of the processor the best instruction set and all cores are taken unless told otherwise.
@@ -211,7 +212,13 @@ pub fn configuration(path: &Path, settings: &[String]) -> anyhow::Result<(RunCon
     if path.is_dir() && !file.is_file() {
         bail!("{} is no run folder: it has no config.toml", path.display());
     }
-    let config = RunConfig::read(&file, settings)?;
+    let config = RunConfig::read(&file, settings).map_err(|error| match PretrainConfig::read(&file, settings) {
+        Ok(_) => anyhow!(
+            "{} is a pretraining, which has no adapter: give the folder of its model (`{MODEL}` in the run's folder) instead",
+            path.display()
+        ),
+        Err(_) => error.into(),
+    })?;
     let folder = folder.unwrap_or_else(|| run_folder(&config, path));
     Ok((config, folder))
 }

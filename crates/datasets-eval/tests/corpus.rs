@@ -2,11 +2,14 @@
 //! wrong with a file is said with its place.
 
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use statetune_datasets_eval::world::World;
-use statetune_datasets_eval::{CorpusConfig, DataError, Dataset, END_OF_TEXT, Pool, Result, Split, load_corpus};
+use statetune_datasets_eval::{
+    CorpusConfig, DataError, Dataset, END_OF_TEXT, Format, Pool, Result, Split, load_corpus,
+};
 
 mod support;
 
@@ -50,7 +53,7 @@ fn documents_are_joined_and_every_token_is_a_target_once() {
     let whole = stream(&documents);
     let path = file(&folder, "a.jsonl", json_lines(&documents, "text"));
     for length in [1, 2, 7, 64, whole.len() - 1] {
-        let dataset = read(&corpus(&[path.clone()], length));
+        let dataset = read(&corpus(from_ref(&path), length));
         let rows = &dataset.examples;
         assert_eq!(rows[0].tokens[0], whole[0]);
         let targets: Vec<u32> = rows.iter().flat_map(|row| row.tokens[row.labelled_from..].to_vec()).collect();
@@ -62,7 +65,11 @@ fn documents_are_joined_and_every_token_is_a_target_once() {
         assert!(rows.windows(2).all(|pair| pair[0].tokens.last() == pair[1].tokens.first()), "rows share a token");
         assert_eq!((dataset.counts.rows, dataset.counts.kept), (20, rows.len()));
     }
-    assert_eq!(read_with(&corpus(&[path.clone()], 7), 1, None).unwrap(), read(&corpus(&[path], 7)), "one thread");
+    assert_eq!(
+        read_with(&corpus(from_ref(&path), 7), 1, None).unwrap(),
+        read(&corpus(from_ref(&path), 7)),
+        "one thread"
+    );
 }
 
 #[test]
@@ -96,20 +103,31 @@ fn every_kind_of_file_gives_the_same_tokens() {
     assert_eq!(read(&limited), read(&corpus(&parts[..1], 32)), "the first two documents");
 }
 
+/// Data to fine-tune on may be compressed too.
+#[test]
+fn examples_come_from_compressed_files() {
+    let folder = folder();
+    let lines = json_lines(&documents(6), "text");
+    let plain = support::of_format(Format::Text, file(&folder, "a.jsonl", &lines));
+    let packed = compress_to_vec(lines.as_bytes(), CompressionLevel::Fastest);
+    let compressed = support::of_format(Format::Text, file(&folder, "a.jsonl.zst", packed));
+    assert_eq!(support::read(&compressed).unwrap(), support::read(&plain).unwrap());
+}
+
 #[test]
 fn the_end_of_a_document_is_what_is_configured() {
     let folder = folder();
     let documents = documents(3);
     let path = file(&folder, "a.jsonl", json_lines(&documents, "text"));
     let tokens = |end: Option<&str>| -> Vec<u32> {
-        let config = CorpusConfig { end_of_text: end.map(str::to_owned), ..corpus(&[path.clone()], 16) };
+        let config = CorpusConfig { end_of_text: end.map(str::to_owned), ..corpus(from_ref(&path), 16) };
         let rows = read(&config).examples;
         rows[..1].iter().map(|row| row.tokens[0]).chain(rows.iter().flat_map(|row| row.tokens[1..].to_vec())).collect()
     };
     let bare: Vec<u32> = documents.iter().flat_map(|document| TOKENIZER.encode(document).unwrap()).collect();
     assert_eq!(tokens(Some("")), bare);
     assert_eq!(tokens(Some(END_OF_TEXT)), stream(&documents));
-    let unknown = CorpusConfig { end_of_text: Some("<eos>".into()), ..corpus(&[path.clone()], 16) };
+    let unknown = CorpusConfig { end_of_text: Some("<eos>".into()), ..corpus(from_ref(&path), 16) };
     assert!(fails(&unknown).to_string().contains("a token of the tokenizer, or \"\" for none, found \"<eos>\""));
 }
 

@@ -290,13 +290,15 @@ impl Loop<'_> {
         let settings = self.run.settings;
         // A run that is resumed after it stopped early stays stopped.
         let mut stopped_early = self.out_of_patience();
-        while self.progress.step < total && !self.is_out_of_time() && !stopped_early {
+        let mut last = self.progress.step >= total || self.is_out_of_time();
+        while !last && !stopped_early {
             let started = Instant::now();
             let loss = self.step()?;
             self.progress.step += 1;
             self.progress.seconds += started.elapsed().as_secs_f64();
             let step = self.progress.step;
-            let last = step == total || self.is_out_of_time();
+            // Asked once: whatever a step sets off must agree on whether it is the last.
+            last = step >= total || self.is_out_of_time();
             self.observer.step(step, self.steps_to_come(total, last), self.progress.tokens, loss);
             if step.is_multiple_of(settings.log_every) || last {
                 self.settle()?;
@@ -327,6 +329,12 @@ impl Loop<'_> {
             if (save_now || stopped_early) && self.progress.non_finite_in_a_row == 0 {
                 self.save()?;
             }
+        }
+        if self.is_selecting() && self.is_out_of_time() {
+            let reason = "`train.max_seconds` were over before a method had chosen what it trains: give more, or a \
+                          `selection`"
+                .into();
+            return Err(TrainError::NothingToDo { reason });
         }
         // A run resumed after its last step has the evaluation still to report.
         if self.evaluation.is_none() && self.run.validation.is_some() {
@@ -432,10 +440,14 @@ impl Loop<'_> {
         Ok(result.loss)
     }
 
-    /// Waits for the outcome of the last step, where a step does not.
+    /// Waits for the outcome of the last step, where a step does not: its seconds are the step's.
     fn settle(&mut self) -> Result<(), TrainError> {
         #[cfg(feature = "cuda")]
-        self.settle_at(self.progress.step)?;
+        {
+            let started = Instant::now();
+            self.settle_at(self.progress.step)?;
+            self.progress.seconds += started.elapsed().as_secs_f64();
+        }
         Ok(())
     }
 

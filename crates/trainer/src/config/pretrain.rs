@@ -210,7 +210,6 @@ mod tests {
             ("train.share_prefix=true", "no use here"),
             ("train.final_rate=2", "`train.final_rate` must be"),
             ("train.constant_until=1.0", "`train.constant_until` must be"),
-            ("train.schedule=constant", "have no use with `train.schedule` = \"constant\""),
             ("model.path=m", "`model.config` and `model.path` are both there"),
             ("data.length=0", "length: expected at least 1"),
             ("data.train=7", "a path or a list of paths"),
@@ -219,6 +218,11 @@ mod tests {
         ] {
             let error = parse(MINIMAL, &[setting]).unwrap_err();
             assert!(error.contains(part), "{setting}: {error}");
+        }
+        assert!(parse(MINIMAL, &["train.schedule=constant"]).is_ok());
+        for key in ["final_rate", "constant_until"] {
+            let error = parse(MINIMAL, &["train.schedule=constant", &format!("train.{key}=0.5")]).unwrap_err();
+            assert!(error.contains("have no use with `train.schedule` = \"constant\""), "{error}");
         }
         let error = parse("[model]\n[data]\ntrain = \"a\"\n", &[]).unwrap_err();
         assert!(error.contains("`model.config` is missing"), "{error}");

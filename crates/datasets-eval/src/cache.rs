@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::{DataConfig, DataError, Dataset, Result, Split};
+use crate::config::content_extension;
+use crate::{CorpusConfig, DataConfig, DataError, Dataset, Result, Split};
 
 const MAGIC: [u8; 8] = *b"STTOKENS";
 /// Raised when the layout, or how rows become tokens, changes.
@@ -30,14 +31,39 @@ impl Entry {
     /// The place in `folder` for this data under this configuration and tokenizer (by its digest). Paths are not part
     /// of the key, the extension is: it decides how text is read.
     pub(crate) fn new(folder: &Path, tokenizer: [u8; 32], data: &[u8], config: &DataConfig, split: Split) -> Entry {
-        let extension = config.file(split).ok().and_then(Path::extension).map(|e| e.to_ascii_lowercase());
+        let extension = config.file(split).ok().and_then(content_extension);
         let pathless = DataConfig { train: None, validation: None, ..config.clone() };
+        // Debug text is a total description of these plain structs.
+        Entry::named(folder, tokenizer, [data], &format!("{extension:?} {pathless:?}"))
+    }
+
+    /// The same for the files of a corpus, in their order.
+    pub(crate) fn of_corpus(
+        folder: &Path,
+        tokenizer: [u8; 32],
+        data: &[Vec<u8>],
+        config: &CorpusConfig,
+        split: Split,
+    ) -> Entry {
+        let files = config.files(split).unwrap_or_default();
+        let extensions: Vec<Option<String>> = files.iter().map(|file| content_extension(file)).collect();
+        let pathless = CorpusConfig { train: Vec::new(), validation: Vec::new(), ..config.clone() };
+        Entry::named(folder, tokenizer, data.iter().map(Vec::as_slice), &format!("{extensions:?} {pathless:?}"))
+    }
+
+    fn named<'a>(
+        folder: &Path,
+        tokenizer: [u8; 32],
+        data: impl IntoIterator<Item = &'a [u8]>,
+        description: &str,
+    ) -> Entry {
         let mut hash = Sha256::new();
         hash.update(VERSION.to_le_bytes());
         hash.update(tokenizer);
-        hash.update(Sha256::digest(data));
-        // Debug text is a total description of these plain structs.
-        hash.update(format!("{extension:?} {pathless:?}"));
+        for data in data {
+            hash.update(Sha256::digest(data));
+        }
+        hash.update(description);
         let key: [u8; 32] = hash.finalize().into();
         let name: String = key[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         Entry { file: folder.join(name + ".tokens"), key }

@@ -1,10 +1,15 @@
 //! The `[data]` part of a run's configuration: plain fields and what they may be together. Reading is in `readers`.
 
+mod corpus;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{DataError, Result};
+
+pub use corpus::CorpusConfig;
+pub(crate) use corpus::{content_extension, is_zstd};
 
 /// The form of the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -109,6 +109,18 @@ pub enum DataError {
         /// The limit.
         max_tokens: usize,
     },
+    /// Text for pretraining that does not fill a row.
+    #[error(
+        "{files}: {tokens} tokens of text, fewer than the {needed} of one row (data.length and the token after it); give more text or lower data.length"
+    )]
+    TooLittleText {
+        /// The files.
+        files: String,
+        /// Tokens they have.
+        tokens: usize,
+        /// Tokens of a row and the one after it.
+        needed: usize,
+    },
     /// A row is longer than the limit and `on_too_long` is "error".
     #[error("{}:{line}: {found} tokens, more than max_tokens = {max_tokens}; raise max_tokens or set on_too_long = \"drop\" (counted, never cut)", file.display())]
     TooLong {

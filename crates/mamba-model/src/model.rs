@@ -223,6 +223,22 @@ impl Mamba {
         Mamba::new(self.config.clone(), &self.device, self.compute, parameters)
     }
 
+    /// The same model, to be saved in another type: its values are rounded to it. `A_log` and D stay f32, as the published
+    /// kernels keep them.
+    ///
+    /// # Errors
+    /// None for a valid model.
+    pub fn stored_as(&self, dtype: DType) -> Result<Mamba, ModelError> {
+        let stored = |parameter: &Parameter| {
+            let is_f32 = parameter.name.ends_with(".A_log") || parameter.name.ends_with(".D");
+            let stored = if is_f32 { DType::F32 } else { dtype };
+            let value = parameter.value.cast(stored).cast(parameter.value.dtype());
+            Parameter { name: parameter.name.clone(), value, stored }
+        };
+        let parameters = self.parameters.iter().map(stored).collect();
+        Mamba::new(self.config.clone(), &self.device, self.compute, parameters)
+    }
+
     /// Writes a Hugging Face folder in the storage types; `companions` (such as `tokenizer.json`) are copied beside.
     ///
     /// # Errors

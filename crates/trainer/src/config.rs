@@ -1,5 +1,7 @@
 //! The configuration of a run: one TOML file, plain structs, unknown keys refused with the nearest known one.
 
+mod pretrain;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,8 @@ use crate::error::io_error;
 use crate::long::CHUNK_TOKENS;
 use crate::schedule::ScheduleKind;
 use crate::{AdamWSettings, TrainError};
+
+pub use pretrain::{ModelOutput, PretrainConfig, StartSection, WeightType, pretraining};
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,6 +96,8 @@ pub struct TrainSettings {
     pub epochs: u64,
     /// Ends the run after so many steps; 0: after the epochs.
     pub max_steps: u64,
+    /// Ends the run after so many seconds of training, whatever the epochs; 0: never.
+    pub max_seconds: f64,
     /// Examples per step.
     pub batch_size: usize,
     /// Tokens that are computed at once; a step's examples are split accordingly and gradients added. Bounds memory.
@@ -105,6 +111,10 @@ pub struct TrainSettings {
     pub schedule: ScheduleKind,
     /// Steps of the warm-up.
     pub warmup_steps: u64,
+    /// The share of the run after which the rate falls; 0: right after the warm-up.
+    pub constant_until: f64,
+    /// What the rate falls to, as a share of `learning_rate`.
+    pub final_rate: f64,
     /// AdamW's decoupled weight decay; never on `A_log`, D, biases, norms and state tensors.
     pub weight_decay: f64,
     /// AdamW's first decay.
@@ -140,12 +150,15 @@ impl Default for TrainSettings {
         TrainSettings {
             epochs: 1,
             max_steps: 0,
+            max_seconds: 0.0,
             batch_size: 32,
             micro_batch_tokens: 2048,
             chunk_tokens: CHUNK_TOKENS,
             learning_rate: 3e-3,
             schedule: ScheduleKind::Linear,
             warmup_steps: 20,
+            constant_until: 0.0,
+            final_rate: 0.0,
             weight_decay: adamw.weight_decay,
             beta1: adamw.beta1,
             beta2: adamw.beta2,
@@ -177,10 +190,14 @@ impl TrainSettings {
     /// # Errors
     /// The key, what was expected, what was found.
     pub fn check(&self) -> Result<(), String> {
+        let ends = self.max_steps > 0 || self.max_seconds > 0.0;
         let ranges = [
             ("batch_size", self.batch_size > 0, "at least 1"),
             ("micro_batch_tokens", self.micro_batch_tokens > 0, "at least 1"),
-            ("epochs", self.epochs > 0 || self.max_steps > 0, "at least 1 (or set `max_steps`)"),
+            ("epochs", self.epochs > 0 || ends, "at least 1 (or set `max_steps` or `max_seconds`)"),
+            ("max_seconds", self.max_seconds >= 0.0 && self.max_seconds.is_finite(), "at least 0"),
+            ("constant_until", (0.0..1.0).contains(&self.constant_until), "at least 0 and below 1"),
+            ("final_rate", (0.0..=1.0).contains(&self.final_rate), "from 0 to 1"),
             ("learning_rate", self.learning_rate > 0.0 && self.learning_rate.is_finite(), "above 0"),
             ("weight_decay", self.weight_decay >= 0.0 && self.weight_decay.is_finite(), "at least 0"),
             ("beta1", (0.0..1.0).contains(&self.beta1), "at least 0 and below 1"),
@@ -192,6 +209,13 @@ impl TrainSettings {
         ];
         if let Some((key, _, expected)) = ranges.iter().find(|(_, valid, _)| !valid) {
             return Err(format!("`train.{key}` must be {expected}"));
+        }
+        if self.schedule == ScheduleKind::Constant && (self.constant_until > 0.0 || self.final_rate > 0.0) {
+            return Err(
+                "`train.constant_until` and `train.final_rate` have no use with `train.schedule` = \"constant\": \
+                        the rate does not fall"
+                    .into(),
+            );
         }
         if !METRICS.contains(&self.metric.as_str()) {
             let hint = nearest(&self.metric, METRICS).map_or(String::new(), |n| format!(" (did you mean \"{n}\"?)"));

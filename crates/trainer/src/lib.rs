@@ -1,6 +1,6 @@
 //! Training: optimiser, schedule, the loop with its checkpoints and records, evaluation, reports.
 //!
-//! - [`config`]: a run's TOML file; [`authors_experiment`]: one from an experiment of the methods' authors.
+//! - [`config`]: a run's TOML file, a pretraining's; [`authors_experiment`]: one from an experiment of the methods' authors.
 //! - [`Run`]: the loop; [`step`]: gradients of a step; [`AdamW`], [`schedule`]: the update.
 //! - [`checkpoint`]: what resume needs; [`record`]: the log; [`report`]: a page of it.
 //! - [`evaluate()`]: loss and scores on a data set; [`verify()`]: the promises, on a model and an adapter.
@@ -27,7 +27,7 @@ pub mod schedule;
 pub mod step;
 pub mod verify;
 
-pub use config::{RunConfig, TrainSettings};
+pub use config::{PretrainConfig, RunConfig, TrainSettings};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
 pub use optimizer::{AdamW, AdamWSettings};

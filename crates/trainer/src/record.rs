@@ -60,6 +60,8 @@ pub struct StepRecord {
     pub tokens: u64,
     /// Seconds of training since the run began.
     pub seconds: f64,
+    /// Tokens computed per second of training since the last line.
+    pub tokens_per_second: f64,
 }
 
 impl Record {

@@ -40,11 +40,14 @@ pub struct Run<'a> {
     pub settings: &'a TrainSettings,
     /// The run's folder; without one nothing is written.
     pub folder: Option<&'a Path>,
+    /// Whether the last and the best adapter are written there, beside the checkpoints.
+    pub keeps_adapters: bool,
 }
 
 /// What happens during a run, for progress bars and logs.
 pub trait Observer {
-    /// After every step: steps done, steps of the run, tokens since the run began, the last loss.
+    /// After every step: steps done, steps of the run (of one that ends by the clock, as many as it seems), tokens since
+    /// the run began, the last loss.
     fn step(&mut self, done: u64, of: u64, tokens: u64, loss: f64) {
         let _ = (done, of, tokens, loss);
     }
@@ -154,6 +157,9 @@ impl Run<'_> {
             peak: settings.learning_rate,
             warmup_steps: settings.warmup_steps,
             total_steps,
+            max_seconds: settings.max_seconds,
+            constant_until: settings.constant_until,
+            final_rate: settings.final_rate,
         };
         let new_optimizer = |adapter: &Adapter| AdamW::new(adapter, settings.adamw());
         let newest = match self.folder.filter(|_| resume) {
@@ -188,6 +194,7 @@ impl Run<'_> {
             effect = EffectCheck::new(&self.anew(&adapter)?)?;
         }
         let share_prefix = settings.share_prefix && !adapter.patches().has_dropout();
+        let logged = (progress.tokens, progress.seconds);
         let mut looped = Loop {
             run: self,
             plan,
@@ -206,12 +213,14 @@ impl Run<'_> {
             #[cfg(feature = "cuda")]
             device: None,
             known: (f64::NAN, f64::NAN),
+            rate: 0.0,
+            logged,
         };
         if !resumed {
             looped.note_dropped_rows()?;
         }
-        let stopped_early = looped.run_to(selecting_steps + total_steps)?;
-        if let Some(folder) = self.folder {
+        let stopped_early = looped.run_to(selecting_steps.saturating_add(total_steps))?;
+        if let Some(folder) = self.folder.filter(|_| self.keeps_adapters) {
             looped.adapter.exported(self.model)?.save(&RunFolder::last(folder), self.base_model)?;
         }
         Ok(Summary {
@@ -235,6 +244,7 @@ impl Run<'_> {
     /// Steps of the run proper.
     fn total_steps(&self, plan: &PackingPlan) -> u64 {
         match self.settings.max_steps {
+            0 if self.settings.max_seconds > 0.0 => Schedule::NO_END,
             0 => self.settings.epochs * plan.steps_per_epoch() as u64,
             max => max,
         }
@@ -268,6 +278,10 @@ struct Loop<'a> {
     device: Option<crate::cuda::DeviceSteps>,
     /// Loss and norm of the last step whose outcome is known.
     known: (f64, f64),
+    /// Learning rate of the last step.
+    rate: f64,
+    /// Tokens and seconds at the last line of the log.
+    logged: (u64, f64),
 }
 
 impl Loop<'_> {
@@ -276,14 +290,17 @@ impl Loop<'_> {
         let settings = self.run.settings;
         // A run that is resumed after it stopped early stays stopped.
         let mut stopped_early = self.out_of_patience();
-        while self.progress.step < total && !stopped_early {
+        let mut last = self.progress.step >= total || self.is_out_of_time();
+        while !last && !stopped_early {
             let started = Instant::now();
             let loss = self.step()?;
             self.progress.step += 1;
             self.progress.seconds += started.elapsed().as_secs_f64();
             let step = self.progress.step;
-            self.observer.step(step, total, self.progress.tokens, loss);
-            if step.is_multiple_of(settings.log_every) || step == total {
+            // Asked once: whatever a step sets off must agree on whether it is the last.
+            last = step >= total || self.is_out_of_time();
+            self.observer.step(step, self.steps_to_come(total, last), self.progress.tokens, loss);
+            if step.is_multiple_of(settings.log_every) || last {
                 self.settle()?;
                 self.log_steps(self.known.1)?;
             }
@@ -294,7 +311,6 @@ impl Loop<'_> {
             if selecting && step == self.selecting_steps {
                 self.select()?;
             }
-            let last = step == total;
             let (per_epoch, local) = (self.per_epoch, step - self.first_step());
             let due = |every: u64| local > 0 && local.is_multiple_of(if every == 0 { per_epoch } else { every });
             // What a selection is made from is not what the run is about.
@@ -314,6 +330,12 @@ impl Loop<'_> {
                 self.save()?;
             }
         }
+        if self.is_selecting() && self.is_out_of_time() {
+            let reason = "`train.max_seconds` were over before a method had chosen what it trains: give more, or a \
+                          `selection`"
+                .into();
+            return Err(TrainError::NothingToDo { reason });
+        }
         // A run resumed after its last step has the evaluation still to report.
         if self.evaluation.is_none() && self.run.validation.is_some() {
             let (best, without) = (self.progress.best, self.progress.evaluations_without_gain);
@@ -321,6 +343,23 @@ impl Loop<'_> {
             (self.progress.best, self.progress.evaluations_without_gain) = (best, without);
         }
         Ok(stopped_early)
+    }
+
+    /// Whether the clock has ended the run.
+    fn is_out_of_time(&self) -> bool {
+        let limit = self.run.settings.max_seconds;
+        limit > 0.0 && self.progress.seconds >= limit
+    }
+
+    /// Steps of the run, as far as the clock lets it come.
+    fn steps_to_come(&self, total: u64, last: bool) -> u64 {
+        let (done, limit) = (self.progress.step, self.run.settings.max_seconds);
+        if last || limit == 0.0 {
+            return if last { done } else { total };
+        }
+        let by_clock = done as f64 * limit / self.progress.seconds.max(1e-9);
+        // One more at least: it is not over.
+        total.min((by_clock as u64).max(done + 1))
     }
 
     /// Whether methods are still finding out what they will train.
@@ -372,6 +411,7 @@ impl Loop<'_> {
             .map(|indices| micro_batch(run.train, indices, self.share_prefix))
             .collect::<Result<Vec<_>, _>>()?;
         let dropout = DropoutStep { seed: run.settings.seed, step };
+        self.rate = self.schedule.rate(step, self.progress.seconds);
         self.progress.tokens += micro_batches.iter().map(|micro| micro.tokens() as u64).sum::<u64>();
         #[cfg(feature = "cuda")]
         if let Device::Cuda(_) = run.model.device() {
@@ -393,8 +433,7 @@ impl Loop<'_> {
         // As PyTorch's clip_grad_norm_, its 1e-6 included.
         let clip = run.settings.clip_norm;
         let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
-        let lr = self.schedule.rate(step);
-        self.optimizer.update(run.model.device(), &self.adapter, &result.gradients, lr, scale)?;
+        self.optimizer.update(run.model.device(), &self.adapter, &result.gradients, self.rate, scale)?;
         self.effect.updated(&self.adapter, self.optimizer.updates())?;
         self.progress.loss_since_log.0 += result.loss;
         self.progress.loss_since_log.1 += 1;
@@ -402,10 +441,14 @@ impl Loop<'_> {
         Ok(result.loss)
     }
 
-    /// Waits for the outcome of the last step, where a step does not.
+    /// Waits for the outcome of the last step, where a step does not: its seconds are the step's.
     fn settle(&mut self) -> Result<(), TrainError> {
         #[cfg(feature = "cuda")]
-        self.settle_at(self.progress.step)?;
+        {
+            let started = Instant::now();
+            self.settle_at(self.progress.step)?;
+            self.progress.seconds += started.elapsed().as_secs_f64();
+        }
         Ok(())
     }
 
@@ -427,14 +470,18 @@ impl Loop<'_> {
         }
         let step = self.progress.step;
         let local = step - self.first_step();
+        let now = (self.progress.tokens, self.progress.seconds);
+        let (tokens, seconds) = (now.0 - self.logged.0, now.1 - self.logged.1);
+        self.logged = now;
         self.write(&Record::Step(StepRecord {
             step,
             epoch: local as f64 / self.per_epoch as f64,
             loss: sum / count as f64,
-            learning_rate: self.schedule.rate(local - 1),
+            learning_rate: self.rate,
             gradient_norm,
             tokens: self.progress.tokens,
             seconds: self.progress.seconds,
+            tokens_per_second: tokens as f64 / seconds.max(1e-9),
         }))
     }
 
@@ -464,7 +511,7 @@ impl Loop<'_> {
         if value.is_finite() && self.progress.best.is_none_or(|(best, _)| gain(best)) {
             self.progress.best = Some((value, step));
             self.progress.evaluations_without_gain = 0;
-            if let Some(folder) = self.run.folder {
+            if let Some(folder) = self.run.folder.filter(|_| self.run.keeps_adapters) {
                 let exported = self.adapter.exported(self.run.model)?;
                 exported.save(&RunFolder::best(folder), self.run.base_model)?;
             }

@@ -86,11 +86,8 @@ fn train(model: &Mamba, planted: Planted) -> Result<Summary, TrainError> {
 
 fn run(model: &Mamba, adapter: Adapter, settings: &TrainSettings) -> Result<Summary, TrainError> {
     let data = generation(0, &LENGTHS, VOCAB);
-    Run { model, base_model: "base", train: &data, validation: None, settings, folder: None }.train(
-        adapter,
-        false,
-        &mut Silent,
-    )
+    Run { model, base_model: "base", train: &data, validation: None, settings, folder: None, keeps_adapters: true }
+        .train(adapter, false, &mut Silent)
 }
 
 fn refused(label: &str, result: Result<Summary, TrainError>, name: &str, reason: &str) {

@@ -6,14 +6,16 @@
 mod test_device;
 
 use serde_json::{Value, json};
+use statetune_datasets_eval::{Counts, Dataset, Example};
 use statetune_mamba_model::config::MambaConfig;
 use statetune_mamba_model::{Batch, Mamba};
 use statetune_peft_methods::{Adapter, methods};
 use statetune_ssm_kernels::runtime::Cuda;
 use statetune_tensor::{DType, Device};
 use statetune_trainer::cuda::DeviceSteps;
+use statetune_trainer::record::Record;
 use statetune_trainer::step::{MicroBatch, gradients};
-use statetune_trainer::{AdamW, AdamWSettings};
+use statetune_trainer::{AdamW, AdamWSettings, Observer, Run, TrainSettings, config};
 
 const VOCAB: u32 = 97;
 
@@ -174,6 +176,66 @@ fn a_plan_is_what_a_step_takes() {
     device.outcome().unwrap();
     let found = fresh.memory_use();
     assert!(found.peak[1] <= planned.peak[1], "planned {}, taken {}", planned.peak[1], found.peak[1]);
+}
+
+/// All weights in rows of one length, as pretraining has them, by the loop: the losses that it logs, with one row per
+/// micro-batch and with all in one.
+#[test]
+fn a_pretraining_logs_the_losses_of_the_processor() {
+    let Some((_, cuda, compute)) = test_device::asked_for() else { return };
+    let row = |id: u64| {
+        let token = |i: u64| ((id * 13 + i * (i + id % 3)) % u64::from(VOCAB)) as u32;
+        Example { id, tokens: (0..25).map(token).collect(), labelled_from: 1, class: None }
+    };
+    let counts = Counts { rows: 1, kept: 10, ..Counts::default() };
+    let data = Dataset { examples: (0..10).map(row).collect(), classes: Vec::new(), counts };
+    let logged = |device: &Device, compute: DType, micro_batch_tokens: usize| {
+        let model = model(device, compute);
+        let settings = TrainSettings {
+            epochs: 2,
+            batch_size: 4,
+            micro_batch_tokens,
+            learning_rate: 1e-2,
+            warmup_steps: 2,
+            log_every: 1,
+            ..config::pretraining()
+        };
+        let (train, validation) = (&data, Some(&data));
+        let run = Run {
+            model: &model,
+            base_model: "base",
+            train,
+            validation,
+            settings: &settings,
+            folder: None,
+            keeps_adapters: false,
+        };
+        let mut losses = Losses::default();
+        let summary = run.train(adapter(&model, &json!({"method": "full"})), false, &mut losses).unwrap();
+        assert_eq!((summary.steps, summary.skipped_steps, summary.tokens), (6, 0, 2 * 10 * 24));
+        losses.0.push(summary.evaluation.expect("there is validation data").loss);
+        losses.0
+    };
+    let expected = logged(&Device::best_cpu().unwrap(), DType::F32, 24);
+    assert!(expected.len() == 7 && expected[5] < expected[0], "{expected:?}");
+    for micro_batch_tokens in [24, 96] {
+        let found = logged(&cuda, compute, micro_batch_tokens);
+        let apart = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let allowed = if compute == DType::Bf16 { 0.05 } else { 1e-3 };
+        assert!(apart <= allowed, "micro-batches of {micro_batch_tokens}: {expected:?} on the processor, {found:?}");
+    }
+}
+
+/// The losses of single steps.
+#[derive(Default)]
+struct Losses(Vec<f64>);
+
+impl Observer for Losses {
+    fn record(&mut self, record: &Record) {
+        if let Record::Step(step) = record {
+            self.0.push(step.loss);
+        }
+    }
 }
 
 /// Each trains with captured graphs, whose replays write to places that the device's arena counts as free.

@@ -129,7 +129,8 @@ fn an_evaluation_does_not_depend_on_how_it_is_packed() {
 }
 
 fn train(model: &Mamba, adapter: Adapter, data: &Dataset, settings: &TrainSettings) -> Summary {
-    let run = Run { model, base_model: "base", train: data, validation: None, settings, folder: None };
+    let run =
+        Run { model, base_model: "base", train: data, validation: None, settings, folder: None, keeps_adapters: true };
     run.train(adapter, false, &mut Silent).unwrap()
 }
 

@@ -42,7 +42,8 @@ impl<'a> Trial<'a> {
         watcher: &mut Watcher<'_>,
     ) -> Result<Summary, TrainError> {
         let Trial { model, train, validation, folder } = *self;
-        Run { model, base_model: "base", train, validation, settings, folder }.train(adapter, resume, watcher)
+        Run { model, base_model: "base", train, validation, settings, folder, keeps_adapters: true }
+            .train(adapter, resume, watcher)
     }
 
     fn run(&self, adapter: Adapter, settings: &TrainSettings) -> Result<Summary, TrainError> {
@@ -524,8 +525,15 @@ fn a_token_outside_the_vocabulary_is_named() {
     let mut data = generation(0, &[5, 6], VOCAB);
     data.examples[1].tokens[2] = 4000;
     let model = fast().model(&config(true), 2);
-    let run =
-        Run { model: &model, base_model: "base", train: &data, validation: None, settings: &settings(2), folder: None };
+    let run = Run {
+        model: &model,
+        base_model: "base",
+        train: &data,
+        validation: None,
+        settings: &settings(2),
+        folder: None,
+        keeps_adapters: true,
+    };
     let error = failure("token 4000", run.train(state_offset_h(&model), false, &mut Silent));
     assert!(matches!(error, TrainError::Model(ModelError::TokenOutOfRange { id: 4000, .. })), "{error}");
 }

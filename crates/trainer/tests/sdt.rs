@@ -54,7 +54,15 @@ impl<'a> Trial<'a> {
         watcher: &mut Watcher<'_>,
     ) -> Result<Summary, TrainError> {
         let Trial { model, train, validation, settings } = self;
-        let run = Run { model, base_model: "base", train, validation: Some(validation), settings, folder };
+        let run = Run {
+            model,
+            base_model: "base",
+            train,
+            validation: Some(validation),
+            settings,
+            folder,
+            keeps_adapters: true,
+        };
         run.train(adapter(model, configs), resume, watcher)
     }
 }
@@ -235,4 +243,14 @@ fn a_given_selection_needs_no_warm_up() {
     let summary = trial.run(&[sdt.clone()], None, false, &mut Watcher::default()).unwrap();
     assert_eq!(summary.steps, STEPS);
     assert_eq!(summary.adapter.config()[0]["selection"], sdt["selection"]);
+}
+
+#[test]
+fn a_clock_that_ends_the_warm_up_is_an_error() {
+    let model = paths().pop().unwrap().model(&config(true), 2);
+    let mut hasty = Trial::new(&model);
+    (hasty.settings.max_steps, hasty.settings.max_seconds) = (0, 1e-9);
+    let sdt = json!({"method": "sdt", "warmup_steps": WARMUP});
+    let error = hasty.run(&[sdt], None, false, &mut Watcher::default()).unwrap_err().to_string();
+    assert!(error.contains("were over before a method had chosen"), "{error}");
 }

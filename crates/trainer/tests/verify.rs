@@ -133,6 +133,7 @@ fn a_run_goes_on_from_its_newest_checkpoint() {
             validation: None,
             settings: &settings,
             folder: Some(folder.path()),
+            keeps_adapters: true,
         };
         let again = |train| {
             let scratch = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::table;
 use crate::Result;
+use crate::config::content_extension;
 
 /// Field of a JSON line that holds a document.
 const FIELD: &str = "text";
@@ -11,9 +12,8 @@ const FIELD: &str = "text";
 /// The first `limit` documents with the lines they start at: objects with a field `text` in a `.jsonl` file, else
 /// paragraphs of lines between blank ones.
 pub(super) fn documents(text: &str, file: &Path, limit: usize) -> Result<Vec<(usize, String)>> {
-    if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl")) {
-        let rows = table::json_rows(text, file, limit)?;
-        return rows.iter().map(|row| Ok((row.line, row.get(FIELD, file)?.to_owned()))).collect();
+    if content_extension(file).is_some_and(|extension| extension == "jsonl") {
+        return jsonl_documents(text, file, FIELD, limit);
     }
     let mut documents: Vec<(usize, String)> = Vec::new();
     let mut next = 0;
@@ -30,6 +30,12 @@ pub(super) fn documents(text: &str, file: &Path, limit: usize) -> Result<Vec<(us
         next = line + 1;
     }
     Ok(documents)
+}
+
+/// The first `limit` documents of JSON lines, each in a field of this name, with their lines.
+pub(super) fn jsonl_documents(text: &str, file: &Path, field: &str, limit: usize) -> Result<Vec<(usize, String)>> {
+    let rows = table::json_rows(text, file, limit)?;
+    rows.iter().map(|row| Ok((row.line, row.get(field, file)?.to_owned()))).collect()
 }
 
 /// Windows of at most `length` tokens. Neighbours share one token, the last of one being only a target there and the

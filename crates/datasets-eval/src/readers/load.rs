@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::documents::{documents, windows};
 use super::row::Row;
-use super::table;
 use super::template::Template;
+use super::{source, table};
 use crate::cache::Entry;
 use crate::config::config_error;
 use crate::tasks::glue::GlueTask;
@@ -41,8 +41,7 @@ pub fn load_watched(
 ) -> Result<Dataset> {
     config.check()?;
     let file = config.file(split)?;
-    let hint = "give the path of a readable file";
-    let bytes = std::fs::read(file).map_err(|source| DataError::Io { file: file.into(), source, hint })?;
+    let bytes = source::read(file)?;
     let entry = cache.map(|folder| Entry::new(folder, tokenizer.digest(), &bytes, config, split));
     if let Some(dataset) = entry.as_ref().and_then(Entry::read) {
         return Ok(dataset);
@@ -156,18 +155,7 @@ impl Source<'_> {
 
     /// The token that ends a text, if any.
     fn end_of_text(&self) -> Result<Option<u32>> {
-        match self.config.end_of_text.as_deref() {
-            Some("") => Ok(None),
-            None => Ok(self.tokenizer.token(END_OF_TEXT)),
-            Some(name) => match self.tokenizer.token(name) {
-                Some(token) => Ok(Some(token)),
-                None => Err(config_error(
-                    "end_of_text",
-                    "a token of the tokenizer, or \"\" for none",
-                    &format!("\"{name}\""),
-                )),
-            },
-        }
+        end_of_text(self.config.end_of_text.as_deref(), self.tokenizer)
     }
 
     fn no_tokens(&self, line: usize, what: &'static str, hint: &'static str) -> DataError {
@@ -269,5 +257,20 @@ impl Source<'_> {
         let longest = encoded.iter().map(Vec::len).max().unwrap_or(0);
         let counts = Counts { rows: documents.len(), kept: examples.len(), too_long: 0, max_tokens: longest };
         Ok(Dataset { examples, classes: Vec::new(), counts })
+    }
+}
+
+/// The token that a configuration says ends a text: by name, `<|endoftext|>` where none is named and the tokenizer has
+/// it, none for "".
+pub(super) fn end_of_text(configured: Option<&str>, tokenizer: &Tokenizer) -> Result<Option<u32>> {
+    match configured {
+        Some("") => Ok(None),
+        None => Ok(tokenizer.token(END_OF_TEXT)),
+        Some(name) => match tokenizer.token(name) {
+            Some(token) => Ok(Some(token)),
+            None => {
+                Err(config_error("end_of_text", "a token of the tokenizer, or \"\" for none", &format!("\"{name}\"")))
+            }
+        },
     }
 }

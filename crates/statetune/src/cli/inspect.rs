@@ -6,13 +6,13 @@ use anyhow::bail;
 use serde_json::{Value, json};
 use statetune_mamba_model::checkpoint::Checkpoint;
 use statetune_mamba_model::config::ModelConfig;
-use statetune_mamba_model::linear_sites;
+use statetune_mamba_model::{Mamba, linear_sites};
 use statetune_peft_methods::Adapter;
 use statetune_tensor::DType;
 use statetune_trainer::memory::MemoryPlan;
-use statetune_trainer::{RunConfig, record};
+use statetune_trainer::{PretrainConfig, TrainSettings, record};
 
-use super::{InspectArguments, Output, setup};
+use super::{InspectArguments, Output, pretrain, setup};
 
 pub(super) fn run(arguments: &InspectArguments, output: Output) -> anyhow::Result<()> {
     let path = &arguments.path;
@@ -130,7 +130,29 @@ fn tensors(adapter: &Adapter) -> Vec<String> {
     adapter.specs().iter().map(|spec| format!("{} {:?}", spec.name, spec.shape)).collect()
 }
 
+/// A pretraining, by its configuration or its folder.
+fn pretraining(config: &PretrainConfig, folder: Option<&Path>) -> anyhow::Result<Value> {
+    let device = setup::planning(&config.device)?;
+    let model = pretrain::start(&config.model, &device, setup::compute(&config.device)?, config.train.seed)?;
+    setup::tokenizer(&config.model.tokenizer_path(), &model)?;
+    let adapter = pretrain::adapter(&model, config.train.seed)?;
+    let mut found = json!({
+        "pretraining": config.model.config.as_ref().or(config.model.path.as_ref()),
+        "parameters": model.size(),
+        "tokens_per_step": config.train.batch_size * config.data.length,
+        "planned_peak_memory_mib": planned(&config.train, config.data.length, &model, &adapter)?,
+    });
+    if let Some(folder) = folder {
+        run_so_far(&mut found, folder)?;
+    }
+    Ok(found)
+}
+
 fn run_or_config(path: &Path) -> anyhow::Result<Value> {
+    let file = if path.is_dir() { path.join("config.toml") } else { path.to_path_buf() };
+    if let Ok(config) = PretrainConfig::read(&file, &[]) {
+        return pretraining(&config, path.is_dir().then_some(path));
+    }
     let (config, folder) = setup::configuration(path, &[])?;
     // What a GPU would hold is planned, not tried: none need be here.
     let device = setup::planning(&config.device)?;
@@ -144,31 +166,40 @@ fn run_or_config(path: &Path) -> anyhow::Result<Value> {
         "methods": adapter.config(),
         "trainable": adapter.trainable(),
         "percent_of_model": 100.0 * adapter.trainable() as f64 / model.size() as f64,
-        "planned_peak_memory_mib": planned(&config, &model, &adapter)?,
+        "planned_peak_memory_mib": planned(&config.train, 512, &model, &adapter)?,
     });
     if folder.join("config.toml").is_file() {
-        let records = record::read(&folder)?;
-        let last = |kind: &str| records.iter().rfind(|record| record["kind"] == kind).cloned();
-        found["last_step"] = last("step").unwrap_or(Value::Null);
-        found["last_evaluation"] = last("evaluation").unwrap_or(Value::Null);
-        let checkpoints = statetune_trainer::checkpoint::list(&statetune_trainer::RunFolder::checkpoints(&folder))?;
-        found["checkpoints"] = json!(checkpoints.iter().map(|(_, path)| path).collect::<Vec<_>>());
+        run_so_far(&mut found, &folder)?;
     }
     Ok(found)
 }
 
-fn planned(config: &RunConfig, model: &statetune_mamba_model::Mamba, adapter: &Adapter) -> anyhow::Result<Value> {
+/// Adds what a run's folder says of it.
+fn run_so_far(found: &mut Value, folder: &Path) -> anyhow::Result<()> {
+    let records = record::read(folder)?;
+    let last = |kind: &str| records.iter().rfind(|record| record["kind"] == kind).cloned();
+    found["last_step"] = last("step").unwrap_or(Value::Null);
+    found["last_evaluation"] = last("evaluation").unwrap_or(Value::Null);
+    let checkpoints = statetune_trainer::checkpoint::list(&statetune_trainer::RunFolder::checkpoints(folder))?;
+    found["checkpoints"] = json!(checkpoints.iter().map(|(_, path)| path).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// For sequences of so many tokens.
+fn planned(train: &TrainSettings, length: usize, model: &Mamba, adapter: &Adapter) -> anyhow::Result<Value> {
     #[cfg(feature = "cuda")]
     if let statetune_tensor::Device::Cuda(_) = model.device() {
-        let (tokens, settings) = (config.train.micro_batch_tokens, config.train.adamw());
-        let plan = statetune_trainer::cuda::planned(model, adapter, settings, tokens, tokens.min(512))?;
+        let (tokens, settings) = (train.micro_batch_tokens, train.adamw());
+        let plan = statetune_trainer::cuda::planned(model, adapter, settings, tokens, tokens.min(length))?;
         let mib = |bytes: statetune_ssm_kernels::runtime::cuda::Bytes| (bytes.0 as f64 / (1 << 20) as f64).round();
         return Ok(json!({
             "weights, trained tensors, moments": mib(plan.peak[0]), "a step's working memory": mib(plan.peak[1]),
             "total": mib(plan.reserved),
         }));
     }
-    let tokens = config.train.micro_batch_tokens;
+    #[cfg(not(feature = "cuda"))]
+    let _ = length;
+    let tokens = train.micro_batch_tokens;
     let plan = MemoryPlan::new(model, adapter.patches(), tokens, tokens);
     let mib = |bytes: usize| (bytes as f64 / (1 << 20) as f64).round();
     Ok(json!({

@@ -87,10 +87,15 @@ fn print(report: &MergeReport) {
 
 /// The tokenizer's files, and others that a model folder holds. A run may have a tokenizer of its own.
 fn companions(source: &Source, base: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = COMPANIONS.iter().map(|name| base.join(name)).filter(|path| path.is_file()).collect();
+    let mut found = companions_in(base);
     if let Some(own) = source.run.as_ref().and_then(|run| run.model.tokenizer.clone()).filter(|path| path.is_file()) {
         found.retain(|path| path.file_name() != own.file_name());
         found.insert(0, own);
     }
     found
+}
+
+/// What stands beside the weights in a folder, and stays as it is.
+pub(super) fn companions_in(folder: &Path) -> Vec<PathBuf> {
+    COMPANIONS.iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
 }

@@ -19,7 +19,9 @@ mod methods;
 pub mod methods_page;
 pub mod out;
 pub mod page;
+pub mod pretrain;
 pub mod progress;
+mod run_folder;
 pub mod setup;
 pub mod train;
 mod verify;
@@ -54,6 +56,8 @@ pub struct Output {
 enum Command {
     /// Train the methods of a configuration.
     Train(TrainArguments),
+    /// Train all weights of a model on running text: one made anew, or one to go on from.
+    Pretrain(TrainArguments),
     /// Evaluate a run's best adapter, an adapter, or a base model.
     Eval(EvalArguments),
     /// Continue prompts.
@@ -317,6 +321,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let output = arguments.output;
     match &arguments.command {
         Command::Train(arguments) => train::run(arguments, output),
+        Command::Pretrain(arguments) => pretrain::run(arguments, output),
         Command::Eval(arguments) => eval::run(arguments, output),
         Command::Generate(arguments) => generate::run(arguments, output),
         Command::Inspect(arguments) => inspect::run(arguments, output),

@@ -90,7 +90,7 @@ impl Observer for RunProgress {
     fn record(&mut self, record: &Record) {
         match record {
             Record::Step(step) if self.lines => {
-                let (speed, loss) = (step.tokens as f64 / step.seconds.max(1e-9), step.loss);
+                let (speed, loss) = (step.tokens_per_second, step.loss);
                 eprintln!("step {:>6}  epoch {:.3}  loss {loss:.4}  {speed:.0} tokens/s", step.step, step.epoch);
             }
             Record::Step(_) => {}

@@ -3,16 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context, bail};
-use statetune_datasets_eval::{DataConfig, Dataset, END_OF_TEXT, Pool, Split, Tokenizer, load_watched};
+use anyhow::{Context, anyhow, bail};
+use statetune_datasets_eval::{
+    CorpusConfig, DataConfig, Dataset, END_OF_TEXT, Pool, Split, Tokenizer, Watch, load_corpus, load_watched,
+};
 use statetune_mamba_model::Mamba;
 use statetune_peft_methods::{Adapter, Method};
 use statetune_ssm_kernels::{Cpu, Level, Products};
 use statetune_tensor::{DType, Device};
 use statetune_trainer::config::DeviceSection;
-use statetune_trainer::{RunConfig, RunFolder};
+use statetune_trainer::{PretrainConfig, RunConfig, RunFolder};
 
 use super::Output;
+use super::pretrain::MODEL;
 use super::progress::Bar;
 
 /// The configured device. Of the processor the best instruction set and all cores are taken unless told otherwise.
@@ -153,24 +156,48 @@ pub fn data(
     cache: Option<&Path>,
     quiet: bool,
 ) -> anyhow::Result<(Option<Dataset>, Option<Dataset>)> {
+    let pool = pool(device)?;
+    let read = |split: Split, present: bool| -> anyhow::Result<Option<Dataset>> {
+        present.then(|| shown(quiet, |watch| load_watched(config, split, tokenizer, &pool, cache, watch))).transpose()
+    };
+    Ok((read(Split::Train, config.train.is_some())?, read(Split::Validation, config.validation.is_some())?))
+}
+
+/// The text of a pretraining, tokenised, with the same cache.
+///
+/// # Errors
+/// Those of [`load_corpus`].
+pub fn corpus(
+    config: &CorpusConfig,
+    tokenizer: &Tokenizer,
+    device: &Device,
+    cache: Option<&Path>,
+    quiet: bool,
+) -> anyhow::Result<(Dataset, Option<Dataset>)> {
+    let pool = pool(device)?;
+    let read = |split| shown(quiet, |watch| load_corpus(config, split, tokenizer, &pool, cache, watch));
+    let validation = (!config.validation.is_empty()).then(|| read(Split::Validation)).transpose()?;
+    Ok((read(Split::Train)?, validation))
+}
+
+/// Threads for tokenising, as many as a device computes with; all cores beside a GPU.
+fn pool(device: &Device) -> anyhow::Result<Pool> {
     let threads = match device {
         Device::Cpu(cpu) => cpu.threads(),
         #[cfg(feature = "cuda")]
         Device::Cuda(_) => std::thread::available_parallelism().map_or(1, |n| n.get()),
     };
-    let pool = Pool::new(threads)?;
-    let read = |split: Split, present: bool| -> anyhow::Result<Option<Dataset>> {
-        if !present {
-            return Ok(None);
-        }
-        let bar = Mutex::new(Bar::new("tokenising", quiet));
-        let watch = |done: usize, of: usize| {
-            // Only who shows a bar could have panicked with it.
-            bar.lock().expect("a bar").at(done as u64, of as u64, String::new);
-        };
-        Ok(Some(load_watched(config, split, tokenizer, &pool, cache, &watch)?))
+    Ok(Pool::new(threads)?)
+}
+
+/// Tokenises with a bar.
+fn shown<T>(quiet: bool, tokenise: impl FnOnce(Watch<'_>) -> statetune_datasets_eval::Result<T>) -> anyhow::Result<T> {
+    let bar = Mutex::new(Bar::new("tokenising", quiet));
+    let watch = |done: usize, of: usize| {
+        // Only who shows a bar could have panicked with it.
+        bar.lock().expect("a bar").at(done as u64, of as u64, String::new);
     };
-    Ok((read(Split::Train, config.train.is_some())?, read(Split::Validation, config.validation.is_some())?))
+    Ok(tokenise(&watch)?)
 }
 
 /// A run's configuration from its folder or from a TOML file, and the folder.
@@ -185,7 +212,13 @@ pub fn configuration(path: &Path, settings: &[String]) -> anyhow::Result<(RunCon
     if path.is_dir() && !file.is_file() {
         bail!("{} is no run folder: it has no config.toml", path.display());
     }
-    let config = RunConfig::read(&file, settings)?;
+    let config = RunConfig::read(&file, settings).map_err(|error| match PretrainConfig::read(&file, settings) {
+        Ok(_) => anyhow!(
+            "{} is a pretraining, which has no adapter: give the folder of its model (`{MODEL}` in the run's folder) instead",
+            path.display()
+        ),
+        Err(_) => error.into(),
+    })?;
     let folder = folder.unwrap_or_else(|| run_folder(&config, path));
     Ok((config, folder))
 }

@@ -69,6 +69,7 @@ fn resumed(
         validation: None,
         settings: &config.train,
         folder: Some(folder),
+        keeps_adapters: true,
     };
     Ok(resumed_is_resumed(&run, &methods, scratch)?)
 }

@@ -17,7 +17,7 @@ impl Loop<'_> {
         micro_batches: &[MicroBatch],
         dropout: DropoutStep,
     ) -> Result<(), TrainError> {
-        let (run, step) = (self.run, dropout.step);
+        let run = self.run;
         let mut device = match self.device.take() {
             Some(device) => device,
             None => DeviceSteps::new(run.model, &self.adapter, &mut self.optimizer, true)?
@@ -30,7 +30,7 @@ impl Loop<'_> {
         }
         // While this step runs, the outcome of the one before arrives.
         let before = device.outcome()?;
-        device.update(self.schedule.rate(step), run.settings.clip_norm)?;
+        device.update(self.rate, run.settings.clip_norm)?;
         self.device = Some(device);
         if let Some(outcome) = before {
             self.note(self.progress.step, outcome)?;

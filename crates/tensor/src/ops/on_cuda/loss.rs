@@ -8,6 +8,8 @@ use crate::ops::cross_entropy::{Details, LinearCrossEntropy};
 
 /// Rows whose logits exist at once.
 pub const ROWS_PER_BLOCK: usize = 512;
+/// The same where the head is trained: each block reads and writes the whole gradient `[V, d_model]`, so there are fewer.
+pub const ROWS_PER_TRAINED_BLOCK: usize = 2048;
 
 /// The losses of the rows and the most probable tokens, on the device.
 pub struct DeviceDetails {
@@ -49,8 +51,9 @@ pub fn linear_cross_entropy(
         let db = wanted(3 + 2 * i, DType::F32, &[vocab, rank])?;
         additions.push((projected.cast(act)?.dense()?, b.cast(act)?, d_projected, db));
     }
-    for start in (0..rows).step_by(ROWS_PER_BLOCK) {
-        let block = start..rows.min(start + ROWS_PER_BLOCK);
+    let per_block = if dw.is_some() { ROWS_PER_TRAINED_BLOCK } else { ROWS_PER_BLOCK };
+    for start in (0..rows).step_by(per_block) {
+        let block = start..rows.min(start + per_block);
         let count = block.len();
         let logits = DeviceTensor::unset(cuda, act, &[count, vocab])?;
         multiply(cuda, &logits, x.rows(block.clone()).matrix(), weight.matrix().t(), k, 1.0, false)?;

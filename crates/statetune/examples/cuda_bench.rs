@@ -2,7 +2,8 @@
 //! decoding, and one gradient through a long sequence by chunks. Prints `METRIC:<name>:<value>:<unit>` lines.
 //!
 //! `cargo run --release -p statetune --example cuda_bench [-- kernels | steps | decode | long | all [--model 130m|1.4b]
-//! [--methods a,b] [--lengths n,m] [--batches n,m] [--chunk n]]`; `plan-long` says what memory `long` takes, without a GPU.
+//! [--methods a,b] [--lengths n,m] [--batches n,m] [--chunk n]]`; `plan-steps` and `plan-long` say what memory those take, without
+//! a GPU.
 
 #[path = "cuda_bench/decode.rs"]
 mod decode;
@@ -30,6 +31,16 @@ fn main() -> anyhow::Result<()> {
     if part == "plan-long" {
         return long::plan(&model, &long_lengths()?, chunk);
     }
+    let methods = option("--methods");
+    let step_cases = || -> anyhow::Result<Vec<(String, usize)>> {
+        let methods = methods.clone().unwrap_or_else(|| "state-offset-h,initial-state,lora".into());
+        let lengths = lengths("128,512,2048")?;
+        let of = |method: &str| lengths.iter().map(|&length| (method.to_owned(), length)).collect::<Vec<_>>();
+        Ok(methods.split(',').flat_map(of).collect())
+    };
+    if part == "plan-steps" {
+        return step_cases()?.iter().try_for_each(|(method, length)| steps::plan(&model, method, *length));
+    }
     let cuda = Cuda::new(0)?;
     let info = cuda.info().expect("a device that is there");
     println!("GPU:{} ({}, driver for CUDA {})", info.name, info.arch, info.driver_version);
@@ -38,16 +49,10 @@ fn main() -> anyhow::Result<()> {
     }
     drop(cuda);
     if ["steps", "all"].contains(&part) {
-        let methods = option("--methods").unwrap_or_else(|| "state-offset-h,initial-state,lora".into());
-        let lengths = lengths("128,512,2048")?;
-        for method in methods.split(',') {
-            for &length in &lengths {
-                steps::run(&model, method, length)?;
-            }
-        }
+        step_cases()?.iter().try_for_each(|(method, length)| steps::run(&model, method, *length))?;
     }
     if ["decode", "all"].contains(&part) {
-        let methods = option("--methods").unwrap_or_else(|| "base,state-offset-h,lora".into());
+        let methods = methods.clone().unwrap_or_else(|| "base,state-offset-h,lora".into());
         let batches = option("--batches").unwrap_or_else(|| "1,4,64".into());
         for method in methods.split(',') {
             for sequences in batches.split(',') {

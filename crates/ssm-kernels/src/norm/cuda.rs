@@ -34,8 +34,8 @@ impl Layout {
     }
 }
 
-/// normed = sum · rstd · weight with sum = x + residual; see [`super::add_rms_norm`]. x and `normed` `[rows, cols]` are
-/// activations, all else is f32.
+/// normed = sum · rstd · weight with sum = x + residual; see [`super::add_rms_norm`]. x, `normed` and `kept_sum`, the sum for
+/// the backward, `[rows, cols]` are activations, all else is f32.
 ///
 /// # Panics
 /// When a view does not have its shape.
@@ -44,6 +44,7 @@ pub fn add_rms_norm(
     cuda: &Cuda,
     normed: View,
     sum: Option<View>,
+    kept_sum: Option<View>,
     rstd: Option<View>,
     x: View,
     residual: Option<View>,
@@ -57,18 +58,23 @@ pub fn add_rms_norm(
     x.check("x [rows, cols]", act, size);
     weight.check("weight [cols]", ElementType::F32, cols);
     check_all(&[("sum", sum, size), ("rstd", rstd, rows), ("residual", residual, size)]);
+    if let Some(kept_sum) = kept_sum {
+        kept_sum.check("kept_sum [rows, cols]", act, size);
+    }
     if size == 0 {
         return Ok(());
     }
-    let views: Vec<View> = [Some(normed), sum, Some(x), residual, Some(weight)].into_iter().flatten().collect();
+    let views: Vec<View> =
+        [Some(normed), sum, kept_sum, Some(x), residual, Some(weight)].into_iter().flatten().collect();
     let layout = Layout::of(act, cols, &views);
-    let args = args![normed, sum, rstd, x, residual, weight, eps as f32, rows as i32, cols as i32];
+    let args = args![normed, sum, kept_sum, rstd, x, residual, weight, eps as f32, rows as i32, cols as i32];
     let grid = [rows.div_ceil(layout.rows_per_block) as u32, 1, 1];
     cuda.launch(&SOURCE, &layout.defines, "add_rms_norm", grid, layout.threads, 0, &args)
 }
 
 /// Gradients of [`add_rms_norm`], each where asked for: of x (an activation) and of the residual (f32), which are the same
-/// numbers, and of the weight `[cols]`. `d_sum_in` is what reaches the sum by its other uses.
+/// numbers, and of the weight `[cols]`. `sum` is what was kept of it, an activation; `d_sum_in` is what reaches the sum by its
+/// other uses.
 ///
 /// # Panics
 /// When a view does not have its shape.
@@ -88,7 +94,7 @@ pub fn rms_norm_backward(
 ) -> Result<(), CudaError> {
     let (act, size) = (d_normed.element(), rows * cols);
     d_normed.check("d_normed [rows, cols]", act, size);
-    sum.check("sum [rows, cols]", ElementType::F32, size);
+    sum.check("sum [rows, cols]", act, size);
     rstd.check("rstd [rows]", ElementType::F32, rows);
     weight.check("weight [cols]", ElementType::F32, cols);
     if let Some(d_x) = d_x {

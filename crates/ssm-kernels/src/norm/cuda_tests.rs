@@ -54,13 +54,14 @@ fn cuda_norm_and_its_gradients() {
                     rows,
                     cols,
                 );
-                let on_normed = device.array(act, size).unwrap();
+                let [on_normed, on_kept] = [0, 1].map(|_| device.array(act, size).unwrap());
                 let [on_sum, on_rstd] = [size, rows].map(|len| device.array(ElementType::F32, len).unwrap());
                 for kept in [false, true] {
                     cuda::add_rms_norm(
                         &device,
                         on_normed.view(),
                         kept.then(|| on_sum.view()),
+                        kept.then(|| on_kept.view()),
                         kept.then(|| on_rstd.view()),
                         on_x.view(),
                         with_residual.then(|| on_residual.view()),
@@ -73,7 +74,9 @@ fn cuda_norm_and_its_gradients() {
                     assert_close(&name, &download(&device, on_normed.view()), &normed, 2.0 * tolerance);
                 }
                 assert_close(&format!("sum {name}"), &download(&device, on_sum.view()), &sum, 1e-7);
+                assert_close(&format!("kept {name}"), &download(&device, on_kept.view()), &sum, tolerance);
                 assert_close(&format!("rstd {name}"), &download(&device, on_rstd.view()), &rstd, 2e-6);
+                let sum = widen(&download(&device, on_kept.view()));
 
                 for asked in 0..16 {
                     let [d_x, d_residual, d_weight, others] = [0, 1, 2, 3].map(|bit| asked >> bit & 1 == 1);
@@ -99,7 +102,7 @@ fn cuda_norm_and_its_gradients() {
                         d_weight.then(|| sums[1].view()),
                         on_d_normed.view(),
                         others.then(|| on_d_sum_in.view()),
-                        on_sum.view(),
+                        on_kept.view(),
                         on_rstd.view(),
                         on_weight.view(),
                         rows,

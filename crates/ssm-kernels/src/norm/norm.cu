@@ -4,7 +4,7 @@
 // a row in registers.
 //
 // A row belongs to one warp, or for wide rows to one block of WARPS warps; a lane's elements stay in registers between
-// the sum over the row and the result.
+// the sum over the row and the result. The sum goes on as f32; what is kept of it for the backward is an activation.
 
 struct Lane {
     int row, lane;
@@ -35,7 +35,7 @@ struct alignas(sizeof(act) * VEC) Acts {
     act at[VEC];
 };
 
-extern "C" __global__ void BOUND add_rms_norm(act *__restrict__ normed, float *__restrict__ sum, float *__restrict__ rstd, const act *__restrict__ x, const float *__restrict__ residual, const float *__restrict__ weight, float eps, int rows, int cols) {
+extern "C" __global__ void BOUND add_rms_norm(act *__restrict__ normed, float *__restrict__ sum, act *__restrict__ kept_sum, float *__restrict__ rstd, const act *__restrict__ x, const float *__restrict__ residual, const float *__restrict__ weight, float eps, int rows, int cols) {
     __shared__ float shared[32];
     int lane = threadIdx.x % (32 * WARPS), row = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / (32 * WARPS);
     if (row >= rows) return; // whole warps, and with several of them whole blocks
@@ -74,12 +74,18 @@ extern "C" __global__ void BOUND add_rms_norm(act *__restrict__ normed, float *_
             }
             *(Acts *)(normed + start + at) = out;
             if (sum) *(Floats *)(sum + start + at) = kept;
+            if (kept_sum) {
+                Acts rounded;
+#pragma unroll
+                for (int i = 0; i < VEC; i++) put(&rounded.at[i], values[p][i]);
+                *(Acts *)(kept_sum + start + at) = rounded;
+            }
         }
     }
 }
 
 // d_sum = rstd (g - sum rstd^2 mean(g sum)) + d_sum_in with g = d_normed weight, as f32 and as an activation.
-extern "C" __global__ void BOUND rms_norm_backward(act *__restrict__ d_x, float *__restrict__ d_residual, const act *__restrict__ d_normed, const float *__restrict__ d_sum_in, const float *__restrict__ sum, const float *__restrict__ rstd, const float *__restrict__ weight, int rows, int cols) {
+extern "C" __global__ void BOUND rms_norm_backward(act *__restrict__ d_x, float *__restrict__ d_residual, const act *__restrict__ d_normed, const float *__restrict__ d_sum_in, const act *__restrict__ sum, const float *__restrict__ rstd, const float *__restrict__ weight, int rows, int cols) {
     __shared__ float shared[32];
     int lane = threadIdx.x % (32 * WARPS), row = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / (32 * WARPS);
     if (row >= rows) return;
@@ -91,11 +97,12 @@ extern "C" __global__ void BOUND rms_norm_backward(act *__restrict__ d_x, float 
         int at = (p * 32 * WARPS + lane) * VEC;
         if (at < cols) {
             Acts in = *(const Acts *)(d_normed + start + at);
-            Floats w = *(const Floats *)(weight + at), kept = *(const Floats *)(sum + start + at);
+            Floats w = *(const Floats *)(weight + at);
+            Acts kept = *(const Acts *)(sum + start + at);
 #pragma unroll
             for (int i = 0; i < VEC; i++) {
                 g[p][i] = to_f32(in.at[i]) * w.at[i];
-                s[p][i] = kept.at[i];
+                s[p][i] = to_f32(kept.at[i]);
                 dot += g[p][i] * s[p][i];
             }
         }
@@ -126,14 +133,14 @@ extern "C" __global__ void BOUND rms_norm_backward(act *__restrict__ d_x, float 
 }
 
 // partial[chunk, j] = the chunk's rows' sum of d_normed[r, j] sum[r, j] rstd[r].
-extern "C" __global__ void weight_partials(float *__restrict__ partial, const act *__restrict__ d_normed, const float *__restrict__ sum, const float *__restrict__ rstd, int rows, int cols, int chunk) {
+extern "C" __global__ void weight_partials(float *__restrict__ partial, const act *__restrict__ d_normed, const act *__restrict__ sum, const float *__restrict__ rstd, int rows, int cols, int chunk) {
     int j = blockIdx.x * blockDim.x + threadIdx.x;
     if (j >= cols) return;
     int first = blockIdx.y * chunk, last = min(rows, first + chunk);
     float total = 0.0f;
     for (int r = first; r < last; r++) {
         long long at = (long long)r * cols + j;
-        total += to_f32(d_normed[at]) * sum[at] * rstd[r];
+        total += to_f32(d_normed[at]) * to_f32(sum[at]) * rstd[r];
     }
     partial[(long long)blockIdx.y * cols + j] = total;
 }

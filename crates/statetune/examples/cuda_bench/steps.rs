@@ -6,7 +6,7 @@ use statetune::mamba_model::{Batch, Mamba};
 use statetune::peft_methods::{Adapter, methods};
 use statetune::ssm_kernels::runtime::Cuda;
 use statetune::tensor::{DType, Device};
-use statetune::trainer::cuda::DeviceSteps;
+use statetune::trainer::cuda::{DeviceSteps, planned};
 use statetune::trainer::step::MicroBatch;
 use statetune::trainer::{AdamW, AdamWSettings};
 
@@ -14,16 +14,33 @@ use super::{config_of, median};
 
 const SEQUENCES: usize = 4;
 
-/// Times one method on one model, captured and launched one by one.
-pub fn run(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
-    let config = config_of(size)?;
-    let method_config = match method {
+/// What a step of one method is planned to hold: needs no GPU.
+pub fn plan(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
+    let device = Device::Cuda(Cuda::planning());
+    let model = Mamba::random(&config_of(size)?, &device, DType::Bf16, DType::Bf16, 0)?;
+    let adapter = Adapter::new(&model, vec![methods::parse_value(configuration(method))?], 0)?;
+    let memory = planned(&model, &adapter, AdamWSettings::default(), SEQUENCES * length, length)?;
+    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+    let name = format!("cuda/train/mamba-{size}/{SEQUENCES}x{length}/{method}/planned");
+    println!("METRIC:{name}/reserved_mib:{:.0}:MiB", mib(memory.reserved.0));
+    println!("METRIC:{name}/working_peak_mib:{:.0}:MiB", mib(memory.peak[1].0));
+    Ok(())
+}
+
+fn configuration(method: &str) -> serde_json::Value {
+    match method {
         // The authors' four sites.
         "lora" => {
             serde_json::json!({"method": "lora", "rank": 8, "targets": ["in_proj", "x_proj", "dt_proj", "out_proj"]})
         }
         other => serde_json::json!({ "method": other }),
-    };
+    }
+}
+
+/// Times one method on one model, captured and launched one by one.
+pub fn run(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
+    let config = config_of(size)?;
+    let method_config = configuration(method);
     for graphs in [false, true] {
         // A device of its own, so that memory is that of this case.
         let cuda = Cuda::new(0)?;

@@ -275,7 +275,7 @@ impl Step<'_> {
     /// A norm in a launch of its own.
     fn apart(&self, norm: Norm<'_>, eps: f64, columns: usize) -> Result<DeviceTensor> {
         let (normed, Norm { x, residual, sum, weight, .. }) = (self.make(columns)?, norm);
-        add_rms_norm(self.cuda, normed.view(), sum, None, x, residual, weight, eps, self.sequences, columns)?;
+        add_rms_norm(self.cuda, normed.view(), sum, None, None, x, residual, weight, eps, self.sequences, columns)?;
         Ok(normed)
     }
 

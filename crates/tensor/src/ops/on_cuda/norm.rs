@@ -17,12 +17,16 @@ pub fn norm(cuda: &Cuda, eps: f64, inputs: &Inputs<'_>, need: &Need) -> Result<(
     }
     let normed = DeviceTensor::unset(cuda, x.dtype(), x.shape())?;
     let sum = DeviceTensor::unset(cuda, DType::F32, x.shape())?;
+    // The sum lives until the next one is made; what outlives it is of half the size where activations are.
+    let apart = need.any() && x.dtype() != DType::F32;
+    let kept = apart.then(|| DeviceTensor::unset(cuda, x.dtype(), x.shape())).transpose()?;
     let rstd = DeviceTensor::unset(cuda, DType::F32, &[rows])?;
     let residual = residual.map(DeviceTensor::view);
     kernel::add_rms_norm(
         cuda,
         normed.view(),
         Some(sum.view()),
+        kept.as_ref().map(DeviceTensor::view),
         Some(rstd.view()),
         x.view(),
         residual,
@@ -33,7 +37,7 @@ pub fn norm(cuda: &Cuda, eps: f64, inputs: &Inputs<'_>, need: &Need) -> Result<(
     )?;
     let sum = Tensor::from(sum);
     let saved = need.any().then(|| Saved {
-        sum: sum.clone(),
+        sum: kept.map_or_else(|| sum.clone(), Tensor::from),
         rstd: rstd.into(),
         weight: weight.clone().into(),
         branch: x.dtype(),

@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p statetune --example cuda_bench [-- kernels | steps | decode | long | all [--model 130m|1.4b]
 //! [--methods a,b] [--lengths n,m] [--batches n,m] [--chunk n]]`; `plan-steps` and `plan-long` say what memory those take, without
-//! a GPU.
+//! a GPU; `padding --run RUN.toml` times packed against padded batches of a run's data.
 
 #[path = "cuda_bench/decode.rs"]
 mod decode;
@@ -11,6 +11,8 @@ mod decode;
 mod kernels;
 #[path = "cuda_bench/long.rs"]
 mod long;
+#[path = "cuda_bench/padding.rs"]
+mod padding;
 #[path = "cuda_bench/steps.rs"]
 mod steps;
 
@@ -59,6 +61,10 @@ fn main() -> anyhow::Result<()> {
                 decode::run(&model, Some(method).filter(|method| *method != "base"), sequences.parse()?)?;
             }
         }
+    }
+    if part == "padding" {
+        let run = option("--run").ok_or_else(|| anyhow::anyhow!("padding needs --run RUN.toml"))?;
+        padding::run(run.as_ref())?;
     }
     if part == "long" || part == "all" && option("--lengths").is_none() {
         long::run(&model, &long_lengths()?, chunk)?;

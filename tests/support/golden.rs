@@ -142,7 +142,8 @@ impl Tolerance {
         let dtype = if compute == DType::F64 { "f64" } else { "f32" };
         // Where no double precision is given, the single one holds for both.
         let entry = &self.0[what];
-        let found = entry[dtype][kind].as_f64().or_else(|| entry["f32"][kind].as_f64());
+        let of = |entry: &Value| entry[kind].as_f64();
+        let found = of(&entry[dtype]).or_else(|| of(&entry["f32"])).or_else(|| of(entry));
         found.unwrap_or_else(|| panic!("tolerance.json has no {what}.{dtype}.{kind}: {entry}"))
     }
 

@@ -29,7 +29,7 @@ mod state;
 pub use batch::Batch;
 pub use bound::{Bound, DropoutStep, Held};
 pub use error::ModelError;
-pub use generate::{GenerateOptions, Generated, Sampling};
+pub use generate::{BeamOptions, GenerateOptions, Generated, Hypothesis, Sampling};
 pub use model::{Mamba, Output};
 pub use parameters::Parameter;
 pub use patch::Patches;

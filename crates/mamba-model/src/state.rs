@@ -1,5 +1,7 @@
 //! The recurrent state: all that a sequence's past is to the model.
 
+#[cfg(feature = "cuda")]
+use statetune_tensor::cuda::DeviceTensor;
 use statetune_tensor::{DType, Gradients, Staged, Tape, Tensor, Var};
 
 use crate::ModelError;
@@ -47,6 +49,28 @@ impl State {
     #[cfg(feature = "cuda")]
     pub(crate) fn layers(&self) -> &[LayerState] {
         &self.layers
+    }
+
+    /// Copies the states of the sequences `from` over those of `to`, in place on a device; one may be a source and a target.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn move_rows(
+        &self,
+        cuda: &statetune_ssm_kernels::runtime::cuda::Cuda,
+        from: &[usize],
+        to: &[usize],
+    ) -> Result<(), ModelError> {
+        use statetune_ssm_kernels::embedding::cuda::{gather_rows, put_rows};
+        let index = |rows: &[usize]| cuda.upload(&rows.iter().map(|&row| row as u32).collect::<Vec<_>>());
+        let (from, to) = (index(from)?, index(to)?);
+        for tensor in self.layers.iter().flat_map(|layer| [&layer.conv, &layer.ssm]) {
+            let own = tensor.on_cuda(cuda)?;
+            let width = own.len() / self.sequences;
+            // All are read before the first is written.
+            let lifted = DeviceTensor::unset(cuda, own.dtype(), &[from.len(), width])?;
+            gather_rows(cuda, lifted.view(), own.view(), from.view(), self.sequences, width)?;
+            put_rows(cuda, own.view(), lifted.view(), to.view(), self.sequences, width)?;
+        }
+        Ok(())
     }
 
     /// A copy of its own, which may be changed in place.

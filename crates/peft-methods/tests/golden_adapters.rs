@@ -1,4 +1,4 @@
-//! Every golden adapter on a Mamba-1: logits, loss, gradients, ten AdamW steps, decoding, merging.
+//! Every golden adapter on a Mamba-1: logits, loss, gradients, ten AdamW steps, decoding, beam search, merging.
 //!
 //! `ssm_peft` cases are recognised by a `method.json`, `hf_peft` cases by an `adapter_config.json`.
 
@@ -12,10 +12,32 @@ use golden::{ComputePath, File, Tolerance, Values};
 use serde_json::{Map, Value};
 use statetune_mamba_model::checkpoint::Checkpoint;
 use statetune_mamba_model::config::ModelConfig;
-use statetune_mamba_model::{Batch, Bound, GenerateOptions, Mamba};
+use statetune_mamba_model::{Batch, BeamOptions, Bound, GenerateOptions, Mamba, Patches};
 use statetune_peft_methods::{Adapter, foreign};
 use statetune_ssm_kernels::adamw::AdamWStep;
 use statetune_tensor::{DType, Device, Tape, Tensor, optim};
+
+/// A case of `ssm_peft` by its `method.json`; `None` where it is of another family, or cannot be run yet.
+fn ssm_case(folder: &Path, method: &Value) -> Option<Case> {
+    let name = golden::name_of(folder);
+    let config = method["config"].as_object().cloned().unwrap_or_default();
+    if config.is_empty() {
+        return None;
+    }
+    let base = base_of(folder, &method["base_model"]);
+    if is_mamba2(&base) {
+        println!("not yet: {name}");
+        return None;
+    }
+    let offset = if config.get("bias_type") == Some(&"SILU_Z".into()) { "state_offset_y" } else { "state_offset_h" };
+    let keys = method["checkpoint_keys"].as_object().unwrap_or_else(|| panic!("{name}: no `checkpoint_keys`"));
+    let names = keys.iter().map(|(tensor, key)| {
+        let key = key.as_str().unwrap_or_else(|| panic!("{name}: `checkpoint_keys` of {tensor}"));
+        (tensor.clone(), (foreign::tensor_name(key, offset), false))
+    });
+    let (names, weights) = (names.collect(), File::read(&folder.join("adapter.safetensors")));
+    Some(Case { names, weights, name, base, config, folder: folder.to_owned() })
+}
 
 /// What the two families have in common once read.
 struct Case {
@@ -32,32 +54,8 @@ struct Case {
 fn golden_ssm_peft() {
     let mut cases = 0;
     for folder in golden::folders_with("method.json") {
-        let name = golden::name_of(&folder);
         let method = golden::json(&folder.join("method.json"));
-        let config = method["config"].as_object().cloned().unwrap_or_default();
-        if config.is_empty() {
-            continue; // a case of another family
-        }
-        let base = base_of(&folder, &method["base_model"]);
-        if is_mamba2(&base) {
-            println!("not yet: {name}");
-            continue;
-        }
-        let offset =
-            if config.get("bias_type") == Some(&"SILU_Z".into()) { "state_offset_y" } else { "state_offset_h" };
-        let keys = method["checkpoint_keys"].as_object().unwrap_or_else(|| panic!("{name}: no `checkpoint_keys`"));
-        let names = keys.iter().map(|(tensor, key)| {
-            let key = key.as_str().unwrap_or_else(|| panic!("{name}: `checkpoint_keys` of {tensor}"));
-            (tensor.clone(), (foreign::tensor_name(key, offset), false))
-        });
-        let case = Case {
-            names: names.collect(),
-            weights: File::read(&folder.join("adapter.safetensors")),
-            name,
-            base,
-            config,
-            folder,
-        };
+        let Some(case) = ssm_case(&folder, &method) else { continue };
         let optimizer = &method["optimizer"];
         for path in golden::paths() {
             let adapter = check(&case, &path, "");
@@ -305,6 +303,64 @@ fn ten_steps(case: &Case, path: &ComputePath, optimizer: &Value) {
         let found = adapter.patches().tensor(name).unwrap().tensor().to_f64_vec();
         tolerance.absolute("adamw.after10", DType::F32, &at(tensor), &ours(values, *turned), &found);
     }
+}
+
+/// Beam search with and without adapters: sequences and scores.
+#[test]
+fn golden_generation_beam() {
+    let mut cases = 0;
+    for folder in golden::folders_with("cases.json") {
+        let list = golden::json(&folder.join("cases.json"));
+        let list: Vec<Value> = list.as_array().into_iter().flatten().cloned().collect();
+        for (i, case) in list.iter().filter(|case| case.get("num_beams").is_some()).enumerate() {
+            let (root, name) = (folder.parent().expect("a family's folder"), golden::name_of(&folder));
+            for path in golden::paths() {
+                let (model, patches) = match case["adapter"].as_str() {
+                    None => {
+                        let base = root.join("base/mamba1_std");
+                        (Mamba::load(&base, &path.device, path.compute).unwrap(), Patches::none())
+                    }
+                    Some(adapter) => {
+                        let adapter = root.join("ssm_peft").join(adapter);
+                        let method = golden::json(&adapter.join("method.json"));
+                        let (model, adapter) = load(&ssm_case(&adapter, &method).expect("of this family"), &path);
+                        (model, adapter.patches().clone())
+                    }
+                };
+                beam(&model, &patches, case, &Tolerance::read(&folder), &format!("{name} {i} {}", path.label));
+            }
+            cases += 1;
+        }
+    }
+    golden::count("generation_beam", cases);
+}
+
+fn beam(model: &Mamba, patches: &Patches, case: &Value, tolerance: &Tolerance, at: &str) {
+    let number = |key: &str| case[key].as_u64().unwrap_or_else(|| panic!("{at}: no `{key}`")) as usize;
+    let tokens = |key: &str| -> Vec<u32> {
+        let list = case[key].as_array().unwrap_or_else(|| panic!("{at}: no `{key}`"));
+        list.iter().map(|token| token.as_u64().expect("a token") as u32).collect()
+    };
+    let options = BeamOptions {
+        beams: number("num_beams"),
+        max_new_tokens: number("max_new_tokens"),
+        min_new_tokens: 0,
+        min_length: number("min_length"),
+        length_penalty: case["length_penalty"].as_f64().expect("a number"),
+        early_stopping: case["early_stopping"].as_bool().expect("true or false"),
+        end: number("eos_token_id") as u32,
+        prefill_chunk: 3,
+    };
+    let (prompt, sequence) = (tokens("prompt"), tokens("sequence"));
+    let found = model.beam_search(patches, &[&prompt], &options).unwrap().remove(0);
+    assert_eq!(found.len(), options.beams, "{at}");
+    if golden::computes_in_bf16() {
+        return; // what is rounded otherwise may choose another token
+    }
+    assert_eq!(found[0].tokens, sequence[prompt.len()..], "{at}");
+    assert_eq!(Some(found[0].ended), case["ended_with_eos"].as_bool(), "{at}");
+    let score = case["score"].as_f64().expect("a score");
+    tolerance.absolute("score", DType::F32, at, &[score], &[found[0].score]);
 }
 
 /// Saved and read again, a PEFT folder is the same adapter, under the same names.

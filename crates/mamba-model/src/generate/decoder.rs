@@ -6,6 +6,8 @@ use statetune_tensor::{Tape, Tensor};
 
 use super::GenerateOptions;
 #[cfg(feature = "cuda")]
+use super::Sampling;
+#[cfg(feature = "cuda")]
 use super::on_device::{DeviceSequences, DeviceStep};
 use super::sequences::{Sequences, Stepping};
 use crate::batch::Batch;
@@ -49,9 +51,24 @@ impl Decoder<'_> {
     ) -> Result<Box<dyn Sequences + '_>, ModelError> {
         let (state, logits) = self.prefill(prompts, options.prefill_chunk)?;
         #[cfg(feature = "cuda")]
-        if let Some(device) = &self.device {
-            return Ok(Box::new(DeviceSequences::new(self, device, state, logits, options)?));
+        if let (Some(device), Sampling::Greedy) = (&self.device, options.sampling) {
+            return Ok(Box::new(DeviceSequences::greedy(self, device, state, logits, options.max_new_tokens)?));
         }
+        self.sequences(state, logits, options.max_new_tokens)
+    }
+
+    /// Sequences in this state, whose next tokens are chosen on the host from their logits, at most so many.
+    pub fn sequences(
+        &self,
+        state: State,
+        logits: Tensor,
+        max_new_tokens: usize,
+    ) -> Result<Box<dyn Sequences + '_>, ModelError> {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.device {
+            return Ok(Box::new(DeviceSequences::drawn(self, device, state, logits, max_new_tokens)?));
+        }
+        let _ = max_new_tokens; // a device plans for them
         Ok(Box::new(Stepping { decoder: self, state, logits }))
     }
 

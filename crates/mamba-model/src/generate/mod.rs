@@ -1,5 +1,7 @@
-//! Generation for a batch of unequal prompts: prefill in chunks, then one token at a time from the recurrent state.
+//! Generation for a batch of unequal prompts: prefill in chunks, then one token at a time from the recurrent state, or
+//! several beams at once.
 
+mod beam;
 mod decoder;
 #[cfg(feature = "cuda")]
 mod on_device;
@@ -12,6 +14,7 @@ use crate::patch::Patches;
 use crate::state::State;
 use crate::{Mamba, ModelError};
 
+pub use beam::{BeamOptions, Hypothesis};
 use decoder::Decoder;
 pub use sampling::Sampling;
 

@@ -6,7 +6,7 @@ use super::decoder::Decoder;
 use crate::ModelError;
 use crate::state::State;
 
-/// What the loop asks of its sequences, in this order for every token: the choice, who stays, the step.
+/// What the loops ask of their sequences, in this order for every token: the choice, who stays and where from, the step.
 pub(super) trait Sequences {
     /// The most probable token of each.
     fn greedy(&mut self) -> Result<Vec<u32>, ModelError>;
@@ -14,6 +14,8 @@ pub(super) trait Sequences {
     fn logits(&mut self) -> Result<Vec<f64>, ModelError>;
     /// Goes on with these only, in rising order.
     fn keep(&mut self, rows: &[usize]) -> Result<(), ModelError>;
+    /// Lets each go on from the state of the one named for it.
+    fn reorder(&mut self, from: &[usize]) -> Result<(), ModelError>;
     /// Takes each on by one token.
     fn advance(&mut self, tokens: &[u32]) -> Result<(), ModelError>;
 }
@@ -36,6 +38,13 @@ impl Sequences for Stepping<'_> {
 
     fn keep(&mut self, rows: &[usize]) -> Result<(), ModelError> {
         self.state = self.state.gather(rows)?;
+        Ok(())
+    }
+
+    fn reorder(&mut self, from: &[usize]) -> Result<(), ModelError> {
+        if from.iter().enumerate().any(|(place, &from)| place != from) {
+            self.state = self.state.gather(from)?;
+        }
         Ok(())
     }
 

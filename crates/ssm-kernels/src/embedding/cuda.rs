@@ -62,8 +62,17 @@ pub fn scatter_add_rows(
 /// When a view does not have its shape.
 #[track_caller]
 pub fn scatter_rows(cuda: &Cuda, y: View, x: View, ids: View, table: usize, cols: usize) -> Result<(), CudaError> {
-    check(x, "x", y, "y", ids, table, cols);
     cuda.clear(y)?;
+    put_rows(cuda, y, x, ids, table, cols)
+}
+
+/// Rows `ids[i]` of y `[table, cols]` become the rows of x `[ids, cols]`; the others stay. No id comes twice.
+///
+/// # Panics
+/// When a view does not have its shape.
+#[track_caller]
+pub fn put_rows(cuda: &Cuda, y: View, x: View, ids: View, table: usize, cols: usize) -> Result<(), CudaError> {
+    check(x, "x", y, "y", ids, table, cols);
     move_rows(cuda, "place_rows", y, x, ids, table, cols)
 }
 

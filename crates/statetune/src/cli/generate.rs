@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use statetune_mamba_model::{GenerateOptions, Sampling};
+use statetune_mamba_model::{BeamOptions, GenerateOptions, Generated, Mamba, Patches, Sampling};
 use statetune_trainer::RunConfig;
 use statetune_trainer::config::DeviceSection;
 
@@ -40,23 +40,10 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
     let patches = set.patches(&adapters::names(&chosen))?;
     let texts = prompts(&arguments.prompt, arguments.prompts.as_deref())?;
     let prompts = texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>, _>>()?;
-    let options = GenerateOptions {
-        max_new_tokens: arguments.max_new_tokens,
-        sampling: arguments.temperature.map_or(Sampling::Greedy, |temperature| Sampling::Random {
-            temperature,
-            top_k: arguments.top_k,
-            top_p: arguments.top_p,
-            seed: arguments.seed,
-        }),
-        stop: setup::stop_tokens(&model, &tokenizer),
-        ..GenerateOptions::default()
+    let results = match arguments.beams {
+        Some(beams) => search(arguments, beams, &model, &patches, &prompts, &setup::stop_tokens(&model, &tokenizer))?,
+        None => draw(arguments, &model, &patches, &prompts, setup::stop_tokens(&model, &tokenizer), output)?,
     };
-    let mut bar = Bar::new("generating", output.quiet);
-    let (mut done, of) = (0, (prompts.len() * options.max_new_tokens) as u64);
-    let results = model.generate(&patches, &prompts, &options, |_, _| {
-        done += 1;
-        bar.at(done, of, String::new);
-    })?;
     let mut list = Vec::new();
     for (text, result) in texts.iter().zip(&results) {
         // The stop token is no text.
@@ -74,6 +61,61 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
         say!("{:#}", serde_json::Value::Array(list));
     }
     Ok(())
+}
+
+/// Token by token.
+fn draw(
+    arguments: &GenerateArguments,
+    model: &Mamba,
+    patches: &Patches,
+    prompts: &[Vec<u32>],
+    stop: Vec<u32>,
+    output: Output,
+) -> anyhow::Result<Vec<Generated>> {
+    let options = GenerateOptions {
+        max_new_tokens: arguments.max_new_tokens,
+        sampling: arguments.temperature.map_or(Sampling::Greedy, |temperature| Sampling::Random {
+            temperature,
+            top_k: arguments.top_k,
+            top_p: arguments.top_p,
+            seed: arguments.seed,
+        }),
+        stop,
+        ..GenerateOptions::default()
+    };
+    let mut bar = Bar::new("generating", output.quiet);
+    let (mut done, of) = (0, (prompts.len() * options.max_new_tokens) as u64);
+    Ok(model.generate(patches, prompts, &options, |_, _| {
+        done += 1;
+        bar.at(done, of, String::new);
+    })?)
+}
+
+/// The best of several beams.
+fn search(
+    arguments: &GenerateArguments,
+    beams: usize,
+    model: &Mamba,
+    patches: &Patches,
+    prompts: &[Vec<u32>],
+    stop: &[u32],
+) -> anyhow::Result<Vec<Generated>> {
+    let [end, ..] = stop else { bail!("--beams needs an end-of-text token, and the model names none") };
+    let options = BeamOptions {
+        beams,
+        max_new_tokens: arguments.max_new_tokens,
+        min_new_tokens: arguments.min_new_tokens,
+        min_length: 0,
+        length_penalty: arguments.length_penalty,
+        early_stopping: arguments.early_stopping,
+        end: *end,
+        prefill_chunk: GenerateOptions::default().prefill_chunk,
+    };
+    let best = model.beam_search(patches, prompts, &options)?.into_iter().map(|found| {
+        let best = found.into_iter().next();
+        best.map_or_else(Generated::default, |best| Generated { stopped: best.ended, tokens: best.tokens })
+    });
+    Ok(best.collect())
 }
 
 /// The prompts of the command line, then those of the file.

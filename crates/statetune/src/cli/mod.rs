@@ -159,6 +159,18 @@ struct GenerateArguments {
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Follows so many continuations at once and takes the one of the best score, instead of token by token.
+    #[arg(long, conflicts_with = "temperature")]
+    beams: Option<usize>,
+    /// A beam's score is its log-probability over its number of tokens to this power.
+    #[arg(long, default_value_t = 1.0, requires = "beams")]
+    length_penalty: f64,
+    /// So many tokens come before the end of the text may.
+    #[arg(long, default_value_t = 0, requires = "beams")]
+    min_new_tokens: usize,
+    /// Stops as soon as there are as many finished continuations as beams.
+    #[arg(long, requires = "beams")]
+    early_stopping: bool,
     /// Tokenizer file; default: `tokenizer.json` in the model folder.
     #[arg(long)]
     tokenizer: Option<PathBuf>,

@@ -7,7 +7,6 @@ use statetune_tensor::{Staged, Tensor};
 
 use super::super::decoder::Decoder;
 use super::super::sequences::Sequences;
-use super::super::{GenerateOptions, Sampling};
 use super::{DeviceStep, Want};
 use crate::ModelError;
 use crate::batch::Batch;
@@ -69,26 +68,37 @@ fn readback(cuda: &Cuda, len: usize) -> Result<Readback<u32>, ModelError> {
 }
 
 impl<'a> DeviceSequences<'a> {
-    /// Sequences that have consumed their prompts, with the logits of their next tokens.
-    pub fn new(
+    /// Sequences that have consumed their prompts, with the logits of their next tokens, which the host chooses from.
+    pub fn drawn(
         decoder: &'a Decoder<'a>,
         step: &'a DeviceStep,
         state: State,
         logits: Tensor,
-        options: &GenerateOptions,
+        max_new_tokens: usize,
     ) -> Result<DeviceSequences<'a>, ModelError> {
         let cuda = step.cuda.clone();
         let sequences = state.sequences();
         let logits = logits.on_cuda(&cuda)?.dense()?;
-        let mut places = Places::new(&cuda, state.copied()?, logits, &vec![0; sequences])?;
-        let greedy = options.sampling == Sampling::Greedy;
-        if greedy {
-            let vocab = decoder.model.config().vocab_size;
-            kernel::argmax(&cuda, places.batch.ids().on(&cuda)?, places.logits.view(), sequences, vocab)?;
-            places.send(&cuda)?;
-        }
-        let left = options.max_new_tokens - 1;
-        Ok(DeviceSequences { decoder, step, cuda, places, live: (0..sequences).collect(), left, greedy })
+        let places = Places::new(&cuda, state.copied()?, logits, &vec![0; sequences])?;
+        let (live, left) = ((0..sequences).collect(), max_new_tokens - 1);
+        Ok(DeviceSequences { decoder, step, cuda, places, live, left, greedy: false })
+    }
+
+    /// The same with the most probable token chosen on the device.
+    pub fn greedy(
+        decoder: &'a Decoder<'a>,
+        step: &'a DeviceStep,
+        state: State,
+        logits: Tensor,
+        max_new_tokens: usize,
+    ) -> Result<DeviceSequences<'a>, ModelError> {
+        let mut own = DeviceSequences::drawn(decoder, step, state, logits, max_new_tokens)?;
+        let (cuda, vocab) = (own.cuda.clone(), decoder.model.config().vocab_size);
+        let chosen = own.places.batch.ids().on(&cuda)?;
+        kernel::argmax(&cuda, chosen, own.places.logits.view(), own.live.len(), vocab)?;
+        own.places.send(&cuda)?;
+        own.greedy = true;
+        Ok(own)
     }
 
     /// Takes all sequences on by the tokens that lie on the device.
@@ -163,6 +173,18 @@ impl Sequences for DeviceSequences<'_> {
         let tokens: Vec<u32> = self.live.iter().map(|&place| tokens[place]).collect();
         self.compact(&tokens)?;
         self.places.send(&self.cuda)
+    }
+
+    /// In place: only the states of those that go on from another are copied.
+    fn reorder(&mut self, from: &[usize]) -> Result<(), ModelError> {
+        assert!(!self.greedy, "a greedy step is under way when the host learns of its tokens");
+        let moved =
+            || self.live.iter().zip(from).map(|(&to, &from)| (self.live[from], to)).filter(|(from, to)| from != to);
+        let (sources, targets): (Vec<usize>, Vec<usize>) = moved().unzip();
+        match sources.is_empty() {
+            true => Ok(()),
+            false => self.places.state.move_rows(&self.cuda, &sources, &targets),
+        }
     }
 
     /// The tokens of a greedy generation are on the device already, and the step under way.

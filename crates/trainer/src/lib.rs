@@ -3,6 +3,7 @@
 //! - [`config`]: a run's TOML file; [`authors_experiment`]: one from an experiment of the methods' authors.
 //! - [`Run`]: the loop; [`step`]: gradients of a step; [`AdamW`], [`schedule`]: the update.
 //! - [`checkpoint`]: what resume needs; [`record`]: the log; [`report`]: a page of it.
+//! - [`mod@compare`]: every method on every task, and a table.
 //! - [`evaluate()`]: loss and scores on a data set; [`verify()`]: the promises, on a model and an adapter.
 //!
 //! Models, methods and data come from their own crates; the command line is in `statetune`.
@@ -10,6 +11,7 @@
 
 pub mod authors_experiment;
 pub mod checkpoint;
+pub mod compare;
 pub mod config;
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -194,3 +194,26 @@ fn threads_that_share_a_device_do_not_disturb_each_other() {
         }
     });
 }
+
+/// As the workers of a comparison: handles of one device, each with a stream, a pool and a model of its own. One captures while
+/// others allocate, load kernels and launch.
+#[test]
+fn handles_of_one_device_do_not_disturb_each_other() {
+    let Some((_, Device::Cuda(cuda), compute)) = test_device::asked_for() else { return };
+    let dropped = json!({"method": "lora", "rank": 2, "targets": ["x_proj", "out_proj"], "dropout": 0.3});
+    for method in [json!({"method": "state-offset-h"}), dropped] {
+        let alone = on_device(&cuda, compute, &method, true);
+        let run = || {
+            let own = Cuda::new(0).unwrap();
+            for _ in 0..2 {
+                assert!(on_device(&own, compute, &method, true) == alone, "{method}: other bits beside other handles");
+                own.start_peak();
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(run);
+            }
+        });
+    }
+}

@@ -244,12 +244,12 @@ fn the_table() {
     fs::write(&path, lines.concat()).unwrap();
     let table = Table::new(&plan, &Results::read(&path, &plan).unwrap());
     let expected = "\
-On a processor, activations in f32, products in f32. First: epochs: 8 of 60 rows, judged on the 30 of the validation file, \
-batch 8. The learning rate is the best of several (where nothing else is said, the method's default times 0.33, 1.00, 3.00) \
+On a processor, activations in f32, products in f32. First: 60 rows, judged on the 30 of the validation file, epochs: \
+8, batch 8. The learning rate is the best of several (where nothing else is said, the method's default times 0.33, 1.00, 3.00) \
 on 20 rows cut from the training rows, after 50 % of the steps on the others. Seeds 0, 1; mean ± standard deviation. Seconds \
 are those of a run's training steps, with up to 3 runs on the device at once.
 
-| method | trained | First: rate | accuracy % | seconds | peak MiB |
+| method | trained | First rate | First accuracy % | First s | peak MiB |
 |---|---|---|---|---|---|
 | state-offset-h | 240 | 0.05 | 62.5 ± 3.5 | 4.0 | 103 |
 | biases | 96 | 0.02 | 72.5 ± 3.5 | 6.0 | 105 |

@@ -108,7 +108,8 @@ fn markdown(plan: &Plan, results: &Results, devices: &[String], rows: &[Row], ru
     text += "\n\n| method | trained |";
     for task in tasks {
         let name = shown(&task.settings.metric).0;
-        text += &format!(" {}: rate | {name} | seconds |", task.title);
+        let title = &task.title;
+        text += &format!(" {title} rate | {title} {name} | {title} s |");
     }
     text += " peak MiB |\n|---|---|";
     text += &"---|---|---|".repeat(tasks.len());
@@ -183,9 +184,9 @@ fn heading(plan: &Plan, results: &Results, devices: &[String]) -> String {
             steps => format!("{steps} steps"),
         };
         let rows = of(Purpose::Final).map_or(String::new(), |line| {
-            format!(" of {} rows, judged on the {} of the validation file", line.rows, line.judged_on)
+            format!(" {} rows, judged on the {} of the validation file,", line.rows, line.judged_on)
         });
-        text += &format!("{}: {length}{rows}, batch {}. ", task.title, settings.batch_size);
+        text += &format!("{}:{rows} {length}, batch {}. ", task.title, settings.batch_size);
     }
     let search = &plan.config.search;
     let seeds: Vec<String> = plan.config.seeds.iter().map(u64::to_string).collect();

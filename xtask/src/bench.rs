@@ -38,19 +38,19 @@ pub const TASK: Task = Task {
     run: bench,
 };
 
-/// Keeps values that another task measured, as a bench's are kept; returns the record's path.
-pub fn keep(name: &str, typed: &str, values: &[(String, f64, &str)]) -> anyhow::Result<std::path::PathBuf> {
+/// Keeps values that another task measured, as a bench's are kept, on a GPU if one is named; returns the record's path.
+pub fn keep(
+    name: &str,
+    typed: &str,
+    values: &[(String, f64, &str)],
+    gpu: Option<&str>,
+) -> anyhow::Result<std::path::PathBuf> {
     let metric = |(name, value, unit): &(String, f64, &str)| Metric {
         name: name.clone(),
         value: *value,
         unit: (*unit).to_owned(),
     };
-    record::write(name, typed, &values.iter().map(metric).collect::<Vec<_>>(), None)
-}
-
-/// The machine.
-pub fn host() -> serde_json::Value {
-    record::host()
+    record::write(name, typed, &values.iter().map(metric).collect::<Vec<_>>(), gpu)
 }
 
 /// A measured value.

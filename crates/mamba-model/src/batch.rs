@@ -14,6 +14,14 @@ pub struct Batch {
     sequence_of: Staged<u32>, // [T]
     rows: DropoutRows,        // [T] each
     first_row: Staged<usize>, // [S], zeros: the row of a table with one row
+    labelled: Option<Labelled>,
+}
+
+/// What dropout knows of the labelled rows, where it was found out before they are used.
+#[derive(Debug, Clone)]
+struct Labelled {
+    of: Staged<u32>,   // [R]
+    rows: DropoutRows, // [R] each
 }
 
 impl Batch {
@@ -78,6 +86,7 @@ impl Batch {
             offsets: offsets.into(),
             rows: DropoutRows { example: example.into(), position: position.into() },
             first_row: vec![0; count].into(),
+            labelled: None,
         })
     }
 
@@ -89,6 +98,7 @@ impl Batch {
             sequence_of: vec![0; count].into(),
             rows: DropoutRows { example: vec![u64::MAX; count].into(), position: (0..count as u32).collect() },
             first_row: [0].into(),
+            labelled: None,
         }
     }
 
@@ -144,7 +154,15 @@ impl Batch {
                 position: self.rows.position.iter().copied().chain(0..tail as u32).collect(),
             },
             first_row: vec![0; sequences].into(),
+            labelled: None,
         })
+    }
+
+    /// The batch with what dropout knows of its rows and of the labelled ones: [`Batch::stage`] and [`Batch::rewrite`] then
+    /// take them along, so that a captured graph draws the masks of the batch it is shown.
+    pub fn for_dropout(self, labelled: &Staged<u32>) -> Batch {
+        let rows = self.dropout_rows_of(labelled);
+        Batch { labelled: Some(Labelled { of: labelled.clone(), rows }), ..self }
     }
 
     /// Brings all that a forward pass looks up onto a device.
@@ -157,6 +175,12 @@ impl Batch {
         self.offsets.on(cuda)?;
         self.sequence_of.on(cuda)?;
         self.first_row.on(cuda)?;
+        if let Some(labelled) = &self.labelled {
+            for rows in [&self.rows, &labelled.rows] {
+                rows.example.on(cuda)?;
+                rows.position.on(cuda)?;
+            }
+        }
         Ok(())
     }
 
@@ -166,12 +190,18 @@ impl Batch {
     /// When the device fails.
     ///
     /// # Panics
-    /// When the other has another number of tokens or sequences.
+    /// When the other has another number of tokens, sequences or, for dropout, labelled rows.
     #[cfg(feature = "cuda")]
     pub fn rewrite(&self, cuda: &statetune_ssm_kernels::runtime::Cuda, other: &Batch) -> Result<(), ModelError> {
         self.ids.rewrite(cuda, &other.ids)?;
         self.offsets.rewrite(cuda, &other.offsets)?;
         self.sequence_of.rewrite(cuda, &other.sequence_of)?;
+        if let (Some(own), Some(theirs)) = (&self.labelled, &other.labelled) {
+            for (own, theirs) in [(&self.rows, &other.rows), (&own.rows, &theirs.rows)] {
+                own.example.rewrite(cuda, &theirs.example)?;
+                own.position.rewrite(cuda, &theirs.position)?;
+            }
+        }
         Ok(())
     }
 
@@ -181,7 +211,10 @@ impl Batch {
     }
 
     /// What dropout knows of some of the rows; of one that is not there (a list may be filled up) that it is no example.
-    pub(crate) fn dropout_rows_of(&self, rows: &[u32]) -> DropoutRows {
+    pub(crate) fn dropout_rows_of(&self, rows: &Staged<u32>) -> DropoutRows {
+        if let Some(labelled) = self.labelled.as_ref().filter(|labelled| labelled.of == *rows) {
+            return labelled.rows.clone();
+        }
         let of = |row: u32| Some((*self.rows.example.get(row as usize)?, self.rows.position[row as usize]));
         let known = |row: &u32| of(*row).unwrap_or((u64::MAX, 0));
         let (example, position): (Vec<u64>, Vec<u32>) = rows.iter().map(known).unzip();

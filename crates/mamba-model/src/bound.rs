@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use statetune_ssm_kernels::random::{DropoutKey, stream_of};
 use statetune_tensor::ops::{self, AdaptedWeight, Dropout, DropoutRows, NormAxis};
-use statetune_tensor::{Gradients, Tape, Tensor, Var};
+use statetune_tensor::{Gradients, Staged, Tape, Tensor, Var};
 
 use crate::parameters::Id;
 use crate::patch::{Change, Ends, Patches, Value};
@@ -41,18 +41,26 @@ pub(crate) struct BoundLowRank {
     pub ends: Ends,
     /// What the sum is multiplied with, per output or, at the lookup of an embedding, per hidden unit.
     pub gain: Option<Var>,
-    dropout: Option<(f32, DropoutKey, DropoutKey)>, // at the input end and at the output end
+    dropout: Option<BoundDropout>,
+}
+
+/// Dropout of what A multiplies.
+#[derive(Clone)]
+struct BoundDropout {
+    probability: f32,
+    keys: [DropoutKey; 2], // at the input end and at the output end
+    step: Option<Staged<u64>>,
 }
 
 impl BoundLowRank {
     /// What A multiplies if dropout changes it.
     pub fn dropped(&self, tape: &Tape, x: &Var, rows: &DropoutRows) -> Result<Option<Var>, ModelError> {
-        self.dropout.map(|(probability, key, _)| drop_inputs(tape, x, probability, key, rows)).transpose()
+        self.dropout.as_ref().map(|dropout| dropout.apply(tape, x, 0, rows)).transpose()
     }
 
     /// The same at the language-model head.
     pub fn dropped_at_head(&self, tape: &Tape, x: &Var, rows: &DropoutRows) -> Result<Option<Var>, ModelError> {
-        self.dropout.map(|(probability, _, key)| drop_inputs(tape, x, probability, key, rows)).transpose()
+        self.dropout.as_ref().map(|dropout| dropout.apply(tape, x, 1, rows)).transpose()
     }
 
     /// x Aᵀ, with the diagonal where there is one.
@@ -71,15 +79,18 @@ impl BoundLowRank {
     }
 }
 
-fn drop_inputs(tape: &Tape, x: &Var, probability: f32, key: DropoutKey, rows: &DropoutRows) -> Result<Var, ModelError> {
-    Ok(ops::dropout(tape, x, Dropout { probability, key, step: None, rows: rows.clone() })?)
+impl BoundDropout {
+    fn apply(&self, tape: &Tape, x: &Var, end: usize, rows: &DropoutRows) -> Result<Var, ModelError> {
+        let (probability, key, step) = (self.probability, self.keys[end], self.step.clone());
+        Ok(ops::dropout(tape, x, Dropout { probability, key, step, rows: rows.clone() })?)
+    }
 }
 
 /// Additions to chosen columns of some rows.
 pub(crate) struct BoundColumns {
     pub rows: Range<usize>,
     pub values: Var,
-    pub columns: statetune_tensor::Staged<u32>,
+    pub columns: Staged<u32>,
 }
 
 /// Further state dimensions of a layer.
@@ -117,6 +128,15 @@ impl Bound {
         dropout: Option<DropoutStep>,
     ) -> Result<Bound, ModelError> {
         Bound::holding(tape, model, patches, dropout, None)
+    }
+
+    /// The same where dropout on a device reads its step from this word there, in place of the one it was bound with: a
+    /// captured graph then draws new masks in every step.
+    pub fn reading_step(mut self, step: &Staged<u64>) -> Bound {
+        for dropout in self.low_rank.values_mut().flatten().filter_map(|part| part.dropout.as_mut()) {
+            dropout.step = Some(step.clone());
+        }
+        self
     }
 
     /// The same with what a backward pass holds constant taken from another moment instead of made anew.
@@ -329,7 +349,11 @@ impl<'a> Binder<'a> {
                     scale: *scale,
                     ends: *ends,
                     gain: None,
-                    dropout: dropout.map(|step| (*p, key(step, name), key(step, &format!("{name}@head")))),
+                    dropout: dropout.map(|step| BoundDropout {
+                        probability: *p,
+                        keys: [key(step, name), key(step, &format!("{name}@head"))],
+                        step: None,
+                    }),
                 };
                 let parts = self.bound.low_rank.entry(id).or_default();
                 parts.push(part);

@@ -283,13 +283,13 @@ impl RunConfig {
 }
 
 /// The learning rate of a run that gives none: the lowest of its methods' own, since one rate is for all.
-fn default_rate(methods: &[Box<dyn Method>]) -> f64 {
+pub(crate) fn default_rate(methods: &[Box<dyn Method>]) -> f64 {
     let rates = methods.iter().filter_map(|method| methods::find(method.tag()).ok()).map(|info| info.learning_rate);
     rates.reduce(f64::min).unwrap_or(TrainSettings::default().learning_rate)
 }
 
 /// A TOML error's message, with the nearest key where one is unknown.
-fn explain(error: &toml::de::Error) -> String {
+pub(crate) fn explain(error: &toml::de::Error) -> String {
     let message = error.to_string().trim_end().to_owned();
     let quoted: Vec<&str> = error.message().split('`').skip(1).step_by(2).collect();
     match quoted.split_first() {
@@ -302,7 +302,7 @@ fn explain(error: &toml::de::Error) -> String {
 }
 
 /// Applies `a.b=value`: the value is TOML, or else a string. `methods.0.rank=4` reaches into lists.
-fn set(table: &mut toml::Table, setting: &str) -> Result<(), String> {
+pub(crate) fn set(table: &mut toml::Table, setting: &str) -> Result<(), String> {
     let (key, text) = setting.split_once('=').ok_or_else(|| format!("`--set {setting}`: expected key=value"))?;
     let parsed: Result<toml::Table, _> = format!("value = {text}").parse();
     let value = parsed.ok().and_then(|mut t| t.remove("value")).unwrap_or_else(|| toml::Value::String(text.to_owned()));

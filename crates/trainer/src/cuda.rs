@@ -2,8 +2,9 @@
 //! of sizes that come again as captured graphs.
 //!
 //! A captured graph is of one size (tokens, sequences, labelled rows), a bucket: batches are filled up to it by a dead tail.
-//! The first batch of a bucket runs without a graph, which loads and allocates what the capture then finds. What a step came
-//! to is read back while the next one runs.
+//! The first batch of a bucket runs without a graph, which loads and allocates what the capture then finds. What differs
+//! between its batches lies in device memory and is rewritten before each launch: tokens, labelled rows, the loss's divisor,
+//! and where there is dropout its step and the rows' identities. What a step came to is read back while the next one runs.
 
 use std::collections::HashMap;
 
@@ -39,6 +40,7 @@ struct Bucket {
     tokens: usize,
     sequences: usize,
     rows: usize,
+    dropout: Option<u64>, // its seed; the step is read from memory
 }
 
 /// What is known of a bucket.
@@ -74,6 +76,7 @@ pub struct DeviceSteps {
     seen: HashMap<Bucket, Seen>,
     readback: Readback<u64>,
     graphs: bool,
+    dropout_step: Staged<u64>, // [1], where dropout reads it
     eager_parts: Parts,
     chunk_tokens: usize,
     seen_long: bool,
@@ -132,6 +135,7 @@ impl DeviceSteps {
             graphs,
             chunk_tokens: 0,
             seen_long: false,
+            dropout_step: [0].into(),
         })
     }
 
@@ -148,12 +152,15 @@ impl DeviceSteps {
     /// There is no labelled token; the model refuses a batch; the device fails.
     pub fn gradients(&mut self, micro_batches: &[MicroBatch], dropout: Option<DropoutStep>) -> Result<(), TrainError> {
         let labelled = labelled_tokens(micro_batches)?;
-        // A dropout mask depends on the step, which a captured graph would not see.
-        let captures = self.graphs && !self.patches.has_dropout();
+        let dropout = dropout.filter(|_| self.patches.has_dropout());
+        if let Some(DropoutStep { step, .. }) = dropout {
+            self.dropout_step.rewrite(&self.cuda, &[step])?;
+        }
+        let captures = self.graphs;
         let (whole, long) = long::split(micro_batches, self.chunk_tokens)?;
         for (i, micro) in whole.iter().filter(|micro| !micro.rows.is_empty()).enumerate() {
             let first = i == 0;
-            let (bucket, prepared) = self.prepare(micro, labelled, captures)?;
+            let (bucket, prepared) = self.prepare(micro, labelled, dropout)?;
             let seen = if captures { self.seen.remove(&bucket) } else { None };
             let captured = match seen {
                 None => {
@@ -164,7 +171,7 @@ impl DeviceSteps {
                     self.seen.insert(bucket, Seen::Once);
                     continue;
                 }
-                Some(Seen::Once) => Box::new(self.capture(prepared)?),
+                Some(Seen::Once) => Box::new(self.capture(prepared, dropout)?),
                 Some(Seen::Captured(captured)) => {
                     captured.rewrite(&self.cuda, &prepared)?;
                     captured
@@ -211,11 +218,16 @@ impl DeviceSteps {
     }
 
     /// Fills a micro-batch up to its bucket.
-    fn prepare(&self, micro: &MicroBatch, labelled: usize, fill_up: bool) -> Result<(Bucket, Prepared), TrainError> {
+    fn prepare(
+        &self,
+        micro: &MicroBatch,
+        labelled: usize,
+        dropout: Option<DropoutStep>,
+    ) -> Result<(Bucket, Prepared), TrainError> {
         let (tokens, sequences, rows) = (micro.batch.tokens(), micro.batch.sequences(), micro.rows.len());
         let prefix = micro.prefix.as_ref().map_or(0, Batch::tokens);
-        let mut bucket = Bucket { prefix, tokens, sequences, rows };
-        if fill_up {
+        let mut bucket = Bucket { prefix, tokens, sequences, rows, dropout: dropout.map(|step| step.seed) };
+        if self.graphs {
             bucket.tokens = filled(tokens, 64);
             bucket.rows = filled(rows, 8);
             if bucket.tokens > tokens {
@@ -227,10 +239,16 @@ impl DeviceSteps {
             false => micro.batch.clone(),
         };
         let none = std::iter::repeat_n(NONE, bucket.rows - rows);
+        let rows = micro.rows.iter().copied().chain(none.clone()).collect();
+        let (mut prefix, mut batch) = (micro.prefix.clone(), batch);
+        if dropout.is_some() {
+            prefix = prefix.map(|prefix| prefix.for_dropout(&[].into()));
+            batch = batch.for_dropout(&rows);
+        }
         let prepared = Prepared {
-            prefix: micro.prefix.clone(),
+            prefix,
             batch,
-            rows: micro.rows.iter().copied().chain(none.clone()).collect(),
+            rows,
             targets: micro.targets.iter().copied().chain(none).collect(),
             divisor: Divisor::from(labelled as f64),
         };
@@ -246,14 +264,14 @@ impl DeviceSteps {
         Ok(self.optimizer.take(&self.eager_parts, loss.on_cuda(&self.cuda)?.view(), first)?)
     }
 
-    fn capture(&self, inputs: Prepared) -> Result<Captured, TrainError> {
+    fn capture(&self, inputs: Prepared, dropout: Option<DropoutStep>) -> Result<Captured, TrainError> {
         // What is looked up lies where nothing else will: a graph keeps using the working pool's places.
         inputs.stage(&self.cuda)?;
         let parts = self.optimizer.parts()?;
         let _working = self.cuda.working();
         let mut result = None;
         let graph = self.cuda.capture(|| -> Result<(), TrainError> {
-            result = Some(self.micro_gradients(&inputs, None)?);
+            result = Some(self.micro_gradients(&inputs, dropout)?);
             Ok(())
         })?;
         let (loss, gradients) = result.expect("the work ran");
@@ -269,7 +287,7 @@ impl DeviceSteps {
         dropout: Option<DropoutStep>,
     ) -> Result<(Tensor, Vec<Option<Tensor>>), TrainError> {
         let tape = Tape::new(self.model.device());
-        let bound = Bound::new(&tape, &self.model, &self.patches, dropout)?;
+        let bound = Bound::new(&tape, &self.model, &self.patches, dropout)?.reading_step(&self.dropout_step);
         let hidden = hidden_states(&self.model, &tape, &bound, micro.prefix.as_ref(), &micro.batch)?;
         let (rows, targets) = (micro.rows.clone(), micro.targets.clone());
         let divisor = micro.divisor.clone();

@@ -72,6 +72,16 @@ pub enum TrainError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A run of a sweep failed.
+    #[error("{entry} on {task}: {source}")]
+    Sweep {
+        /// The entry that was run.
+        entry: String,
+        /// On what.
+        task: String,
+        /// What happened.
+        source: Box<TrainError>,
+    },
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

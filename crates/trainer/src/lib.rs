@@ -3,6 +3,7 @@
 //! - [`config`]: a run's TOML file, a pretraining's; [`authors_experiment`]: one from an experiment of the methods' authors.
 //! - [`Run`]: the loop; [`step`]: gradients of a step; [`AdamW`], [`schedule`]: the update.
 //! - [`checkpoint`]: what resume needs; [`record`]: the log; [`report`]: a page of it.
+//! - [`mod@sweep`]: every method on every task, and a table.
 //! - [`evaluate()`]: loss and scores on a data set; [`verify()`]: the promises, on a model and an adapter.
 //!
 //! Models, methods and data come from their own crates; the command line is in `statetune`.
@@ -25,6 +26,7 @@ pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod step;
+pub mod sweep;
 pub mod verify;
 
 pub use config::{PretrainConfig, RunConfig, TrainSettings};

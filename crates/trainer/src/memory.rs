@@ -1,4 +1,5 @@
-//! How much memory a training step will need, from shapes: what `inspect` shows before a run.
+//! How much memory a training step will need, from shapes: what `inspect` shows before a run; and how much this process has
+//! taken.
 
 use statetune_mamba_model::Mamba;
 use statetune_mamba_model::patch::{Change, Patches};
@@ -59,4 +60,17 @@ impl MemoryPlan {
     pub fn total(&self) -> usize {
         self.weights + self.trained + self.activations + self.working + self.logits
     }
+}
+
+/// The most memory that this process has had at once, in MiB, where the system tells.
+pub fn process_peak_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+/// Lets the process's peak begin anew at what it has now; returns whether the system does so.
+pub fn start_process_peak() -> bool {
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }

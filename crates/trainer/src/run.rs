@@ -169,7 +169,8 @@ impl Run<'_> {
         let resumed = newest.is_some();
         // Until the first updates are made, what a run starts from is what its tensors must move away from.
         let mut effect = EffectCheck::new(&adapter)?;
-        let inputs = checkpoint::fingerprint(self.model, self.train);
+        // Only a checkpoint asks for it.
+        let inputs = self.folder.map_or(0, |_| checkpoint::fingerprint(self.model, self.train));
         let (adapter, optimizer, progress) = match newest {
             Some((_, path)) => {
                 let loaded = checkpoint::load(&path, self.model, new_optimizer)

@@ -95,8 +95,15 @@ fn a_run_by_chunks_ends_where_a_run_in_one_pass_does() {
         }
         let train = |chunk_tokens| {
             let settings = TrainSettings { chunk_tokens, ..settings(if case.selects() { 4 } else { 2 }) };
-            let run =
-                Run { model, base_model: "base", train: &data, validation: None, settings: &settings, folder: None };
+            let run = Run {
+                model,
+                base_model: "base",
+                train: &data,
+                validation: None,
+                settings: &settings,
+                folder: None,
+                keeps_adapters: true,
+            };
             bytes(&run.train(case.random_adapter(model), false, &mut Silent).unwrap().adapter)
         };
         let (whole, chunked) = (train(0), train(20));

@@ -8,7 +8,7 @@ mod test_device;
 use serde_json::{Value, json};
 use statetune_datasets_eval::{Counts, Dataset, Example};
 use statetune_mamba_model::config::MambaConfig;
-use statetune_mamba_model::{Batch, Mamba};
+use statetune_mamba_model::{Batch, DropoutStep, Mamba};
 use statetune_peft_methods::{Adapter, methods};
 use statetune_ssm_kernels::runtime::Cuda;
 use statetune_tensor::{DType, Device};
@@ -49,6 +49,10 @@ fn steps() -> Vec<Vec<MicroBatch>> {
     steps
 }
 
+fn dropout(step: usize) -> DropoutStep {
+    DropoutStep { seed: 11, step: step as u64 }
+}
+
 /// What the adapter's tensors are after the steps on a device, and the last loss.
 fn on_device(cuda: &Cuda, compute: DType, method: &Value, graphs: bool) -> (Vec<Vec<f64>>, f64) {
     let model = model(&Device::Cuda(cuda.clone()), compute);
@@ -57,7 +61,7 @@ fn on_device(cuda: &Cuda, compute: DType, method: &Value, graphs: bool) -> (Vec<
     let mut device = DeviceSteps::new(&model, &adapter, &mut optimizer, graphs).unwrap();
     let mut loss = f64::NAN;
     for (i, micro_batches) in steps().iter().enumerate() {
-        device.gradients(micro_batches, None).unwrap();
+        device.gradients(micro_batches, Some(dropout(i))).unwrap();
         device.update(1e-2, 1.0).unwrap();
         let outcome = device.outcome().unwrap().expect("started");
         assert!(outcome.finite);
@@ -73,8 +77,8 @@ fn on_processor(method: &Value) -> (Vec<Vec<f64>>, f64) {
     let adapter = adapter(&model, method);
     let mut optimizer = AdamW::new(&adapter, AdamWSettings { weight_decay: 0.1, ..AdamWSettings::default() });
     let mut loss = f64::NAN;
-    for micro_batches in steps() {
-        let result = gradients(&model, adapter.patches(), &micro_batches, None).unwrap();
+    for (i, micro_batches) in steps().iter().enumerate() {
+        let result = gradients(&model, adapter.patches(), micro_batches, Some(dropout(i))).unwrap();
         let scale = (1.0 / (result.norm(&device).unwrap() + 1e-6)).min(1.0);
         optimizer.update(&device, &adapter, &result.gradients, 1e-2, scale).unwrap();
         loss = result.loss;
@@ -97,6 +101,7 @@ fn subjects() -> Vec<Value> {
         json!({"method": "state-offset-h"}),
         json!({"method": "initial-state"}),
         json!({"method": "lora", "rank": 2, "targets": ["in_proj", "x_proj", "out_proj", "embeddings"]}),
+        json!({"method": "lora", "rank": 2, "targets": ["in_proj", "x_proj", "out_proj", "embeddings"], "dropout": 0.3}),
         json!({"method": "prompt-tuning", "tokens": 3}),
         json!({"method": "full"}),
     ]
@@ -250,4 +255,27 @@ fn threads_that_share_a_device_do_not_disturb_each_other() {
             scope.spawn(run);
         }
     });
+}
+
+/// As the workers of a comparison: handles of one device, each with a stream, a pool and a model of its own. One captures while
+/// others allocate, load kernels and launch.
+#[test]
+fn handles_of_one_device_do_not_disturb_each_other() {
+    let Some((_, Device::Cuda(cuda), compute)) = test_device::asked_for() else { return };
+    let dropped = json!({"method": "lora", "rank": 2, "targets": ["x_proj", "out_proj"], "dropout": 0.3});
+    for method in [json!({"method": "state-offset-h"}), dropped] {
+        let alone = on_device(&cuda, compute, &method, true);
+        let run = || {
+            let own = Cuda::new(0).unwrap();
+            for _ in 0..2 {
+                assert!(on_device(&own, compute, &method, true) == alone, "{method}: other bits beside other handles");
+                own.start_peak();
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(run);
+            }
+        });
+    }
 }

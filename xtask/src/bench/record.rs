@@ -46,7 +46,7 @@ fn commit() -> Value {
 }
 
 /// The machine: what cannot be found out is null.
-pub(super) fn host() -> Value {
+fn host() -> Value {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (cpus, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
     let field = |text: &str, key: &str| {

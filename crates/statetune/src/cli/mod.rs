@@ -23,6 +23,7 @@ pub mod pretrain;
 pub mod progress;
 mod run_folder;
 pub mod setup;
+mod sweep;
 pub mod train;
 mod verify;
 
@@ -58,6 +59,10 @@ enum Command {
     Train(TrainArguments),
     /// Train all weights of a model on running text: one made anew, or one to go on from.
     Pretrain(TrainArguments),
+    /// Train every method on every task, each at the learning rate a search finds, and print a table.
+    ///
+    /// Every finished run is a line of one file, `results.jsonl` in the output folder; the same command goes on from there.
+    Sweep(SweepArguments),
     /// Evaluate a run's best adapter, an adapter, or a base model.
     Eval(EvalArguments),
     /// Continue prompts.
@@ -105,6 +110,33 @@ struct TrainArguments {
     /// Goes on from the run folder's newest checkpoint.
     #[arg(long)]
     resume: bool,
+}
+
+#[derive(Debug, Args)]
+struct SweepArguments {
+    /// The sweep's configuration, a TOML file.
+    config: PathBuf,
+    /// Overrides a key of the configuration. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// What it runs on: cpu, cuda, or cuda:1 for the second GPU; default: the configuration's.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Starts no run after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    max_seconds: Option<u64>,
+    /// Runs at once: a small model does not fill a GPU. Results do not depend on it.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    workers: u32,
+    /// Runs only these entries and tasks, by name, separated by commas.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Runs nothing and prints the table of what is finished.
+    #[arg(long, conflicts_with_all = ["max_seconds", "workers", "only"])]
+    table: bool,
+    /// The file of results; default: `results.jsonl` in the output folder.
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -334,6 +366,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.command {
         Command::Train(arguments) => train::run(arguments, output),
         Command::Pretrain(arguments) => pretrain::run(arguments, output),
+        Command::Sweep(arguments) => sweep::run(arguments, output),
         Command::Eval(arguments) => eval::run(arguments, output),
         Command::Generate(arguments) => generate::run(arguments, output),
         Command::Inspect(arguments) => inspect::run(arguments, output),

@@ -236,8 +236,5 @@ pub fn best_adapter(folder: &Path) -> Option<PathBuf> {
 
 /// The processor's peak memory use of this process, in MiB, where the system tells.
 pub fn peak_memory_mib() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024.0)
+    statetune_trainer::memory::process_peak_mib()
 }

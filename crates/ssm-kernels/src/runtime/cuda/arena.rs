@@ -90,6 +90,11 @@ impl Arena {
         self.peak
     }
 
+    /// Counts the peak anew from what is in use now.
+    pub fn start_peak(&mut self) {
+        self.peak = self.live;
+    }
+
     /// Bytes of all segments.
     pub fn reserved(&self) -> u64 {
         self.segments.values().sum()

@@ -326,6 +326,11 @@ impl Cuda {
         }
     }
 
+    /// Counts the peaks of [`Cuda::memory_use`] anew from what is in use now.
+    pub fn start_peak(&self) {
+        self.memory().pools.iter_mut().for_each(Arena::start_peak);
+    }
+
     /// Takes so many bytes for the working pool in one piece: what a plan found a step to need.
     ///
     /// # Errors

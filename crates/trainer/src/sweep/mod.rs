@@ -1,0 +1,18 @@
+//! A sweep: every method on every task, its learning rate searched on rows cut from the training data, then several
+//! seeds with the rate found, and a table. In one process: model and data are loaded once, several runs may go on at once.
+//!
+//! - [`SweepConfig`]: the TOML file; [`Plan`]: the runs that follow from it.
+//! - [`Results`]: one line per finished run in one file, which is all that going on needs.
+//! - [`run()`]: runs what is missing; [`Table`]: what came out.
+
+mod config;
+mod plan;
+mod results;
+mod run;
+mod table;
+
+pub use config::{EntrySection, Reference, SearchSection, SweepConfig, TaskSection};
+pub use plan::{Job, Plan, PlannedTask, Purpose, Unit};
+pub use results::{Choice, DeviceUsed, Line, Results};
+pub use run::{Limits, Placed, Report, TaskData, run};
+pub use table::Table;

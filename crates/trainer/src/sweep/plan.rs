@@ -1,0 +1,260 @@
+//! The runs of a sweep: for every entry and task a search over learning rates, then a run per seed.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use statetune_datasets_eval::DataConfig;
+use statetune_peft_methods::{METHODS, Method, methods};
+
+use super::config::{EntrySection, SweepConfig};
+use crate::config::default_rate;
+use crate::{TrainError, TrainSettings};
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// To choose a learning rate: few steps, without some of the training rows, which it is judged on.
+    Search,
+    /// For the table: all training rows, judged on the validation file.
+    Final,
+}
+
+/// A task as it is run.
+#[derive(Debug, Clone)]
+pub struct PlannedTask {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its name in the table.
+    pub title: String,
+    /// How it is trained; learning rate and seed are a run's.
+    pub settings: TrainSettings,
+    /// Its data.
+    pub data: DataConfig,
+}
+
+/// An entry on a task.
+#[derive(Debug, Clone)]
+pub struct Unit {
+    /// Index of the task.
+    pub task: usize,
+    /// The entry's name.
+    pub name: String,
+    /// Its methods, every option present.
+    pub methods: Vec<Value>,
+    /// The learning rates to choose from.
+    pub rates: Vec<f64>,
+}
+
+/// A run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Job {
+    /// Index of the unit.
+    pub unit: usize,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Its learning rate.
+    pub rate: f64,
+    /// Its seed.
+    pub seed: u64,
+}
+
+/// Everything that follows from a configuration without looking at model and data.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The configuration.
+    pub config: SweepConfig,
+    /// Its tasks.
+    pub tasks: Vec<PlannedTask>,
+    /// Every entry on every task: the first entry on all tasks, then the next.
+    pub units: Vec<Unit>,
+}
+
+impl Plan {
+    /// Of a configuration.
+    ///
+    /// # Errors
+    /// An unknown method or option; an entry without methods or with a name that is taken.
+    pub fn new(config: SweepConfig) -> Result<Plan, TrainError> {
+        let fail = |reason: String| TrainError::NothingToDo { reason };
+        let mut tasks = Vec::new();
+        for task in &config.tasks {
+            tasks.push(PlannedTask {
+                name: task.name.clone(),
+                title: task.title.clone().unwrap_or_else(|| task.name.clone()),
+                settings: config.settings(task).map_err(fail)?,
+                data: task.data.clone(),
+            });
+        }
+        let mut entries: Vec<(String, EntrySection)> = Vec::new();
+        for info in METHODS.iter().filter(|_| config.every_method) {
+            let methods = vec![Map::from_iter([("method".to_owned(), info.tag.into())])];
+            entries.push((info.tag.to_owned(), EntrySection { methods, ..EntrySection::default() }));
+        }
+        let listed = entries.len();
+        for entry in &config.entries {
+            let tags = entry.methods.iter().filter_map(|method| method.get("method")?.as_str());
+            let name = entry.name.clone().unwrap_or_else(|| tags.collect::<Vec<_>>().join(" + "));
+            if entry.methods.is_empty() {
+                return Err(fail(format!("the entry `{name}` has no methods")));
+            }
+            match entries.iter().position(|(other, _)| *other == name) {
+                Some(at) if at < listed => entries[at].1 = entry.clone(),
+                Some(_) => return Err(fail(format!("two entries are called `{name}`: give one another `name`"))),
+                None => entries.push((name, entry.clone())),
+            }
+        }
+        if let Some(reference) = config.references.iter().find(|r| !entries.iter().any(|(name, _)| *name == r.entry)) {
+            return Err(fail(format!("`references`: there is no entry `{}`", reference.entry)));
+        }
+        let mut units = Vec::new();
+        for (name, entry) in &entries {
+            for (at, task) in tasks.iter().enumerate() {
+                units.push(unit(&config, at, &task.name, name, entry)?);
+            }
+        }
+        if units.is_empty() {
+            return Err(fail("there is nothing to run: set `every_method`, or name `entries`".into()));
+        }
+        Ok(Plan { config, tasks, units })
+    }
+
+    /// The task of a unit.
+    pub fn task(&self, unit: &Unit) -> &PlannedTask {
+        &self.tasks[unit.task]
+    }
+
+    /// The runs of a unit's search; none where there is one rate only.
+    pub fn search(&self, unit: usize) -> Vec<Job> {
+        let rates = &self.units[unit].rates;
+        let seed = self.config.search.seed;
+        let jobs = rates.iter().map(|&rate| Job { unit, purpose: Purpose::Search, rate, seed });
+        if rates.len() > 1 { jobs.collect() } else { Vec::new() }
+    }
+
+    /// The runs of a unit with the rate that was found.
+    pub fn finals(&self, unit: usize, rate: f64) -> Vec<Job> {
+        self.config.seeds.iter().map(|&seed| Job { unit, purpose: Purpose::Final, rate, seed }).collect()
+    }
+
+    /// The number of all runs.
+    pub fn runs(&self) -> usize {
+        (0..self.units.len()).map(|unit| self.search(unit).len() + self.config.seeds.len()).sum()
+    }
+
+    /// The configurations of a run's methods. What a method chooses by is cut like the run.
+    pub fn methods(&self, job: &Job) -> Vec<Value> {
+        let mut methods = self.units[job.unit].methods.clone();
+        if job.purpose == Purpose::Search {
+            for method in &mut methods {
+                if let Some(steps) = method.get("warmup_steps").and_then(Value::as_u64).filter(|steps| *steps > 0) {
+                    method["warmup_steps"] = self.share_of(steps).into();
+                }
+            }
+        }
+        methods
+    }
+
+    /// The search's share of so many steps.
+    pub(super) fn share_of(&self, steps: u64) -> u64 {
+        ((steps as f64 * self.config.search.share).ceil() as u64).max(1)
+    }
+
+    /// All that decides a run's result but rate, seed and the files' contents, as it is kept with the result. Paths are no
+    /// part of it.
+    pub(super) fn settings(&self, job: &Job) -> Value {
+        let task = self.task(&self.units[job.unit]);
+        let mut train = serde_json::to_value(&task.settings).expect("plain data");
+        let object = train.as_object_mut().expect("a struct");
+        for key in ["learning_rate", "seed", "log_every", "eval_every", "save_every", "keep_checkpoints", "early_stop"]
+        {
+            object.remove(key);
+        }
+        let data = DataConfig { train: None, validation: None, ..task.data.clone() };
+        let mut settings = json!({"methods": self.methods(job), "train": train, "data": data});
+        if job.purpose == Purpose::Search {
+            let search = &self.config.search;
+            settings["search"] = json!({"rows": search.rows, "share": search.share, "seed": search.seed});
+        }
+        settings
+    }
+}
+
+fn unit(
+    config: &SweepConfig,
+    task: usize,
+    task_name: &str,
+    name: &str,
+    entry: &EntrySection,
+) -> Result<Unit, TrainError> {
+    let on_task = entry.tasks.get(task_name);
+    let methods = on_task.and_then(|on_task| on_task.methods.as_ref()).unwrap_or(&entry.methods);
+    let parsed: Vec<Box<dyn Method>> =
+        methods.iter().map(|method| methods::parse(method.clone())).collect::<Result<_, _>>()?;
+    let rates = match on_task.and_then(|on_task| on_task.rates.as_ref()).or(entry.rates.as_ref()) {
+        Some(rates) => rates.clone(),
+        None => config.search.factors.iter().map(|factor| rounded(default_rate(&parsed) * factor)).collect(),
+    };
+    let methods = parsed.iter().map(|method| methods::to_config(method.as_ref())).collect();
+    Ok(Unit { task, name: name.to_owned(), methods, rates })
+}
+
+/// To three digits: a rate is read by people.
+fn rounded(rate: f64) -> f64 {
+    format!("{rate:.2e}").parse().expect("a number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const TEXT: &str = "seeds = [4, 5]\n[model]\npath = \"m\"\n[train]\nbatch_size = 8\n\
+        [[tasks]]\nname = \"a\"\nmetric = \"accuracy\"\ntrain.epochs = 3\n\
+        [tasks.data]\nformat = \"glue\"\ntask = \"sst2\"\ntrain = \"t\"\nvalidation = \"v\"\n\
+        [[tasks]]\nname = \"b\"\nmetric = \"matthews\"\n\
+        [tasks.data]\nformat = \"glue\"\ntask = \"cola\"\ntrain = \"t\"\nvalidation = \"v\"\n\
+        [[entries]]\nmethods = [{ method = \"lora\", rank = 4 }]\ntasks.b.rates = [0.1]\n\
+        [[entries]]\nname = \"both\"\nmethods = [{ method = \"sdt\" }, { method = \"bitfit\" }]\n";
+
+    fn plan(text: &str, settings: &[&str]) -> Result<Plan, String> {
+        let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
+        let config = SweepConfig::parse(text, Path::new("c.toml"), &settings).map_err(|error| error.to_string())?;
+        Plan::new(config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_method_is_on_every_task_and_entries_replace_or_add() {
+        let plan = plan(TEXT, &[]).unwrap();
+        assert_eq!(plan.units.len(), 2 * (METHODS.len() + 1));
+        assert_eq!((plan.tasks[0].settings.epochs, plan.tasks[1].settings.epochs), (3, 1));
+        let of = |name: &str| plan.units.iter().position(|unit| unit.name == name).unwrap();
+        let lora = of("lora");
+        assert_eq!(
+            (plan.units[lora].methods[0]["rank"].clone(), plan.units[lora].rates.clone()),
+            (json!(4), vec![0.000667, 0.002, 0.006])
+        );
+        assert_eq!((plan.search(lora).len(), plan.search(lora + 1).len()), (3, 0), "a single rate is not searched");
+        let both = &plan.search(of("both"))[0];
+        assert_eq!(plan.methods(both)[0]["warmup_steps"], 125, "a quarter of the method's own");
+        assert_eq!(plan.methods(&Job { purpose: Purpose::Final, ..*both })[0]["warmup_steps"], 500);
+        assert_eq!(plan.runs(), plan.units.len() * 5 - 3);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = |settings: &[&str]| plan(TEXT, settings).unwrap_err();
+        assert!(error(&["train.seed=1"]).contains("`train.seed`: a sweep sets it itself"));
+        assert!(error(&["train.batchsize=1"]).contains("batchsize"));
+        assert!(error(&["tasks.0.metric=acuracy"]).contains("did you mean \"accuracy\""));
+        assert!(error(&["tasks.1.name=a"]).contains("taken"));
+        assert!(error(&["search.share=0"]).contains("`search.share` must be above 0"));
+        assert!(error(&["search.factors=[]"]).contains("search.factors"));
+        assert!(error(&["seeds=[1, 1]"]).contains("`seeds` must be different"));
+        assert!(error(&["entries.0.tasks.c.rates=[1.0]"]).contains("no task `c`"));
+        assert!(error(&["entries.1.name=lora", "entries.0.name=lora", "every_method=false"]).contains("two entries"));
+        assert!(error(&["entries.0.methods=[]"]).contains("no methods"));
+        assert!(error(&["sed=[1]"]).contains("did you mean `seeds`"));
+        let reference = "references=[{ entry = \"lorra\", task = \"a\", rate = 0.1, scores = [1.0] }]";
+        assert!(error(&[reference]).contains("no entry `lorra`"));
+    }
+}

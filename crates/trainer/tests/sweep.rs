@@ -1,0 +1,266 @@
+//! A sweep: the rate that the search finds, going on after an interruption, several runs at once, refusals, the table.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+
+use serde_json::{Value, json};
+use statetune_datasets_eval::Dataset;
+use statetune_mamba_model::Mamba;
+use statetune_ssm_kernels::Level;
+use statetune_tensor::{DType, Device};
+use statetune_trainer::TrainError;
+use statetune_trainer::sweep::{
+    Choice, DeviceUsed, Limits, Line, Placed, Plan, Purpose, Report, Results, SweepConfig, Table, TaskData, run,
+};
+
+/// State-offset (h) has a rate with which it cannot learn and one with which it can; BitFit's is given.
+const CONFIG: &str = r#"
+seeds = [0, 1]
+every_method = false
+
+[model]
+path = "model"
+
+[[tasks]]
+name = "first"
+title = "First"
+metric = "accuracy"
+data = { format = "jsonl", train = "t", validation = "v", prompt_field = "p", label_field = "l", labels = ["1", "2"] }
+
+[[entries]]
+methods = [{ method = "state-offset-h" }]
+rates = [1e-7, 0.05]
+
+[[entries]]
+name = "biases"
+methods = [{ method = "bitfit" }]
+rates = [0.02]
+
+[train]
+batch_size = 8
+warmup_steps = 2
+epochs = 8
+
+[search]
+rows = 20
+share = 0.5
+
+[[references]]
+entry = "state-offset-h"
+task = "first"
+rate = 0.01
+scores = [82.6, 80.6]
+"#;
+
+/// Two rates and two seeds, and two seeds.
+const RUNS: usize = 6;
+
+fn plan(settings: &[&str]) -> Plan {
+    let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+    Plan::new(SweepConfig::parse(CONFIG, Path::new("sweep.toml"), &settings).unwrap()).unwrap()
+}
+
+fn place() -> Result<Placed, TrainError> {
+    let device = Device::cpu(Level::best(), 1).unwrap();
+    let model = Mamba::random(&support::config(true), &device, DType::F32, DType::F32, 1).unwrap();
+    let used = DeviceUsed {
+        name: "a processor".into(),
+        kind: "cpu".into(),
+        compute: "f32".into(),
+        level: Some(Level::best().to_string()),
+        products: Some("f32".into()),
+    };
+    Ok(Placed { model, device: used })
+}
+
+/// Two classes, told by the first token; a third of the rows are of the second.
+fn classification(count: usize) -> Dataset {
+    let mut data = support::classification(count);
+    for (i, example) in data.examples.iter_mut().enumerate() {
+        let class = usize::from(i % 3 == 2);
+        example.tokens[0] = 5 + class as u32;
+        *example.tokens.last_mut().unwrap() = data.classes[class].token;
+        example.class = Some(class);
+    }
+    data
+}
+
+/// Runs what is missing; returns the report and the runs that were made.
+fn go_on(path: &Path, plan: &Plan, limits: &Limits, rows: usize) -> Result<(Report, Vec<Line>), TrainError> {
+    let data = [TaskData { train: classification(rows), validation: classification(30) }];
+    let mut results = Results::open(path, plan)?;
+    let made = Mutex::new(Vec::new());
+    let observe = |line: &Line, _: usize| made.lock().unwrap().push(line.clone());
+    let report = run(plan, &data, &mut results, &|_| Ok(Vec::new()), &place()?, &place, limits, &observe)?;
+    Ok((report, made.into_inner().unwrap()))
+}
+
+/// The lines without what another time measures otherwise.
+fn timeless(path: &Path) -> Vec<Value> {
+    let without = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        for key in ["seconds", "peak_memory_mib", "workers"] {
+            line.as_object_mut().unwrap().remove(key).unwrap();
+        }
+        line
+    };
+    fs::read_to_string(path).unwrap().lines().map(without).collect()
+}
+
+#[track_caller]
+fn refused(result: Result<impl Sized, TrainError>, parts: &[&str]) {
+    let error = result.err().expect("an error").to_string();
+    assert!(parts.iter().all(|part| error.contains(part)), "expected {parts:?}: {error}");
+}
+
+#[test]
+fn the_search_finds_the_rate_that_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, plan) = (folder.path().join("results.jsonl"), plan(&[]));
+    let (report, made) = go_on(&path, &plan, &Limits::default(), 60).unwrap();
+    assert_eq!(report, Report { done: RUNS, of: RUNS, left_out: Vec::new() });
+    assert_eq!(made.len(), RUNS);
+    let results = Results::read(&path, &plan).unwrap();
+    assert_eq!(results.choice(&plan, 0), Choice::Rate(0.05));
+    let [search, finals]: [Vec<&Line>; 2] =
+        [Purpose::Search, Purpose::Final].map(|purpose| made.iter().filter(|line| line.purpose == purpose).collect());
+    // Half of 8 times 60 rows in steps of 8, on 40 rows, judged on the 20 others; then all of it.
+    assert!(search.iter().all(|line| (line.steps, line.rows, line.judged_on) == (32, 40, 20)), "{search:?}");
+    assert!(finals.iter().all(|line| (line.steps, line.rows, line.judged_on) == (64, 60, 30)), "{finals:?}");
+    let score = |rate: f64| search.iter().find(|line| line.learning_rate == rate).unwrap().score.unwrap();
+    assert!(score(0.05) > score(1e-7), "{search:?}");
+    assert_eq!(search.len(), 2, "BitFit has one rate, and nothing to search");
+    assert!(finals[0].score != finals[1].score || finals[0].loss != finals[1].loss, "two seeds are two runs");
+}
+
+#[test]
+fn going_on_repeats_nothing_and_ends_with_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, plan) = (folder.path().join("whole.jsonl"), plan(&[]));
+    go_on(&whole, &plan, &Limits::default(), 60).unwrap();
+    let text = fs::read_to_string(&whole).unwrap();
+    let expected = timeless(&whole);
+    for kept in 0..=RUNS {
+        let path = folder.path().join(format!("{kept}.jsonl"));
+        let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        let end = if kept == 0 { 0 } else { ends[kept - 1] };
+        // A kill in the middle of a line.
+        let cut_off = if kept < RUNS { end + 40 } else { end };
+        fs::write(&path, &text[..cut_off]).unwrap();
+        let (_, made) = go_on(&path, &plan, &Limits::default(), 60).unwrap();
+        assert_eq!(made.len(), RUNS - kept, "{kept} were there");
+        assert_eq!(timeless(&path), expected, "{kept} were there");
+    }
+}
+
+#[test]
+fn several_at_once_come_to_the_same_and_limits_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (alone, together) = (folder.path().join("1.jsonl"), folder.path().join("3.jsonl"));
+    let plan = plan(&[]);
+    go_on(&alone, &plan, &Limits::default(), 60).unwrap();
+    // No time at all, then one entry, then the rest.
+    let none = Limits { workers: 3, until: Some(std::time::Instant::now()), only: Vec::new() };
+    assert_eq!(go_on(&together, &plan, &none, 60).unwrap().0, Report { done: 0, of: RUNS, left_out: Vec::new() });
+    let one = Limits { workers: 3, until: None, only: vec!["biases".into()] };
+    assert_eq!(go_on(&together, &plan, &one, 60).unwrap().0, Report { done: 2, of: 2, left_out: Vec::new() });
+    let rest = Limits { workers: 3, ..Limits::default() };
+    assert_eq!(go_on(&together, &plan, &rest, 60).unwrap().1.len(), RUNS - 2);
+    let sorted = |path| {
+        let mut lines: Vec<String> = timeless(path).iter().map(Value::to_string).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&alone), sorted(&together));
+    let nobody = Limits { only: vec!["bias".into()], ..Limits::default() };
+    refused(go_on(&together, &plan, &nobody, 60), &["no entry and no task `bias`"]);
+}
+
+#[test]
+fn results_of_other_settings_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.jsonl");
+    let whole = plan(&[]);
+    go_on(&path, &whole, &Limits::default(), 60).unwrap();
+    let open = |settings: &[&str]| Results::open(&path, &plan(settings));
+    let before = fs::read_to_string(&path).unwrap();
+    refused(open(&["train.batch_size=4"]), &["line 1", "state-offset-h on first", "`train.batch_size` was 8", "4 now"]);
+    refused(open(&["search.rows=10"]), &["`search.rows` was 20"]);
+    refused(open(&["entries.0.methods.0.rank=2"]), &["`methods.0.rank` was null"]);
+    refused(open(&["tasks.0.data.max_tokens=100"]), &["`data.max_tokens` was 512"]);
+    refused(open(&["entries.0.rates=[1e-7, 0.07]"]), &["rate 0.05", "no such run"]);
+    refused(open(&["seeds=[0]"]), &["seed 1", "no such run"]);
+    refused(open(&["entries.1.name=other"]), &["line 5", "biases on first is not in this configuration"]);
+    assert!(open(&["seeds=[0, 1, 2]", "tasks.0.data.train=elsewhere", "model.path=moved"]).is_ok());
+    refused(go_on(&path, &whole, &Limits::default(), 61), &["line 1", "other data"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), before, "a refusal changes nothing");
+    fs::write(&path, before.replacen("\"kind\":\"cpu\"", "\"kind\":\"cuda\"", 1)).unwrap();
+    refused(open(&[]), &["line 2", "`device.kind` was \"cuda\""]);
+    fs::write(&path, before.replacen("\"score\":", "\"scored\":", 1)).unwrap();
+    refused(open(&[]), &["line 1", "scored"]);
+    // Two files put together: the same run twice is one, unless they disagree.
+    let first = before.lines().next().unwrap();
+    fs::write(&path, format!("{before}{first}\n")).unwrap();
+    assert_eq!(open(&[]).unwrap().lines().len(), RUNS);
+    let mut other: Value = serde_json::from_str(first).unwrap();
+    other["score"] = json!(0.123);
+    fs::write(&path, format!("{before}{other}\n")).unwrap();
+    refused(open(&[]), &["line 7", "another result"]);
+}
+
+#[test]
+fn a_run_that_diverges_is_a_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.jsonl");
+    let plan = plan(&["entries.0.rates=[1e39, 0.05]", "train.clip_norm=0", "entries.1.rates=[1e39]"]);
+    let (report, made) = go_on(&path, &plan, &Limits::default(), 60).unwrap();
+    assert_eq!(report.done, RUNS);
+    assert!(made[0].failed.is_some() && made[0].score.is_none(), "{:?}", made[0]);
+    let table = Table::new(&plan, &Results::read(&path, &plan).unwrap());
+    assert_eq!((table.rows[0].learning_rate, table.rows[0].failed, table.rows[1].failed), (Some(0.05), false, true));
+    assert!(table.markdown.contains("| biases | ") && table.markdown.contains("diverged"), "{}", table.markdown);
+}
+
+#[test]
+fn the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, plan) = (folder.path().join("results.jsonl"), plan(&[]));
+    go_on(&path, &plan, &Limits::default(), 60).unwrap();
+    // Numbers that do not depend on the machine.
+    let lines: Vec<String> = timeless(&path)
+        .into_iter()
+        .enumerate()
+        .map(|(i, mut line)| {
+            line["seconds"] = json!(1.5 + i as f64);
+            line["workers"] = json!(3);
+            line["peak_memory_mib"] = json!(100.4 + i as f64);
+            line["score"] = json!(0.5 + 0.05 * i as f64);
+            line.to_string() + "\n"
+        })
+        .collect();
+    fs::write(&path, lines.concat()).unwrap();
+    let table = Table::new(&plan, &Results::read(&path, &plan).unwrap());
+    let expected = "\
+On a processor, activations in f32, products in f32. First: 60 rows, judged on the 30 of the validation file, epochs: \
+8, batch 8. The learning rate is the best of several (where nothing else is said, the method's default times 0.33, 1.00, 3.00) \
+on 20 rows cut from the training rows, after 50 % of the steps on the others. Seeds 0, 1; mean ± standard deviation. Seconds \
+are those of a run's training steps, with up to 3 runs on the device at once.
+
+| method | trained | First rate | First accuracy % | First s | peak MiB |
+|---|---|---|---|---|---|
+| state-offset-h | 240 | 0.05 | 62.5 ± 3.5 | 4.0 | 103 |
+| biases | 96 | 0.02 | 72.5 ± 3.5 | 6.0 | 105 |
+
+| reference | method | metric | its rate | its scores | here: rate | here |
+|---|---|---|---|---|---|---|
+| First | state-offset-h | accuracy % | 0.01 | 82.6, 80.6 | 0.05 | 62.5 ± 3.5 |
+";
+    assert_eq!(table.markdown, expected);
+    fs::write(&path, lines[..3].concat()).unwrap();
+    let text = Table::new(&plan, &Results::read(&path, &plan).unwrap()).markdown;
+    assert!(text.contains("| state-offset-h | 240 | 0.05 | 60.0 (1 of 2 seeds) | 3.5 | 102 |"), "{text}");
+    assert!(text.contains("lapack`: biases.\n\n3 of 6 runs are finished.\n"), "{text}");
+}

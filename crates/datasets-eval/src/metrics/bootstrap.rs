@@ -123,7 +123,8 @@ impl Bootstrap {
 
     /// The statistic of every sample, in order.
     fn sampled(&self, examples: usize, statistic: impl Fn(&[usize]) -> f64) -> Result<Vec<f64>> {
-        let refuse = |what, expected: &str, found: String| Err(DataError::Argument { what, expected: expected.into(), found });
+        let refuse =
+            |what, expected: &str, found: String| Err(DataError::Argument { what, expected: expected.into(), found });
         if examples == 0 {
             return refuse("examples to resample", "at least 1", "0".into());
         }

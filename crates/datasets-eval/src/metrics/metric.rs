@@ -53,8 +53,7 @@ pub struct TextScore {
 ///
 /// There are no predictions, their number is not that of the lists of references, or a list is empty.
 pub fn score(metric: &dyn Metric, predictions: &[String], references: &[Vec<String>]) -> Result<TextScore> {
-    let refuse =
-        |what, expected: String, found: String| Err(DataError::Argument { what, expected, found });
+    let refuse = |what, expected: String, found: String| Err(DataError::Argument { what, expected, found });
     if predictions.len() != references.len() {
         let expected = format!("{}, one for each list of references", references.len());
         return refuse("predictions", expected, predictions.len().to_string());

@@ -9,7 +9,8 @@ use crate::{DataError, Result};
 ///
 /// There are no tokens, or the loss is not a number or below 0.
 pub fn perplexity(summed_loss: f64, tokens: usize) -> Result<f64> {
-    let refuse = |what, expected: &str, found: String| Err(DataError::Argument { what, expected: expected.into(), found });
+    let refuse =
+        |what, expected: &str, found: String| Err(DataError::Argument { what, expected: expected.into(), found });
     if tokens == 0 {
         return refuse("tokens of a perplexity", "at least 1", "0".into());
     }

@@ -131,8 +131,7 @@ fn best_shift(words: &[u32], reference: &[u32], table: &mut Table, tried: &mut u
             let moved = moved(words, from, length, to);
             let gain = before - i64::from(table.try_words(&moved));
             *tried += 1;
-            let shift =
-                Shift { gain, length, from: std::cmp::Reverse(from), to: std::cmp::Reverse(to), words: moved };
+            let shift = Shift { gain, length, from: std::cmp::Reverse(from), to: std::cmp::Reverse(to), words: moved };
             if best.as_ref().is_none_or(|best| shift > *best) {
                 best = Some(shift);
             }
@@ -249,8 +248,7 @@ impl<'a> Table<'a> {
 
     fn alignment(&self) -> Alignment {
         let (mut i, mut j) = (self.words.len(), self.reference.len());
-        let mut found =
-            Alignment { behind: vec![0; j], wrong_words: vec![true; i], wrong_reference: vec![true; j] };
+        let mut found = Alignment { behind: vec![0; j], wrong_words: vec![true; i], wrong_reference: vec![true; j] };
         while i > 0 || j > 0 {
             let step = match self.rows[i][j].1 {
                 // A path that leaves the band takes the straight way home.

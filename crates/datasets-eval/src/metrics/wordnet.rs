@@ -26,19 +26,7 @@ const PARTS: [(&str, Endings); 4] = [
             ("ies", "y"),
         ],
     ),
-    (
-        "verb",
-        &[
-            ("s", ""),
-            ("ies", "y"),
-            ("es", "e"),
-            ("es", ""),
-            ("ed", "e"),
-            ("ed", ""),
-            ("ing", "e"),
-            ("ing", ""),
-        ],
-    ),
+    ("verb", &[("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")]),
     ("adj", &[("er", ""), ("est", ""), ("er", "e"), ("est", "e")]),
     ("adv", &[]),
 ];
@@ -104,7 +92,11 @@ impl Lines {
     }
 
     /// What `read` makes of every line's words.
-    fn each(&self, expected: &'static str, mut read: impl FnMut(&mut dyn Iterator<Item = &str>) -> Option<()>) -> Result<()> {
+    fn each(
+        &self,
+        expected: &'static str,
+        mut read: impl FnMut(&mut dyn Iterator<Item = &str>) -> Option<()>,
+    ) -> Result<()> {
         for (i, line) in self.text.lines().enumerate().filter(|(_, line)| !line.starts_with("  ") && !line.is_empty()) {
             if read(&mut line.split_ascii_whitespace()).is_none() {
                 return Err(DataError::Row {

@@ -28,7 +28,8 @@ struct Parameters {
 impl Parameters {
     /// Six sections, each opened by a line `= name`, of words between spaces.
     fn read(text: &'static str) -> Parameters {
-        let mut sections = text.split("= ").skip(1).map(|section| section.split_once('\n').map_or("", |(_, words)| words));
+        let mut sections =
+            text.split("= ").skip(1).map(|section| section.split_once('\n').map_or("", |(_, words)| words));
         let mut next = || sections.next().unwrap_or_default().split_ascii_whitespace();
         Parameters {
             // A period, a space, a period, a space: the one abbreviation with spaces, an ellipsis taken apart.
@@ -212,7 +213,7 @@ impl Token {
     fn new(text: String) -> Token {
         let lower = text.to_lowercase();
         let kind = if is_number(&lower) { "##number##".to_owned() } else { lower.clone() };
-        let ends = ["." , "?", "!"].contains(&text.as_str());
+        let ends = [".", "?", "!"].contains(&text.as_str());
         let ellipsis = text.len() > 1 && text.chars().all(|c| c == '.');
         let period = !ends && text.ends_with('.') && !text.ends_with("..");
         let abbreviation = period && {

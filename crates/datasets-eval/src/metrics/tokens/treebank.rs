@@ -16,12 +16,7 @@ use super::python::{self, is_space, is_word};
 type Rule = (&'static str, &'static str);
 
 /// Quotes that open, before anything else changes what stands around them.
-const OPENING: [Rule; 4] = [
-    ("[«“‘„]|`+", " $0 "),
-    ("^\"", "``"),
-    ("``", " `` "),
-    ("([ (\\[{<])(?:\"|'')", "$1 `` "),
-];
+const OPENING: [Rule; 4] = [("[«“‘„]|`+", " $0 "), ("^\"", "``"), ("``", " `` "), ("([ (\\[{<])(?:\"|'')", "$1 `` ")];
 
 /// Punctuation. The white space of the last period's rules has Python's extra characters; `$` there may stand before a
 /// line end, which that white space takes in.

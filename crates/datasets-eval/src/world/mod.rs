@@ -28,7 +28,7 @@ mod goods;
 mod lexicon;
 mod plots;
 mod prose;
-mod rng;
+pub(crate) mod rng;
 mod task;
 mod template;
 #[cfg(test)]

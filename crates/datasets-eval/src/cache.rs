@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 
 use crate::config::content_extension;
-use crate::{CorpusConfig, DataConfig, DataError, Dataset, Result, Split};
+use crate::{CorpusConfig, DataConfig, DataError, Dataset, OnBadRow, Result, Split};
 
 const MAGIC: [u8; 8] = *b"STTOKENS";
 /// Raised when the layout, or how rows become tokens, changes.
@@ -39,7 +39,9 @@ impl Entry {
         split: Split,
     ) -> Entry {
         let extension = config.file(split).ok().and_then(content_extension);
-        // A validation split also has items, and its databases are looked for.
+        // What is said of bad rows names the file.
+        let named = config.file(split).ok().filter(|_| config.on_bad_row == OnBadRow::Count);
+        // A validation split also has items.
         let pathless = DataConfig {
             train: None,
             validation: None,
@@ -49,7 +51,7 @@ impl Entry {
             ..config.clone()
         };
         // Debug text is a total description of these plain structs.
-        Entry::named(folder, tokenizer, data, &format!("{split:?} {extension:?} {pathless:?}"))
+        Entry::named(folder, tokenizer, data, &format!("{split:?} {extension:?} {named:?} {pathless:?}"))
     }
 
     /// The same for the files of a corpus, in their order.
@@ -187,6 +189,9 @@ mod tests {
         let longer = DataConfig { max_tokens: 99, ..config.clone() };
         let moved = DataConfig { train: Some("elsewhere/z.csv".into()), ..config.clone() };
         assert_eq!(base, entry([1; 32], b"rows", &moved, Split::Train));
+        let counting = |config: &DataConfig| DataConfig { on_bad_row: OnBadRow::Count, ..config.clone() };
+        let (here, there) = (counting(&config), counting(&moved));
+        assert_ne!(entry([1; 32], b"rows", &here, Split::Train), entry([1; 32], b"rows", &there, Split::Train));
         for other in [
             entry([2; 32], b"rows", &config, Split::Train),
             entry([1; 32], b"row", &config, Split::Train),

@@ -15,9 +15,7 @@ pub mod tasks;
 mod tokenizer;
 pub mod world;
 
-pub use config::{
-    CorpusConfig, DataConfig, Format, Loss, OnBadRow, OnTooLong, Preset, Split, TemplateLanguage,
-};
+pub use config::{CorpusConfig, DataConfig, Format, Loss, OnBadRow, OnTooLong, Preset, Split, TemplateLanguage};
 pub use error::{DataError, Result};
 pub use example::{ClassLabel, Counts, Dataset, Example, Item};
 pub use packing::{PackedBatch, PackingPlan, evaluation_batches};

@@ -330,8 +330,7 @@ fn prompts_and_completions_given_once() {
     let prompt = "data configuration: prompt: expected one of `prompt`, `prompt_field`, found";
     assert_eq!(of(|config| config.prompt_field = None), format!("{prompt} none"));
     assert_eq!(of(|config| config.prompt = some("{a}")), format!("{prompt} several"));
-    let completion =
-        "data configuration: completion: expected one of `completion`, `completion_field`, `references`, `label_field`, found";
+    let completion = "data configuration: completion: expected one of `completion`, `completion_field`, `references`, `label_field`, found";
     assert_eq!(of(|config| config.completion_field = None), format!("{completion} none"));
     assert_eq!(of(|config| config.completion = some("{a}")), format!("{completion} several"));
     assert_eq!(of(|config| config.label_field = some("label")), format!("{completion} several"));
@@ -393,7 +392,9 @@ fn keys_that_a_format_does_not_use() {
     let scored_class = |file| DataConfig { loss: Loss::All, ..classes(Format::Csv, file, &["0", "1"]) };
     assert!(refusal("rows.csv", "prompt,label\nx,0\n", scored_class).contains("loss: expected to be absent"));
     let grouped_class = |file| DataConfig { group_references: true, ..classes(Format::Csv, file, &["0", "1"]) };
-    assert!(refusal("rows.csv", "prompt,label\nx,0\n", grouped_class).contains("group_references: expected to be absent"));
+    assert!(
+        refusal("rows.csv", "prompt,label\nx,0\n", grouped_class).contains("group_references: expected to be absent")
+    );
     // Of a chat, whose messages are both.
     let chat = |config: &mut DataConfig| {
         (config.messages_field, config.prompt_field) = (some("messages"), None);
@@ -406,7 +407,12 @@ fn unknown_keys() {
     let error = serde_json::from_str::<DataConfig>("{\"format\": \"csv\", \"max_token\": 9}").unwrap_err().to_string();
     assert!(error.contains("unknown field `max_token`"), "{error}");
     let error = serde_json::from_str::<DataConfig>("{\"format\": \"tsv\"}").unwrap_err().to_string();
-    assert!(error.contains("unknown variant `tsv`, expected one of `glue`, `dart`, `samsum`, `spider`, `jsonl`, `json`, `csv`, `text`"), "{error}");
+    assert!(
+        error.contains(
+            "unknown variant `tsv`, expected one of `glue`, `dart`, `samsum`, `spider`, `jsonl`, `json`, `csv`, `text`"
+        ),
+        "{error}"
+    );
 }
 
 // Tokenizers

@@ -177,7 +177,8 @@ fn compare_written(task: &str, cases: &[&Value], gpt_neox: Option<&Tokenizer>) {
         }
         assert_eq!(item.prompt, input, "prompt of an item of {task}");
         let raw = &case["raw"];
-        let reference = [&raw["annotation"]["text"], &raw["summary"], &raw["query"]].into_iter().find_map(Value::as_str);
+        let reference =
+            [&raw["annotation"]["text"], &raw["summary"], &raw["query"]].into_iter().find_map(Value::as_str);
         assert_eq!(item.references, [reference.unwrap()], "reference of {task}");
         assert_eq!(item.database.as_deref(), raw["db_id"].as_str(), "database of {task}");
     }

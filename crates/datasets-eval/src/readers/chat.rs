@@ -99,7 +99,9 @@ fn settings(file: &Path) -> Result<Json> {
 /// The template of a `tokenizer_config.json`: a text, or the one named "default" of several.
 fn template_in(value: &Json) -> Option<String> {
     let named = |list: &Vec<Json>| {
-        list.iter().find(|entry| entry["name"] == "default").and_then(|entry| entry["template"].as_str().map(String::from))
+        list.iter()
+            .find(|entry| entry["name"] == "default")
+            .and_then(|entry| entry["template"].as_str().map(String::from))
     };
     value.as_str().map(String::from).or_else(|| value.as_array().and_then(named))
 }

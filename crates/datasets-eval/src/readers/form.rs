@@ -12,7 +12,7 @@ use super::template::Template;
 use crate::config::config_error;
 use crate::tasks::glue::GlueTask;
 use crate::tasks::{dart, samsum, spider};
-use crate::{DataConfig, Format, Preset, Result, Split, TemplateLanguage};
+use crate::{DataConfig, Format, Loss, Preset, Result, Split, TemplateLanguage};
 
 /// What a row asks for and expects.
 #[derive(Debug)]
@@ -44,7 +44,12 @@ pub(super) enum Form<'a> {
     Samsum(Preset),
     Spider(Spider<'a>),
     Rows(Fields<'a>),
-    Chat { chat: Chat, field: &'a str },
+    Chat {
+        chat: Chat,
+        field: &'a str,
+        /// Whether everything is learnt.
+        all: bool,
+    },
 }
 
 /// Schemas as they stand in prompts, and the databases that are there, where that is to be checked.
@@ -98,7 +103,9 @@ impl<'a> Form<'a> {
                 })
             }
             Format::Jsonl | Format::Json | Format::Csv => match (&config.messages_field, &resources.chat) {
-                (Some(field), Some(template)) => Form::Chat { chat: template.compile()?, field },
+                (Some(field), Some(template)) => {
+                    Form::Chat { chat: template.compile()?, field, all: config.loss == Loss::All }
+                }
                 _ => Form::Rows(Fields::new(config)?),
             },
         }))
@@ -115,14 +122,8 @@ impl<'a> Form<'a> {
 
     /// What a row at this position asks. A reference that cannot be used goes to the sieve alone.
     pub(super) fn asked(&self, index: usize, row: &Row, file: &Path, sieve: &mut Sieve) -> Result<Asked> {
-        let asked = |pairs, references| Asked {
-            row: index,
-            line: row.line,
-            prefix: "",
-            pairs,
-            references,
-            database: None,
-        };
+        let asked =
+            |pairs, references| Asked { row: index, line: row.line, prefix: "", pairs, references, database: None };
         let written = |prompt, answer: &str, reference: &str| {
             asked(vec![(prompt, Completion::Text(answer.into()))], vec![reference.into()])
         };
@@ -158,10 +159,13 @@ impl<'a> Form<'a> {
                 let pair = |text: &String| (prompt.clone(), Completion::Text(text.clone()));
                 Ok(asked(answers.iter().map(pair).collect(), answers))
             }
-            Form::Chat { chat, field } => {
+            Form::Chat { chat, field, all } => {
                 let turns = chat.turns(field, row, file)?;
                 let reference = turns.last().map(|turn| turn.content.clone());
-                let pairs = turns.into_iter().map(|turn| (turn.prompt, Completion::Text(turn.completion))).collect();
+                // All of a chat is learnt with its last turn.
+                let before = if *all { turns.len() - 1 } else { 0 };
+                let turns = turns.into_iter().skip(before);
+                let pairs = turns.map(|turn| (turn.prompt, Completion::Text(turn.completion))).collect();
                 Ok(asked(pairs, reference.into_iter().collect()))
             }
         }
@@ -265,8 +269,7 @@ fn triples<'a>(row: &'a Row, file: &Path) -> Result<Vec<[&'a str; 3]>> {
 fn annotations(row: &Row, file: &Path, sieve: &mut Sieve) -> Result<Vec<String>> {
     let field = "annotations";
     let hint = "write it as [{\"text\": ...}, ...]; on_bad_row = \"count\" goes on without";
-    let wrong =
-        |found: String| row.wrong(field, file, "annotations with a text each, at least one", found, hint);
+    let wrong = |found: String| row.wrong(field, file, "annotations with a text each, at least one", found, hint);
     let value = row.value(field, file)?;
     let list = value.as_array().ok_or_else(|| wrong(kind(value).into()))?;
     let mut texts = Vec::with_capacity(list.len());

@@ -102,8 +102,8 @@ fn said(value: &Value) -> String {
 /// The fields by their names, and all of them as `row` unless a field has that name.
 fn context(row: &Row) -> Value {
     let fields = || row.names.iter().map(String::as_str).zip(row.values.iter().map(|value| Value::from(Serde(value))));
-    let whole = Value::from_iter(fields());
-    Value::from_iter([("row", whole)].into_iter().chain(fields()))
+    let whole = Value::from_pairs(fields());
+    Value::from_pairs([("row", whole)].into_iter().chain(fields()))
 }
 
 /// An error in a template's own text.

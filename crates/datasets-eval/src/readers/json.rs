@@ -199,10 +199,7 @@ mod tests {
         );
         let hint = "; give a whole JSON file, or format = \"jsonl\" for one object per line";
         assert_eq!(message("{\"a\": 1}\n", None), format!("x.json:1: expected a list of objects, found `{{`{hint}"));
-        assert_eq!(
-            message("[{}\n{}]", None),
-            format!("x.json:2: expected `,` or `]` after a row, found `{{`{hint}")
-        );
+        assert_eq!(message("[{}\n{}]", None), format!("x.json:2: expected `,` or `]` after a row, found `{{`{hint}"));
         assert_eq!(
             message("[{}\n", None),
             format!("x.json:2: expected `,` or `]` after a row, found the end of the file{hint}")

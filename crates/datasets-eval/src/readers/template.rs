@@ -76,11 +76,8 @@ mod tests {
 
     #[test]
     fn renders() {
-        let row = Row {
-            line: 3,
-            names: vec!["a".into(), "é b".into()].into(),
-            values: vec!["1{a}".into(), "ü".into()],
-        };
+        let row =
+            Row { line: 3, names: vec!["a".into(), "é b".into()].into(), values: vec!["1{a}".into(), "ü".into()] };
         let render = |text: &str| Template::parse(text).unwrap().render(&row, Path::new("x")).unwrap();
         assert_eq!(render("<{a}|{é b}>"), "<1{a}|ü>");
         assert_eq!(render("{{a}} {a}{a}\n"), "{a} 1{a}1{a}\n");

@@ -53,8 +53,11 @@ impl Tokenising<'_> {
     ) -> Result<Dataset> {
         let classes = self.classes(classes)?;
         let end = self.end_of_text()?;
-        let pairs: Vec<(usize, usize)> =
-            asked.iter().enumerate().flat_map(|(index, asked)| (0..asked.pairs.len()).map(move |part| (index, part))).collect();
+        let pairs: Vec<(usize, usize)> = asked
+            .iter()
+            .enumerate()
+            .flat_map(|(index, asked)| (0..asked.pairs.len()).map(move |part| (index, part)))
+            .collect();
         let encode = |at: usize| self.example(&asked[pairs[at].0], pairs[at].1, &classes, end);
         let encoded = self.each(pairs.len(), encode, sieve)?;
         let longest = encoded.iter().flatten().map(|example| example.tokens.len()).max().unwrap_or(0);

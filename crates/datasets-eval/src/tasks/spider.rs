@@ -91,7 +91,8 @@ impl Schema {
         let described = (0..self.columns.len()).filter(is_here).map(|at| format!("{} {}", column(at), self.types[at]));
         let mut parts: Vec<String> = described.collect();
         let foreign = self.foreign_keys.iter().filter(|(from, _)| is_here(from));
-        let keys = self.primary_keys.iter().flat_map(PrimaryKey::columns).filter(|at| is_here(at)).map(|&at| column(at));
+        let keys =
+            self.primary_keys.iter().flat_map(PrimaryKey::columns).filter(|at| is_here(at)).map(|&at| column(at));
         let keys: Vec<&str> = keys.collect();
         match preset {
             Preset::Paper => {
@@ -160,8 +161,14 @@ mod tests {
     #[test]
     fn quotes_keep_their_case() {
         let clean = |query: &str| answer(query, Preset::Clean);
-        assert_eq!(clean("SELECT A ,  B FROM T WHERE C  =  \"Asia  X\" ;"), "select a , b from t where c = \"Asia  X\"");
-        assert_eq!(clean("SELECT 'It''S A' FROM\n`Tab` WHERE Ä = \"X'Y\""), "select 'It''S A' from `Tab` where ä = \"X'Y\"");
+        assert_eq!(
+            clean("SELECT A ,  B FROM T WHERE C  =  \"Asia  X\" ;"),
+            "select a , b from t where c = \"Asia  X\""
+        );
+        assert_eq!(
+            clean("SELECT 'It''S A' FROM\n`Tab` WHERE Ä = \"X'Y\""),
+            "select 'It''S A' from `Tab` where ä = \"X'Y\""
+        );
         assert_eq!(answer("SELECT  'A';", Preset::Paper), "select  'a';");
     }
 

@@ -23,8 +23,11 @@ fn paper(config: &DataConfig) -> DataConfig {
     DataConfig { preset: Preset::Paper, ..config.clone() }
 }
 
-/// Every item as (row, line, prompt, references, database).
-fn items(dataset: &Dataset) -> Vec<(u64, u64, String, Vec<&str>, Option<&str>)> {
+/// Row, line, prompt, references, database.
+type Told<'a> = (u64, u64, String, Vec<&'a str>, Option<&'a str>);
+
+/// Every item.
+fn items(dataset: &Dataset) -> Vec<Told<'_>> {
     dataset
         .items
         .iter()

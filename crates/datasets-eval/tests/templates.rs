@@ -68,13 +68,13 @@ fn jinja_names_the_line_of_the_template_and_the_row() {
     bad("{{ none }}", "rows.jsonl:1: prompt, line 1: invalid operation: null is to be written");
     let endless = fails(&jinja(
         &folder,
-        &[good.clone()],
+        std::slice::from_ref(&good),
         "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}",
         "x",
     ));
     assert!(matches!(endless, DataError::Render { line: 1, .. }), "{endless}");
     for (prompt, line) in [("a\n{% for %}", 2), ("{{ a", 1), ("{{ a|no_such }}", 1)] {
-        let error = fails(&jinja(&folder, &[good.clone()], prompt, "x"));
+        let error = fails(&jinja(&folder, std::slice::from_ref(&good), prompt, "x"));
         match &error {
             DataError::Jinja { name, line: found, .. } => {
                 assert_eq!((name.as_str(), *found), ("prompt", line), "{error}")

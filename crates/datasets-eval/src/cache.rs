@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 
 use crate::config::content_extension;
-use crate::{CorpusConfig, DataConfig, DataError, Dataset, Result, Split};
+use crate::{CorpusConfig, DataConfig, DataError, Dataset, OnBadRow, Result, Split};
 
 const MAGIC: [u8; 8] = *b"STTOKENS";
 /// Raised when the layout, or how rows become tokens, changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = MAGIC.len() + 4 + 32 + 32;
 
 /// Loads of this process that have written; each has a temporary file of its own.
@@ -28,13 +28,30 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// The place in `folder` for this data under this configuration and tokenizer (by its digest). Paths are not part
-    /// of the key, the extension is: it decides how text is read.
-    pub(crate) fn new(folder: &Path, tokenizer: [u8; 32], data: &[u8], config: &DataConfig, split: Split) -> Entry {
+    /// The place in `folder` for this data under this configuration and tokenizer (by its digest). `data` is the contents
+    /// of every file that the configuration names. Paths are not part of the key, the extension is: it decides how text
+    /// is read.
+    pub(crate) fn new<'a>(
+        folder: &Path,
+        tokenizer: [u8; 32],
+        data: impl IntoIterator<Item = &'a [u8]>,
+        config: &DataConfig,
+        split: Split,
+    ) -> Entry {
         let extension = config.file(split).ok().and_then(content_extension);
-        let pathless = DataConfig { train: None, validation: None, ..config.clone() };
+        // What is said of bad rows names the file.
+        let named = config.file(split).ok().filter(|_| config.on_bad_row == OnBadRow::Count);
+        // A validation split also has items.
+        let pathless = DataConfig {
+            train: None,
+            validation: None,
+            tables: None,
+            databases: None,
+            chat_template: None,
+            ..config.clone()
+        };
         // Debug text is a total description of these plain structs.
-        Entry::named(folder, tokenizer, [data], &format!("{extension:?} {pathless:?}"))
+        Entry::named(folder, tokenizer, data, &format!("{split:?} {extension:?} {named:?} {pathless:?}"))
     }
 
     /// The same for the files of a corpus, in their order.
@@ -117,15 +134,23 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ClassLabel, Counts, Example};
+    use crate::{ClassLabel, Counts, Example, Item};
 
     fn dataset() -> Dataset {
         Dataset {
             examples: (0..9)
                 .map(|id| Example { id, tokens: vec![7, 70_000, 3], labelled_from: 2, class: Some(1) })
                 .collect(),
+            items: vec![Item {
+                row: 3,
+                line: 9,
+                prompt: vec![7, 70_000],
+                references: vec!["ü".into(), "".into()],
+                database: Some("d".into()),
+            }],
             classes: vec![ClassLabel { name: "0".into(), token: 17 }],
-            counts: Counts { rows: 10, kept: 9, too_long: 1, max_tokens: 99 },
+            counts: Counts { rows: 10, kept: 9, too_long: 1, prompts_too_long: 2, bad: 3, max_tokens: 99 },
+            bad_rows: vec!["a:3: wrong".into()],
         }
     }
 
@@ -133,7 +158,7 @@ mod tests {
     fn damaged_files_are_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let config = DataConfig { train: Some("a.csv".into()), ..DataConfig::default() };
-        let entry = Entry::new(&folder.path().join("new"), [1; 32], b"rows", &config, Split::Train);
+        let entry = Entry::new(&folder.path().join("new"), [1; 32], [&b"rows"[..]], &config, Split::Train);
         assert!(entry.read().is_none());
         entry.write(&dataset()).unwrap();
         assert_eq!(entry.read(), Some(dataset()));
@@ -158,12 +183,15 @@ mod tests {
         let config =
             DataConfig { train: Some("a.csv".into()), validation: Some("b.jsonl".into()), ..DataConfig::default() };
         let entry = |tokenizer, data: &[u8], config: &DataConfig, split| {
-            Entry::new(Path::new("c"), tokenizer, data, config, split).file
+            Entry::new(Path::new("c"), tokenizer, [data], config, split).file
         };
         let base = entry([1; 32], b"rows", &config, Split::Train);
         let longer = DataConfig { max_tokens: 99, ..config.clone() };
         let moved = DataConfig { train: Some("elsewhere/z.csv".into()), ..config.clone() };
         assert_eq!(base, entry([1; 32], b"rows", &moved, Split::Train));
+        let counting = |config: &DataConfig| DataConfig { on_bad_row: OnBadRow::Count, ..config.clone() };
+        let (here, there) = (counting(&config), counting(&moved));
+        assert_ne!(entry([1; 32], b"rows", &here, Split::Train), entry([1; 32], b"rows", &there, Split::Train));
         for other in [
             entry([2; 32], b"rows", &config, Split::Train),
             entry([1; 32], b"row", &config, Split::Train),

@@ -1,5 +1,7 @@
-//! The `[data]` part of a run's configuration: plain fields and what they may be together. Reading is in `readers`.
+//! The `[data]` part of a run's configuration: plain fields. What they may be together is in `check`, reading in
+//! `readers`.
 
+mod check;
 mod corpus;
 
 use std::path::{Path, PathBuf};
@@ -17,9 +19,17 @@ pub(crate) use corpus::{content_extension, is_zstd};
 pub enum Format {
     /// A task of the GLUE benchmark, as its tsv files come, with the prompt form of the paper.
     Glue,
+    /// DART: a JSON list of triple sets with their annotations, as published.
+    Dart,
+    /// SAMSum: `dialogue` and `summary`, as CSV, a JSON list or JSON lines by the file's ending.
+    Samsum,
+    /// Spider: a JSON list of questions with `query` and `db_id`, as published, and `tables.json`.
+    Spider,
     /// One JSON object per line.
     #[default]
     Jsonl,
+    /// A list of JSON objects.
+    Json,
     /// Comma-separated values with a header (RFC 4180).
     Csv,
     /// Plain text, documents separated by blank lines, or (`.jsonl`) objects with a field `text`; every token is learnt.
@@ -35,6 +45,50 @@ pub enum OnTooLong {
     Drop,
     /// Fail, naming its line.
     Error,
+}
+
+/// What to do with a row that cannot be used: no JSON, a field missing, no UTF-8, a database missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBadRow {
+    /// Fail, naming file and line.
+    #[default]
+    Stop,
+    /// Leave it out, count it and keep the message.
+    Count,
+}
+
+/// The prompt form of a task that has one of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// Without the slips of the authors' form.
+    #[default]
+    Clean,
+    /// The State-offset paper's, token for token as in the authors' code.
+    Paper,
+}
+
+/// The language of `prompt` and `completion`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TemplateLanguage {
+    /// `{name}` is a field, `{{` a brace.
+    #[default]
+    Fields,
+    /// Jinja, as minijinja has it; what is undefined is an error.
+    Jinja,
+}
+
+/// Which tokens are learnt and scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loss {
+    /// Those of the completion.
+    #[default]
+    Completion,
+    /// All but the first of the prompt.
+    All,
 }
 
 /// Which file of the configuration.
@@ -56,12 +110,28 @@ pub struct DataConfig {
     /// Format glue: the task, e.g. "sst2".
     #[serde(default)]
     pub task: Option<String>,
+    /// Formats with a prompt form of their own: which.
+    #[serde(default)]
+    pub preset: Preset,
+    /// Format spider: `tables.json`, the schemas of the databases.
+    #[serde(default)]
+    pub tables: Option<PathBuf>,
+    /// Format spider: the folder of the databases, `<db_id>/<db_id>.sqlite`. Where it is given, a validation row whose
+    /// database is not there cannot be used.
+    #[serde(default)]
+    pub databases: Option<PathBuf>,
     /// File to train on.
     #[serde(default)]
     pub train: Option<PathBuf>,
     /// File to evaluate on.
     #[serde(default)]
     pub validation: Option<PathBuf>,
+    /// Format json, where the file is an object: its key that holds the list of rows.
+    #[serde(default)]
+    pub rows_key: Option<String>,
+    /// The language of `prompt` and `completion`.
+    #[serde(default)]
+    pub templates: TemplateLanguage,
     /// Template of the prompt, e.g. "{question}###"; a brace itself is written twice.
     #[serde(default)]
     pub prompt: Option<String>,
@@ -74,6 +144,20 @@ pub struct DataConfig {
     /// Instead of a template: the field that is the completion.
     #[serde(default)]
     pub completion_field: Option<String>,
+    /// Instead of a template, where there are several right answers: a Jinja expression, such as the name of a field, whose
+    /// value is a list of texts. Each makes an example, all are references of an evaluation.
+    #[serde(default)]
+    pub references: Option<String>,
+    /// In an evaluation, rows with the same prompt are one item, their completions its references.
+    #[serde(default)]
+    pub group_references: bool,
+    /// For chats, instead of prompt and completion: the field that holds a list of messages with `role` and `content`.
+    #[serde(default)]
+    pub messages_field: Option<String>,
+    /// The chat template: a Jinja file, or a `tokenizer_config.json` that holds one. Absent: `chat_template.jinja` or
+    /// `tokenizer_config.json` beside the tokenizer.
+    #[serde(default)]
+    pub chat_template: Option<PathBuf>,
     /// For classification, instead of a completion: the field that holds one of `labels`.
     #[serde(default)]
     pub label_field: Option<String>,
@@ -84,12 +168,18 @@ pub struct DataConfig {
     /// Not used in classification, whose completion is the one token of the class.
     #[serde(default)]
     pub end_of_text: Option<String>,
+    /// Which tokens are learnt and scored.
+    #[serde(default)]
+    pub loss: Loss,
     /// The most tokens of an example, prompt and completion together; the length of a window in format text.
     #[serde(default = "default_max_tokens")]
     pub max_tokens: usize,
     /// What to do with longer rows.
     #[serde(default)]
     pub on_too_long: OnTooLong,
+    /// What to do with rows that cannot be used.
+    #[serde(default)]
+    pub on_bad_row: OnBadRow,
     /// Only the first rows of each file.
     #[serde(default)]
     pub limit: Option<usize>,
@@ -105,17 +195,28 @@ impl Default for DataConfig {
         DataConfig {
             format: Format::default(),
             task: None,
+            preset: Preset::default(),
+            tables: None,
+            databases: None,
             train: None,
             validation: None,
+            rows_key: None,
+            templates: TemplateLanguage::default(),
             prompt: None,
             completion: None,
             prompt_field: None,
             completion_field: None,
+            references: None,
+            group_references: false,
+            messages_field: None,
+            chat_template: None,
             label_field: None,
             labels: Vec::new(),
             end_of_text: None,
+            loss: Loss::default(),
             max_tokens: default_max_tokens(),
             on_too_long: OnTooLong::default(),
+            on_bad_row: OnBadRow::default(),
             limit: None,
         }
     }
@@ -129,62 +230,6 @@ impl DataConfig {
             Split::Validation => ("validation", &self.validation),
         };
         file.as_deref().ok_or_else(|| config_error(key, "the path of a file", "nothing"))
-    }
-
-    /// Checks what can be checked without a file: sizes, and that every key given is one this format uses.
-    pub fn check(&self) -> Result<()> {
-        if self.max_tokens < 2 {
-            return Err(config_error(
-                "max_tokens",
-                "at least 2 (a token and the one after it)",
-                &self.max_tokens.to_string(),
-            ));
-        }
-        if self.limit == Some(0) {
-            return Err(config_error("limit", "at least 1, or no limit", "0"));
-        }
-        let rows = matches!(self.format, Format::Jsonl | Format::Csv);
-        let given = [
-            ("task", self.task.is_some(), self.format == Format::Glue),
-            ("prompt", self.prompt.is_some(), rows),
-            ("completion", self.completion.is_some(), rows),
-            ("prompt_field", self.prompt_field.is_some(), rows),
-            ("completion_field", self.completion_field.is_some(), rows),
-            ("label_field", self.label_field.is_some(), rows),
-            ("labels", !self.labels.is_empty(), rows),
-            (
-                "end_of_text",
-                self.end_of_text.is_some(),
-                self.format == Format::Text || rows && self.label_field.is_none(),
-            ),
-        ];
-        for (key, is_given, is_used) in given {
-            if is_given && !is_used {
-                return Err(config_error(key, "to be absent: it would not be used here", "a value"));
-            }
-        }
-        if !rows {
-            return Ok(());
-        }
-        one_of("prompt", "one of `prompt`, `prompt_field`", &[&self.prompt, &self.prompt_field])?;
-        let completions = [&self.completion, &self.completion_field, &self.label_field];
-        one_of("completion", "one of `completion`, `completion_field`, `label_field`", &completions)?;
-        match (&self.label_field, self.labels.len()) {
-            (Some(_), 0 | 1) => Err(config_error(
-                "labels",
-                "at least two classes, as `label_field` is given",
-                &format!("{:?}", self.labels),
-            )),
-            (None, 1..) => Err(config_error("labels", "to come with a `label_field`", &format!("{:?}", self.labels))),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn one_of(key: &'static str, expected: &str, given: &[&Option<String>]) -> Result<()> {
-    match given.iter().filter(|value| value.is_some()).count() {
-        1 => Ok(()),
-        count => Err(config_error(key, expected, if count == 0 { "none" } else { "several" })),
     }
 }
 

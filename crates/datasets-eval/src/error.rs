@@ -85,6 +85,30 @@ pub enum DataError {
         /// Where, in bytes.
         at: usize,
     },
+    /// A template that is no Jinja.
+    #[error("{name}, line {line}: {problem}; correct the template")]
+    Jinja {
+        /// The key of the configuration, or the template's file.
+        name: String,
+        /// Line of the template, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A Jinja template or expression that a row cannot be put into.
+    #[error("{}:{line}: {name}, line {template_line}: {problem}; correct the row or the template", file.display())]
+    Render {
+        /// The file.
+        file: PathBuf,
+        /// Line of the row, from 1.
+        line: usize,
+        /// The key of the configuration, or the template's file.
+        name: String,
+        /// Line of the template, from 1.
+        template_line: usize,
+        /// What is wrong.
+        problem: String,
+    },
     /// The configuration is not usable.
     #[error("data configuration: {key}: expected {expected}, found {found}{}", near(nearest))]
     Config {
@@ -98,7 +122,7 @@ pub enum DataError {
         nearest: Option<String>,
     },
     /// No example is left.
-    #[error("{}: no examples: {rows} rows read, {too_long} longer than max_tokens = {max_tokens}; give a file with rows or raise max_tokens", file.display())]
+    #[error("{}: no examples: {rows} rows read, {too_long} longer than max_tokens = {max_tokens}{}; give a file with rows or raise max_tokens", file.display(), unusable(bad_rows))]
     Empty {
         /// The file.
         file: PathBuf,
@@ -108,6 +132,8 @@ pub enum DataError {
         too_long: usize,
         /// The limit.
         max_tokens: usize,
+        /// What is wrong with rows that could not be used.
+        bad_rows: Vec<String>,
     },
     /// Text for pretraining that does not fill a row.
     #[error(
@@ -190,8 +216,20 @@ pub enum DataError {
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
+impl DataError {
+    /// Whether it is about one row, without which the others can be used.
+    pub(crate) fn is_of_one_row(&self) -> bool {
+        use DataError::{MissingField, NoTokens, Render, Row, Value};
+        matches!(self, Row { .. } | MissingField { .. } | Value { .. } | Render { .. } | NoTokens { .. })
+    }
+}
+
 fn near(nearest: &Option<String>) -> String {
     nearest.as_ref().map_or(String::new(), |name| format!(" (did you mean `{name}`?)"))
+}
+
+fn unusable(bad_rows: &[String]) -> String {
+    bad_rows.first().map_or(String::new(), |first| format!(", some that cannot be used (the first: {first})"))
 }
 
 fn list(names: &[String]) -> String {

@@ -15,9 +15,9 @@ pub mod tasks;
 mod tokenizer;
 pub mod world;
 
-pub use config::{CorpusConfig, DataConfig, Format, OnTooLong, Split};
+pub use config::{CorpusConfig, DataConfig, Format, Loss, OnBadRow, OnTooLong, Preset, Split, TemplateLanguage};
 pub use error::{DataError, Result};
-pub use example::{ClassLabel, Counts, Dataset, Example};
+pub use example::{ClassLabel, Counts, Dataset, Example, Item};
 pub use packing::{PackedBatch, PackingPlan, evaluation_batches};
 pub use readers::{load, load_corpus, load_watched};
 pub use tokenizer::{END_OF_TEXT, Pool, Tokenizer, Watch};

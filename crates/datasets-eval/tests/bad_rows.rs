@@ -1,7 +1,9 @@
 //! What the readers say of files and configurations they cannot use: where it is, what was expected, what was found and
 //! what to do. Messages are compared whole, except for what the system or another library says in them.
 
-use statetune_datasets_eval::{DataConfig, DataError, Format, Pool, Split, Tokenizer, load};
+use statetune_datasets_eval::{
+    DataConfig, DataError, Format, Loss, Pool, Preset, Split, TemplateLanguage, Tokenizer, load,
+};
 
 mod support;
 
@@ -277,8 +279,9 @@ fn misconfigured(format: Format, change: impl FnOnce(&mut DataConfig)) -> String
     let rows = file(&folder, "rows", GOOD);
     let mut config = match format {
         Format::Glue => glue("sst2", rows),
-        Format::Text => of_format(format, rows),
-        Format::Jsonl | Format::Csv => pairs(format, rows),
+        Format::Text | Format::Dart | Format::Samsum => of_format(format, rows),
+        Format::Spider => DataConfig { tables: Some("tables.json".into()), ..of_format(format, rows) },
+        Format::Jsonl | Format::Json | Format::Csv => pairs(format, rows),
     };
     change(&mut config);
     fails(&config).to_string()
@@ -306,6 +309,8 @@ fn sizes_files_and_names() {
     assert_eq!(of(|config| config.end_of_text = some("</s>")), expected);
     let expected = "data configuration: task: expected the name of a GLUE task, found nothing";
     assert_eq!(misconfigured(Format::Glue, |config| config.task = None), expected);
+    let expected = "data configuration: tables: expected the path of Spider's tables.json, found nothing";
+    assert_eq!(misconfigured(Format::Spider, |config| config.tables = None), expected);
     let tasks = "cola, mnli, mrpc, qnli, qqp, rte, sst2, wnli";
     let expected = format!("data configuration: task: expected one of {tasks}, found \"SST-3\" (did you mean `sst2`?)");
     assert_eq!(misconfigured(Format::Glue, |config| config.task = some("SST-3")), expected);
@@ -325,8 +330,7 @@ fn prompts_and_completions_given_once() {
     let prompt = "data configuration: prompt: expected one of `prompt`, `prompt_field`, found";
     assert_eq!(of(|config| config.prompt_field = None), format!("{prompt} none"));
     assert_eq!(of(|config| config.prompt = some("{a}")), format!("{prompt} several"));
-    let completion =
-        "data configuration: completion: expected one of `completion`, `completion_field`, `label_field`, found";
+    let completion = "data configuration: completion: expected one of `completion`, `completion_field`, `references`, `label_field`, found";
     assert_eq!(of(|config| config.completion_field = None), format!("{completion} none"));
     assert_eq!(of(|config| config.completion = some("{a}")), format!("{completion} several"));
     assert_eq!(of(|config| config.label_field = some("label")), format!("{completion} several"));
@@ -348,13 +352,33 @@ fn keys_that_a_format_does_not_use() {
         ("label_field", |config| config.label_field = some("a")),
         ("labels", |config| config.labels = vec!["0".into()]),
     ];
+    let more: [Change; 5] = [
+        ("templates", |config| config.templates = TemplateLanguage::Jinja),
+        ("references", |config| config.references = some("a")),
+        ("group_references", |config| config.group_references = true),
+        ("messages_field", |config| config.messages_field = some("a")),
+        ("chat_template", |config| config.chat_template = Some("a".into())),
+    ];
+    let rows = [&rows[..], &more].concat();
     let task: Change = ("task", |config| config.task = some("sst2"));
     let end: Change = ("end_of_text", |config| config.end_of_text = some(""));
+    let loss: Change = ("loss", |config| config.loss = Loss::All);
+    let key: Change = ("rows_key", |config| config.rows_key = some("a"));
+    let preset: Change = ("preset", |config| config.preset = Preset::Paper);
+    let spider: [Change; 2] = [
+        ("tables", |config| config.tables = Some("a".into())),
+        ("databases", |config| config.databases = Some("a".into())),
+    ];
+    let chat: Change = ("chat_template", |config| config.chat_template = Some("a".into()));
     let unused = [
-        (Format::Glue, [&rows[..], &[end]].concat()),
-        (Format::Text, [&rows[..], &[task]].concat()),
-        (Format::Jsonl, vec![task]),
-        (Format::Csv, vec![task]),
+        (Format::Glue, [&rows[..], &spider, &[end, loss, key]].concat()),
+        (Format::Text, [&rows[..], &spider, &[task, preset, loss, key]].concat()),
+        (Format::Dart, [&rows[..], &spider, &[task, key]].concat()),
+        (Format::Samsum, [&rows[..], &spider, &[task, key]].concat()),
+        (Format::Spider, [&rows[..], &[task, key]].concat()),
+        (Format::Jsonl, [&spider[..], &[task, preset, key, chat]].concat()),
+        (Format::Json, [&spider[..], &[task, preset, chat]].concat()),
+        (Format::Csv, [&spider[..], &[task, preset, key, chat]].concat()),
     ];
     for (format, changes) in unused {
         for (key, change) in changes {
@@ -365,6 +389,17 @@ fn keys_that_a_format_does_not_use() {
     }
     let ended_class = |file| DataConfig { end_of_text: some(""), ..classes(Format::Csv, file, &["0", "1"]) };
     assert!(refusal("rows.csv", "prompt,label\nx,0\n", ended_class).contains("end_of_text: expected to be absent"));
+    let scored_class = |file| DataConfig { loss: Loss::All, ..classes(Format::Csv, file, &["0", "1"]) };
+    assert!(refusal("rows.csv", "prompt,label\nx,0\n", scored_class).contains("loss: expected to be absent"));
+    let grouped_class = |file| DataConfig { group_references: true, ..classes(Format::Csv, file, &["0", "1"]) };
+    assert!(
+        refusal("rows.csv", "prompt,label\nx,0\n", grouped_class).contains("group_references: expected to be absent")
+    );
+    // Of a chat, whose messages are both.
+    let chat = |config: &mut DataConfig| {
+        (config.messages_field, config.prompt_field) = (some("messages"), None);
+    };
+    assert!(misconfigured(Format::Jsonl, chat).contains("completion_field: expected to be absent"));
 }
 
 #[test]
@@ -372,7 +407,12 @@ fn unknown_keys() {
     let error = serde_json::from_str::<DataConfig>("{\"format\": \"csv\", \"max_token\": 9}").unwrap_err().to_string();
     assert!(error.contains("unknown field `max_token`"), "{error}");
     let error = serde_json::from_str::<DataConfig>("{\"format\": \"tsv\"}").unwrap_err().to_string();
-    assert!(error.contains("unknown variant `tsv`, expected one of `glue`, `jsonl`, `csv`, `text`"), "{error}");
+    assert!(
+        error.contains(
+            "unknown variant `tsv`, expected one of `glue`, `dart`, `samsum`, `spider`, `jsonl`, `json`, `csv`, `text`"
+        ),
+        "{error}"
+    );
 }
 
 // Tokenizers

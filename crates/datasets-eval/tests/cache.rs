@@ -6,7 +6,10 @@ use std::process::{Command, Stdio};
 use std::sync::Barrier;
 
 use sha2::{Digest, Sha256};
-use statetune_datasets_eval::{DataConfig, DataError, Dataset, Format, OnTooLong, Pool, Split, Tokenizer, load};
+use statetune_datasets_eval::{
+    DataConfig, DataError, Dataset, Format, Loss, OnBadRow, OnTooLong, Pool, Preset, Split, TemplateLanguage,
+    Tokenizer, load,
+};
 use tempfile::TempDir;
 
 mod support;
@@ -122,6 +125,14 @@ fn every_change_of_the_configuration_misses() {
     tampered(&cache, dataset);
     let train = || config.train.clone().unwrap();
     let text = |value: &str| Some(value.to_owned());
+    let jinja = |prompt: &str, references: Option<String>| DataConfig {
+        templates: TemplateLanguage::Jinja,
+        prompt: text(prompt),
+        prompt_field: None,
+        completion_field: references.is_none().then(|| "completion".into()),
+        references,
+        ..config.clone()
+    };
     let changed = [
         ("max_tokens", DataConfig { max_tokens: 64, ..config.clone() }),
         ("on_too_long", DataConfig { on_too_long: OnTooLong::Error, ..config.clone() }),
@@ -136,6 +147,17 @@ fn every_change_of_the_configuration_misses() {
         ("labels in another order", classes(Format::Jsonl, train(), &["1", "0"])),
         ("more labels", classes(Format::Jsonl, train(), &["0", "1", "2"])),
         ("format", of_format(Format::Text, train())),
+        ("on_bad_row", DataConfig { on_bad_row: OnBadRow::Count, ..config.clone() }),
+        ("loss", DataConfig { loss: Loss::All, ..config.clone() }),
+        ("group_references", DataConfig { group_references: true, ..config.clone() }),
+        ("a Jinja template", jinja("{{ prompt }}", None)),
+        ("another Jinja template", jinja("{{ prompt }}#", None)),
+        ("references", jinja("{{ prompt }}", text("[completion]"))),
+        ("other references", jinja("{{ prompt }}", text("[completion, text]"))),
+        (
+            "the language of a template",
+            DataConfig { prompt: text("{{ prompt }}"), prompt_field: None, ..config.clone() },
+        ),
     ];
     for (index, (change, config)) in changed.iter().enumerate() {
         assert_eq!(cached(config, &cache), read(config).unwrap(), "{change}");
@@ -158,6 +180,105 @@ fn every_change_of_the_inputs_misses() {
     assert_ne!(expected, dataset);
     assert_eq!(cached_with(&config, &other, &cache), expected);
     assert_eq!(files(&cache).len(), 3);
+}
+
+#[test]
+fn the_presets_have_entries_of_their_own() {
+    let folder = folder();
+    let cache = folder.path().join("cache");
+    let clean = of_format(Format::Samsum, file(&folder, "rows.csv", "dialogue,summary\na ,b \n"));
+    let paper = DataConfig { preset: Preset::Paper, ..clean.clone() };
+    assert_ne!(cached(&clean, &cache), cached(&paper, &cache));
+    assert_eq!(cached(&clean, &cache), read(&clean).unwrap());
+}
+
+#[test]
+fn a_validation_split_of_the_same_file_misses() {
+    let Case { folder: _folder, config, cache, dataset } = case();
+    let config = DataConfig { validation: config.train.clone(), ..config };
+    let load =
+        |cache: Option<&Path>| load(&config, Split::Validation, &TOKENIZER, &Pool::new(2).unwrap(), cache).unwrap();
+    assert_eq!(load(Some(&cache)), load(None));
+    assert_eq!((load(Some(&cache)).items.len(), dataset.items.len()), (50, 0), "the second is read from the cache");
+    assert_eq!(cached(&config, &cache), dataset);
+}
+
+#[test]
+fn every_change_of_other_files_misses() {
+    let folder = folder();
+    let cache = folder.path().join("cache");
+    // The schemas of Spider, in the same place; its databases.
+    let tables = |column: &str| {
+        serde_json::json!([{
+            "db_id": "d", "table_names_original": ["t"], "column_names_original": [[-1, "*"], [0, column]],
+            "column_types": ["text", "text"], "foreign_keys": [], "primary_keys": [],
+        }])
+        .to_string()
+    };
+    let rows = serde_json::json!([{ "question": "q", "query": "select 1", "db_id": "d" }]).to_string();
+    let databases = folder.path().join("database");
+    std::fs::create_dir_all(databases.join("d")).unwrap();
+    let database = file(&folder, "database/d/d.sqlite", "");
+    let config = DataConfig {
+        tables: Some(file(&folder, "tables.json", tables("a"))),
+        databases: Some(databases),
+        on_bad_row: OnBadRow::Count,
+        ..of_format(Format::Spider, file(&folder, "rows.json", rows))
+    };
+    let first = cached(&config, &cache);
+    file(&folder, "tables.json", tables("b"));
+    assert_ne!(cached(&config, &cache), first);
+    assert_eq!(cached(&config, &cache), read(&config).unwrap());
+    let validation = DataConfig { validation: config.train.clone(), ..config };
+    let load_validation = || load(&validation, Split::Validation, &TOKENIZER, &Pool::new(1).unwrap(), Some(&cache));
+    assert_eq!(load_validation().unwrap().items.len(), 1);
+    std::fs::remove_file(database).unwrap();
+    assert!(matches!(load_validation(), Err(DataError::Empty { .. })), "read from the cache with a database gone");
+    // The chat template, and the tokens beside it.
+    let chats =
+        serde_json::json!({ "talk": [{ "role": "user", "content": "a" }, { "role": "assistant", "content": "b" }] });
+    let template =
+        file(&folder, "chat.json", r#"{"chat_template": "{% for m in messages %}{{ m.content }}#{% endfor %}"}"#);
+    let config = DataConfig {
+        messages_field: Some("talk".into()),
+        chat_template: Some(template),
+        ..of_format(Format::Jsonl, file(&folder, "chats.jsonl", chats.to_string()))
+    };
+    let first = cached(&config, &cache);
+    for changed in [
+        r#"{"chat_template": "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", "eos_token": "?"}"#,
+        r#"{"chat_template": "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", "eos_token": "!"}"#,
+    ] {
+        file(&folder, "chat.json", changed);
+        assert_ne!(cached(&config, &cache), first);
+        assert_eq!(cached(&config, &cache), read(&config).unwrap(), "{changed}");
+    }
+}
+
+#[test]
+fn items_and_bad_rows_come_back() {
+    let folder = folder();
+    let cache = folder.path().join("cache");
+    let file = file(&folder, "rows.jsonl", rows(3) + "no row\n");
+    let config =
+        DataConfig { validation: Some(file.clone()), on_bad_row: OnBadRow::Count, ..pairs(Format::Jsonl, file) };
+    let load =
+        |cache: Option<&Path>| load(&config, Split::Validation, &TOKENIZER, &Pool::new(1).unwrap(), cache).unwrap();
+    let dataset = load(None);
+    assert_eq!((dataset.items.len(), dataset.counts.bad, dataset.bad_rows.len()), (3, 1, 1));
+    load(Some(&cache));
+    whole(&cache, &dataset);
+    assert_eq!(load(Some(&cache)), dataset);
+}
+
+#[test]
+fn an_entry_of_the_version_before_is_made_anew() {
+    let case = case();
+    remade(&case, "version 1", |entry| {
+        let mut bytes = std::fs::read(entry).unwrap();
+        bytes[8..12].copy_from_slice(&1u32.to_le_bytes());
+        std::fs::write(entry, bytes).unwrap();
+    });
 }
 
 #[test]

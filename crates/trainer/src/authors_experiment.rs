@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use statetune_datasets_eval::tasks::glue;
-use statetune_datasets_eval::{DataConfig, Format};
+use statetune_datasets_eval::{DataConfig, Format, Preset};
 use statetune_mamba_model::checkpoint::Checkpoint;
 use statetune_mamba_model::config::{MambaConfig, ModelConfig};
 use statetune_peft_methods::{foreign, nearest};
@@ -212,7 +212,10 @@ fn data(
     let evaluate = !keys.flag("skip_eval")?;
     let (mut config, metric) = match base.replacen(HELD_OUT, "", 1).split_once('_') {
         Some(("glue", task)) => glue_task(keys, task, base.contains(HELD_OUT), left, notes)?,
-        _ => rows_to_write(name, &base.replacen(HELD_OUT, "", 1), left, notes),
+        _ => match base.replacen(HELD_OUT, "", 1).as_str() {
+            family @ ("dart" | "samsum" | "spider") => published(family, left, notes),
+            family => rows_to_write(name, family, left, notes),
+        },
     };
     config.limit = rows;
     config.validation = config.validation.filter(|_| evaluate);
@@ -258,6 +261,32 @@ fn glue_task(
     Ok((config, if task == "cola" { "matthews" } else { "accuracy" }))
 }
 
+/// A data set whose files are read as they are published, in the authors' prompt form.
+fn published(family: &str, left: &mut Vec<String>, notes: &mut Vec<String>) -> (DataConfig, &'static str) {
+    let (format, train, validation) = match family {
+        "dart" => (Format::Dart, "dart-v1.1.1-full-train.json", "dart-v1.1.1-full-dev.json"),
+        "samsum" => (Format::Samsum, "train.csv", "validation.csv"),
+        _ => (Format::Spider, "train_spider.json", "dev.json"),
+    };
+    let file = |name: &str| PathBuf::from(format!("data/{family}/{name}"));
+    let spider = format == Format::Spider;
+    let more = if spider { "; data.tables too" } else { "" };
+    left.push(format!(
+        "`data`: the files of {family} are looked for in data/{family}; data.train and data.validation say where{more}"
+    ));
+    notes.push(format!("scores: the metric of {family} does not choose the best adapter; it has the least loss"));
+    let config = DataConfig {
+        format,
+        preset: Preset::Paper,
+        tables: spider.then(|| file("tables.json")),
+        train: Some(file(train)),
+        validation: Some(file(validation)),
+        max_tokens: if spider { SPIDER_TOKENS } else { MANY_TOKENS },
+        ..DataConfig::default()
+    };
+    (config, "loss")
+}
+
 /// Data that is not read in its own form: what a row asks and answers has to be written out.
 fn rows_to_write(
     name: &str,
@@ -265,8 +294,7 @@ fn rows_to_write(
     left: &mut Vec<String>,
     notes: &mut Vec<String>,
 ) -> (DataConfig, &'static str) {
-    let samsum = family == "samsum";
-    let (prompt, completion) = if samsum { ("dialogue", "summary") } else { ("prompt", "completion") };
+    let (prompt, completion) = ("prompt", "completion");
     left.push(format!(
         "`data` = {name}: write its rows as JSON lines with the fields `{prompt}` and `{completion}`, into the files \
          that data.train and data.validation name"
@@ -276,10 +304,9 @@ fn rows_to_write(
         format: Format::Jsonl,
         train: Some(format!("data/{family}/train.jsonl").into()),
         validation: Some(format!("data/{family}/validation.jsonl").into()),
-        prompt: samsum.then(|| format!("{{{prompt}}}{}", glue::SEPARATOR)),
-        prompt_field: (!samsum).then(|| prompt.to_owned()),
+        prompt_field: Some(prompt.to_owned()),
         completion_field: Some(completion.to_owned()),
-        max_tokens: if family == "spider" { SPIDER_TOKENS } else { MANY_TOKENS },
+        max_tokens: MANY_TOKENS,
         ..DataConfig::default()
     };
     (config, "loss")

@@ -542,14 +542,21 @@ impl Loop<'_> {
     fn note_dropped_rows(&mut self) -> Result<(), TrainError> {
         let sets = [("training", Some(self.run.train)), ("validation", self.run.validation)];
         for (name, dataset) in sets {
-            let Some(counts) = dataset.map(|dataset| dataset.counts).filter(|counts| counts.too_long > 0) else {
-                continue;
-            };
-            let note = format!(
-                "{} of {} {name} rows are longer than the limit and were left out (the longest has {} tokens)",
-                counts.too_long, counts.rows, counts.max_tokens
-            );
-            self.write(&Record::Note { step: 0, note })?;
+            let Some(dataset) = dataset else { continue };
+            let counts = dataset.counts;
+            if counts.too_long > 0 {
+                let note = format!(
+                    "{} of {} {name} rows are longer than the limit and were left out (the longest has {} tokens)",
+                    counts.too_long, counts.rows, counts.max_tokens
+                );
+                self.write(&Record::Note { step: 0, note })?;
+            }
+            if counts.bad > 0 {
+                let (named, more) = (dataset.bad_rows.join("; "), counts.bad.saturating_sub(dataset.bad_rows.len()));
+                let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+                let note = format!("{} {name} rows cannot be used and were left out: {named}{more}", counts.bad);
+                self.write(&Record::Note { step: 0, note })?;
+            }
         }
         Ok(())
     }

@@ -193,7 +193,7 @@ fn a_pretraining_logs_the_losses_of_the_processor() {
         Example { id, tokens: (0..25).map(token).collect(), labelled_from: 1, class: None }
     };
     let counts = Counts { rows: 1, kept: 10, ..Counts::default() };
-    let data = Dataset { examples: (0..10).map(row).collect(), classes: Vec::new(), counts };
+    let data = Dataset { examples: (0..10).map(row).collect(), counts, ..Dataset::default() };
     let logged = |device: &Device, compute: DType, micro_batch_tokens: usize| {
         let model = model(device, compute);
         let settings = TrainSettings {

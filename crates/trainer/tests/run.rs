@@ -500,7 +500,8 @@ fn what_cannot_be_is_refused_before_the_first_step() {
 #[test]
 fn dropped_rows_are_told_once() {
     let mut train = generation(0, &LENGTHS, VOCAB);
-    train.counts = Counts { rows: 11, too_long: 3, max_tokens: 900, ..train.counts };
+    train.counts = Counts { rows: 11, too_long: 3, bad: 5, max_tokens: 900, ..train.counts };
+    train.bad_rows = vec!["a:7: wrong".into(), "a:9: wrong".into()];
     let model = fast().model(&config(true), 2);
     let folder = tempfile::tempdir().unwrap();
     let trial = Trial { folder: Some(folder.path()), ..Trial::new(&model, &train) };
@@ -516,7 +517,8 @@ fn dropped_rows_are_told_once() {
     let lines = record::read(folder.path()).unwrap();
     let notes: Vec<&str> = lines.iter().filter_map(|line| line["note"].as_str()).collect();
     let expected = "3 of 11 training rows are longer than the limit and were left out (the longest has 900 tokens)";
-    assert_eq!(notes, [expected]);
+    let bad = "5 training rows cannot be used and were left out: a:7: wrong; a:9: wrong; and 3 more";
+    assert_eq!(notes, [expected, bad]);
 }
 
 /// A token the model has no row for is the caller's mistake: an error, not a panic.

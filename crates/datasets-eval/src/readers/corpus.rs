@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::documents::{jsonl_documents, windows};
 use super::load::end_of_text;
-use super::{source, table};
+use super::{decode, source};
 use crate::cache::Entry;
 use crate::config::content_extension;
 use crate::{CorpusConfig, Counts, DataError, Dataset, Example, Pool, Result, Split, Tokenizer, Watch};
@@ -37,7 +37,7 @@ pub fn load_corpus(
     let end_name = config.end_of_text.as_deref().unwrap_or(crate::END_OF_TEXT);
     let mut documents = Vec::new();
     for (file, bytes) in files.iter().zip(&contents) {
-        let text = table::decode(bytes, file)?;
+        let text = decode::decode(bytes, file)?;
         let limit = config.limit.unwrap_or(usize::MAX);
         let found = match content_extension(file).as_deref() {
             Some("jsonl") => jsonl_documents(text, file, &config.text_field, limit)?,
@@ -67,8 +67,8 @@ pub fn load_corpus(
         .enumerate()
         .map(|(id, row)| Example { id: id as u64, tokens: row.to_vec(), labelled_from: 1, class: None })
         .collect();
-    let counts = Counts { rows: documents.len(), kept: examples.len(), too_long: 0, max_tokens: longest };
-    let dataset = Dataset { examples, classes: Vec::new(), counts };
+    let counts = Counts { rows: documents.len(), kept: examples.len(), max_tokens: longest, ..Counts::default() };
+    let dataset = Dataset { examples, counts, ..Dataset::default() };
     if let Some(entry) = entry {
         entry.write(&dataset)?;
     }

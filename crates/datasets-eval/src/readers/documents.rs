@@ -2,22 +2,72 @@
 
 use std::path::Path;
 
-use super::table;
-use crate::Result;
+use super::decode::{lines, refuse_invalid};
+use super::json::json_lines;
+use super::load::text_of;
+use super::row::Parsed;
+use super::sieve::Sieve;
+use super::tokenise::Tokenising;
 use crate::config::content_extension;
+use crate::{Counts, Dataset, Example, Result};
 
 /// Field of a JSON line that holds a document.
 const FIELD: &str = "text";
 
+/// Windows of documents: nothing is dropped, every token but a document's first is a target once.
+pub(super) fn text(with: &Tokenising<'_>, bytes: &[u8], sieve: &mut Sieve) -> Result<Dataset> {
+    let end = with.end_of_text()?;
+    let (text, invalid) = text_of(bytes, with.file, sieve)?;
+    let limit = with.config.limit.unwrap_or(usize::MAX);
+    let mut documents = Vec::new();
+    let mut rows = 0;
+    for (line, document) in self::documents(&text, with.file, &invalid, limit)? {
+        rows += 1;
+        documents.extend(sieve.take(document)?.map(|document| (line, document)));
+    }
+    let encode = |index: usize| {
+        let (line, document) = &documents[index];
+        let mut tokens = with.tokenizer.encode(document)?;
+        if tokens.is_empty() {
+            return Err(with.no_tokens(*line, "the document", "remove it"));
+        }
+        tokens.extend(end.filter(|end| tokens.last() != Some(end)));
+        if tokens.len() == 1 {
+            let hint = "there is nothing to predict in it; remove it";
+            return Err(with.no_tokens(*line, "the document after its first", hint));
+        }
+        Ok(tokens)
+    };
+    let encoded: Vec<Vec<u32>> = with.each(documents.len(), encode, sieve)?.into_iter().flatten().collect();
+    let cut = encoded.iter().flat_map(|tokens| windows(tokens, with.config.max_tokens)).enumerate();
+    let example = |(id, window): (usize, &[u32])| Example {
+        id: id as u64,
+        tokens: window.to_vec(),
+        labelled_from: 1,
+        class: None,
+    };
+    let examples: Vec<Example> = cut.map(example).collect();
+    let longest = encoded.iter().map(Vec::len).max().unwrap_or(0);
+    let counts = Counts { rows, kept: examples.len(), max_tokens: longest, ..Counts::default() };
+    Ok(Dataset { examples, counts, ..Dataset::default() })
+}
+
 /// The first `limit` documents with the lines they start at: objects with a field `text` in a `.jsonl` file, else
 /// paragraphs of lines between blank ones.
-pub(super) fn documents(text: &str, file: &Path, limit: usize) -> Result<Vec<(usize, String)>> {
+fn documents(
+    text: &str,
+    file: &Path,
+    invalid: &[super::decode::Invalid],
+    limit: usize,
+) -> Result<Vec<(usize, Result<String>)>> {
     if content_extension(file).is_some_and(|extension| extension == "jsonl") {
-        return jsonl_documents(text, file, FIELD, limit);
+        let mut rows = json_lines(text, file, limit);
+        refuse_invalid(&mut rows, invalid, file)?;
+        return Ok(rows.into_iter().map(|row| (row.line, field_of(row, FIELD, file))).collect());
     }
     let mut documents: Vec<(usize, String)> = Vec::new();
     let mut next = 0;
-    for (line, content) in table::lines(text) {
+    for (line, content) in lines(text) {
         if line == next {
             let (_, document) = documents.last_mut().expect("a document that this line follows");
             document.push('\n');
@@ -29,13 +79,24 @@ pub(super) fn documents(text: &str, file: &Path, limit: usize) -> Result<Vec<(us
         }
         next = line + 1;
     }
-    Ok(documents)
+    let utf8 = |(line, document): (usize, String)| {
+        let lines = line..=line + document.matches('\n').count();
+        let bad = invalid.iter().find(|(at, _)| lines.contains(at));
+        (line, bad.map_or(Ok(document), |&at| Err(super::decode::no_utf8(file, at))))
+    };
+    Ok(documents.into_iter().map(utf8).collect())
+}
+
+fn field_of(parsed: Parsed, field: &str, file: &Path) -> Result<String> {
+    parsed.row.and_then(|row| Ok(row.get(field, file)?.into_owned()))
 }
 
 /// The first `limit` documents of JSON lines, each in a field of this name, with their lines.
 pub(super) fn jsonl_documents(text: &str, file: &Path, field: &str, limit: usize) -> Result<Vec<(usize, String)>> {
-    let rows = table::json_rows(text, file, limit)?;
-    rows.iter().map(|row| Ok((row.line, row.get(field, file)?.to_owned()))).collect()
+    // A line that is no row comes before a row without the field.
+    let rows = json_lines(text, file, limit).into_iter().map(|row| Ok((row.line, row.row?)));
+    let rows = rows.collect::<Result<Vec<_>>>()?;
+    rows.into_iter().map(|(line, row)| Ok((line, row.get(field, file)?.into_owned()))).collect()
 }
 
 /// Windows of at most `length` tokens. Neighbours share one token, the last of one being only a target there and the
@@ -66,11 +127,15 @@ mod tests {
     #[test]
     fn documents_end_at_blank_lines() {
         let text = "a\r\nb\r\n\r\n \nc\n\nd\ne";
-        let all = documents(text, Path::new("x.txt"), usize::MAX).unwrap();
+        let read = |text: &str, name: &str, limit| {
+            let documents = documents(text, Path::new(name), &[], limit).unwrap();
+            documents.into_iter().map(|(line, text)| (line, text.unwrap())).collect::<Vec<_>>()
+        };
+        let all = read(text, "x.txt", usize::MAX);
         assert_eq!(all, [(1, "a\nb".to_owned()), (5, "c".to_owned()), (7, "d\ne".to_owned())]);
-        assert_eq!(documents(text, Path::new("x.txt"), 2).unwrap(), all[..2]);
+        assert_eq!(read(text, "x.txt", 2), all[..2]);
         let json = "{\"text\": \"a\\n\\nb\"}\n{\"text\": \"c\"}\n";
         let expected = [(1, "a\n\nb".to_owned()), (2, "c".to_owned())];
-        assert_eq!(documents(json, Path::new("x.jsonl"), usize::MAX).unwrap(), expected);
+        assert_eq!(read(json, "x.jsonl", usize::MAX), expected);
     }
 }

@@ -1,12 +1,21 @@
-//! From files to [`Dataset`]: one reader per form, then tokenising, which all share (`load`); text for pretraining (`corpus`).
+//! From files to [`Dataset`](crate::Dataset): one reader per form of file (`table`, `json`), what their rows ask (`form`),
+//! then tokenising, which all share (`tokenise`); text for pretraining (`corpus`).
 
+mod chat;
 mod corpus;
+mod decode;
 mod documents;
+mod form;
+mod jinja;
+mod json;
 mod load;
+mod resources;
 mod row;
+mod sieve;
 mod source;
 mod table;
 mod template;
+mod tokenise;
 
 pub use corpus::load_corpus;
 pub use load::{load, load_watched};

@@ -34,7 +34,12 @@ pub(super) fn run(arguments: &EvalArguments, output: Output) -> anyhow::Result<(
             bar.at(done as u64, of as u64, String::new)
         })?;
     if output.json {
-        let counts = json!({"rows": validation.counts.rows, "too_long": validation.counts.too_long});
+        let counts = json!({
+            "rows": validation.counts.rows,
+            "too_long": validation.counts.too_long,
+            "bad": validation.counts.bad,
+            "bad_rows": validation.bad_rows,
+        });
         // One adapter is known by its path alone.
         let adapter = if let [named] = &chosen[..] { Some(&named.path) } else { None };
         let adapters = Named::json(&chosen);
@@ -44,6 +49,10 @@ pub(super) fn run(arguments: &EvalArguments, output: Output) -> anyhow::Result<(
     say!("{} examples, loss {:.4}, perplexity {:.3}", evaluation.examples, evaluation.loss, evaluation.perplexity);
     if validation.counts.too_long > 0 {
         say!("{} rows were longer than the limit and left out", validation.counts.too_long);
+    }
+    if validation.counts.bad > 0 {
+        say!("{} rows cannot be used and were left out:", validation.counts.bad);
+        validation.bad_rows.iter().for_each(|row| say!("  {row}"));
     }
     if let Some(report) = &evaluation.classification {
         for (name, scores) in [("all vocabulary", report.over_all_vocabulary), ("labels only", report.over_labels)] {

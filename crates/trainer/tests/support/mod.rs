@@ -197,8 +197,8 @@ pub fn tokens(length: usize, stream: u64, vocab: usize) -> Vec<u32> {
 
 fn dataset(examples: Vec<Example>, classes: Vec<ClassLabel>) -> Dataset {
     let longest = examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0);
-    let counts = Counts { rows: examples.len(), kept: examples.len(), too_long: 0, max_tokens: longest };
-    Dataset { examples, classes, counts }
+    let counts = Counts { rows: examples.len(), kept: examples.len(), max_tokens: longest, ..Counts::default() };
+    Dataset { examples, classes, counts, ..Dataset::default() }
 }
 
 /// One example per length, after a prefix that all share; example i has 1 + 3 i labelled tokens, or all it can have.

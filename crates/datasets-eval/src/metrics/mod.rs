@@ -6,6 +6,7 @@ mod classification;
 mod confusion;
 mod f1;
 mod matthews;
+pub mod spider;
 mod word_f1;
 
 pub use accuracy::accuracy;

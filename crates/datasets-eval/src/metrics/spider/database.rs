@@ -5,7 +5,7 @@
 //! is tried again alone, and only then is the verdict its own.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ pub struct RunLimits {
 }
 
 impl Default for RunLimits {
-    /// About ten thousand times what the golds of Spider need, and a second or two of one core.
+    /// A thousand times what any development gold of Spider needs; a second or two of one core.
     fn default() -> RunLimits {
         RunLimits {
             steps: 100_000_000,
@@ -89,6 +89,8 @@ static ALONE: RwLock<()> = RwLock::new(());
 pub(super) struct Database {
     connection: Connection,
     limits: RunLimits,
+    /// Whether the statement asked for something it may not have.
+    denied: Arc<AtomicBool>,
     pub schema: Schema,
 }
 
@@ -116,8 +118,14 @@ impl Database {
         connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)?;
         connection.set_limit(Limit::SQLITE_LIMIT_EXPR_DEPTH, 200)?;
         connection.set_limit(Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100)?;
-        connection.authorizer(Some(authorise))?;
-        Ok(Database { connection, limits, schema })
+        let denied = Arc::new(AtomicBool::new(false));
+        let seen = denied.clone();
+        connection.authorizer(Some(move |context: AuthContext<'_>| {
+            let allowed = is_allowed(&context);
+            seen.fetch_or(!allowed, Ordering::Relaxed);
+            if allowed { Authorization::Allow } else { Authorization::Deny }
+        }))?;
+        Ok(Database { connection, limits, denied, schema })
     }
 
     /// The rows of a statement.
@@ -137,9 +145,12 @@ impl Database {
 
     fn attempt(&mut self, sql: &str) -> Result<Vec<Row>, RunFailure> {
         let ended = Arc::new(AtomicU8::new(NONE));
-        self.watch(ended.clone()).map_err(|error| failure(&error, NONE))?;
-        self.rows(sql).map_err(|error| match error {
+        self.denied.store(false, Ordering::Relaxed);
+        let watched = self.watch(ended.clone()).map_err(Stop::Sqlite);
+        watched.and_then(|()| self.rows(sql)).map_err(|stop| match stop {
             Stop::Limit(limit) => RunFailure::Limit(limit),
+            Stop::NoQuery => RunFailure::Refused("expected a query, found a statement without a result".into()),
+            Stop::Sqlite(error) if self.denied.load(Ordering::Relaxed) => RunFailure::Refused(error.to_string()),
             Stop::Sqlite(error) => failure(&error, ended.load(Ordering::Relaxed)),
         })
     }
@@ -166,6 +177,9 @@ impl Database {
     fn rows(&self, sql: &str) -> Result<Vec<Row>, Stop> {
         let mut statement = self.connection.prepare(sql)?;
         let columns = statement.column_count();
+        if columns == 0 {
+            return Err(Stop::NoQuery);
+        }
         let mut rows = statement.query([])?;
         let (mut found, mut bytes) = (Vec::new(), 0usize);
         while let Some(row) = rows.next()? {
@@ -196,6 +210,7 @@ impl Database {
 
 enum Stop {
     Limit(&'static str),
+    NoQuery,
     Sqlite(rusqlite::Error),
 }
 
@@ -211,24 +226,20 @@ fn failure(error: &rusqlite::Error, ended: u8) -> RunFailure {
         Some(ErrorCode::OperationInterrupted) if ended == TIME => RunFailure::Limit("time"),
         Some(ErrorCode::OutOfMemory) => RunFailure::Limit("memory"),
         Some(ErrorCode::TooBig) => RunFailure::Limit("value or statement bytes"),
-        Some(ErrorCode::AuthorizationForStatementDenied | ErrorCode::ReadOnly) => {
-            RunFailure::Refused(error.to_string())
-        }
         _ => RunFailure::Failed(error.to_string()),
     }
 }
 
 /// Reading the tables of the file, and functions of the values.
-fn authorise(context: AuthContext<'_>) -> Authorization {
-    let allowed = match context.action {
+fn is_allowed(context: &AuthContext<'_>) -> bool {
+    match context.action {
         AuthAction::Select | AuthAction::Recursive => true,
         AuthAction::Read { .. } => context.database_name.is_none_or(|name| name == "main"),
         AuthAction::Function { function_name } => {
             !["load_extension", "fts3_tokenizer"].iter().any(|name| function_name.eq_ignore_ascii_case(name))
         }
         _ => false,
-    };
-    if allowed { Authorization::Allow } else { Authorization::Deny }
+    }
 }
 
 fn tables(connection: &Connection) -> rusqlite::Result<Schema> {

@@ -241,7 +241,12 @@ impl Session<'_> {
             parse(gold, schema).map_err(|found| fault("a query that the official parser reads", gold, &found))?;
         let hardness = Hardness::of(&parsed);
         let gold_query = normal(parsed, &described.same);
-        let (query, unparsed) = match parse(prediction, schema) {
+        let limit = options.limits.statement_bytes;
+        let read = match prediction.len() {
+            bytes if bytes > limit => Err(format!("expected at most {limit} bytes, found {bytes}")),
+            _ => parse(prediction, schema),
+        };
+        let (query, unparsed) = match read {
             Ok(query) => (normal(query, &described.same), None),
             Err(reason) => (Query::default(), Some(reason)),
         };

@@ -118,3 +118,29 @@ impl<'a> Columns<'a> {
 fn same_column(ours: &[Row], at: usize, theirs: &[Row], other: usize) -> bool {
     ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| ours[at] == theirs[other])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Cell;
+
+    #[test]
+    fn numbers_are_equal_where_their_values_are() {
+        assert_eq!(Cell::real(4.0), Cell::Integer(4));
+        assert_eq!(Cell::real(-0.0), Cell::Integer(0));
+        assert_eq!(Cell::real(0.5), Cell::real(0.5));
+        assert_ne!(Cell::real(0.5), Cell::Integer(0));
+        // Beyond 2^53 not every integer is a real number; beyond 2^63 none is an integer here.
+        assert_ne!(Cell::real(9_007_199_254_740_992.0), Cell::Integer(9_007_199_254_740_993));
+        assert_ne!(Cell::real(9_223_372_036_854_775_808.0), Cell::Integer(i64::MAX));
+        assert_ne!(Cell::real(f64::INFINITY), Cell::real(f64::NEG_INFINITY));
+    }
+
+    #[test]
+    fn values_of_other_kinds_are_other_values() {
+        let cells =
+            [Cell::Null, Cell::Integer(1), Cell::real(1.5), Cell::Text(b"1".to_vec()), Cell::Blob(b"1".to_vec())];
+        for (i, a) in cells.iter().enumerate() {
+            cells.iter().enumerate().for_each(|(j, b)| assert_eq!(a == b, i == j, "{a:?} {b:?}"));
+        }
+    }
+}

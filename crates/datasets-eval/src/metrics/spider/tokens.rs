@@ -48,3 +48,41 @@ pub(super) fn is_ordered(tokens: &[String]) -> bool {
         depth == 0 && pair[0] == "order" && pair[1] == "by"
     })
 }
+
+#[cfg(test)]
+#[path = "../../../../../tests/support/golden_folders.rs"]
+mod golden_folders;
+
+#[cfg(test)]
+mod tests {
+    use super::golden_folders::{folders_with, json};
+    use super::{is_ordered, tokens};
+
+    #[test]
+    fn golden_tokens() {
+        for folder in folders_with("results.json").into_iter().filter(|folder| folder.join("tables.json").is_file()) {
+            let results = json(&folder.join("results.json"));
+            for item in results["items"].as_array().expect("a list of pairs") {
+                for (query, list) in [("gold", "gold_tokens"), ("pred", "pred_tokens")] {
+                    let found = tokens(item[query].as_str().expect("a query")).unwrap();
+                    assert_eq!(serde_json::json!(found), item[list], "{}", item[query]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn quoted_texts_are_single_tokens() {
+        let found = tokens("SELECT a FROM t WHERE b >= 'Two, Words' AND c ! = \"x\"").unwrap();
+        let expected = ["select", "a", "from", "t", "where", "b", ">=", "\"Two, Words\"", "and", "c", "!=", "\"x\""];
+        assert_eq!(found, expected);
+        assert!(tokens("SELECT 'a").is_err());
+    }
+
+    #[test]
+    fn only_the_whole_is_ordered() {
+        let ordered = |sql: &str| is_ordered(&tokens(sql).unwrap());
+        assert!(ordered("SELECT a FROM t ORDER BY a") && ordered("SELECT a FROM (SELECT b FROM t) ORDER  BY a"));
+        assert!(!ordered("SELECT a FROM (SELECT a FROM t ORDER BY a)") && !ordered("SELECT \"order by\" FROM t"));
+    }
+}

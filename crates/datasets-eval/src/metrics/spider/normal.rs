@@ -72,10 +72,10 @@ impl Columns<'_> {
     fn column(&self, unit: &mut ColumnUnit) {
         unit.distinct = false;
         let table = unit.column.split_once('.').map(|(table, _)| format!("{table}__"));
-        if table.is_some_and(|table| self.tables.contains(&table)) {
-            if let Some(first) = self.same.get(&unit.column) {
-                unit.column.clone_from(first);
-            }
+        if table.is_some_and(|table| self.tables.contains(&table))
+            && let Some(first) = self.same.get(&unit.column)
+        {
+            unit.column.clone_from(first);
         }
     }
 }

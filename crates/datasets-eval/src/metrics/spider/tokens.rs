@@ -13,7 +13,7 @@ use super::words::words;
 pub(super) fn tokens(sql: &str) -> Result<Vec<String>, String> {
     let sql = sql.replace('\'', "\"");
     let parts: Vec<&str> = sql.split('"').collect();
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return Err("expected quotation marks in pairs, found an odd number".into());
     }
     // A quoted text is a word that stands for it until the rest is split.

@@ -18,6 +18,7 @@ mod metric;
 mod ngrams;
 mod perplexity;
 mod rouge;
+pub mod spider;
 mod ter;
 mod text_metric;
 pub mod tokens;

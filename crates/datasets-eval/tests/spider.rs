@@ -42,7 +42,7 @@ fn the_official_example_gives_the_official_table() {
     assert_eq!(examples.len(), 1034);
     let output = std::fs::read_to_string(folder.join("eval_result_example.txt")).unwrap();
 
-    // The table was printed for exact matches alone, by the evaluator as first published.
+    // The table was printed for exact matches alone, by the evaluator's first rule for tables.
     let options = SpiderOptions { execute: false, tables: TableRule::Joins, ..SpiderOptions::default() };
     let evaluator = SpiderEvaluator::open_with(&root.join("tables.json"), &root.join("database"), options).unwrap();
     let evaluation = evaluate(&evaluator, &examples, 2);

@@ -71,6 +71,27 @@ fn strict_results_are_multisets_or_lists() {
     compares(&pets, "SELECT NULL", "SELECT max(weight) FROM Pet WHERE id = 9", false, true);
 }
 
+/// Levels as `evaluation.py` gives them.
+#[test]
+fn hardness_counts_what_the_official_evaluator_counts() {
+    let pets = Pets::new();
+    let level = |gold: &str| pets.record(gold, gold).hardness.name();
+    assert_eq!(level("SELECT kind FROM Pet WHERE id = 1"), "easy");
+    assert_eq!(level("SELECT kind FROM Pet WHERE id = 1 OR id = 2"), "medium");
+    // In HAVING the words between conditions are counted as aggregates.
+    assert_eq!(level("SELECT kind FROM Pet GROUP BY kind HAVING id > 1 AND id < 9"), "easy");
+    assert_eq!(level("SELECT kind FROM Pet GROUP BY kind HAVING id > 1 AND id < 9 AND id < 8"), "medium");
+    // So is NOT in WHERE; LIKE is one clause more.
+    assert_eq!(level("SELECT max(id) FROM Pet WHERE kind LIKE 'c%'"), "medium");
+    assert_eq!(level("SELECT max(id) FROM Pet WHERE kind = 'cat'"), "easy");
+    assert_eq!(level("SELECT max(id) FROM Pet WHERE kind NOT IN (SELECT Name FROM Owner)"), "extra");
+    assert_eq!(level("SELECT id FROM Pet WHERE kind NOT IN (SELECT Name FROM Owner)"), "hard");
+    assert_eq!(level("SELECT id FROM Pet WHERE id = 1 UNION SELECT id FROM Owner"), "hard");
+    assert_eq!(level("SELECT id, kind FROM Pet WHERE id = 1 UNION SELECT id, Name FROM Owner"), "extra");
+    assert_eq!(level("SELECT id FROM Pet WHERE id = 1 GROUP BY kind ORDER BY id"), "hard");
+    assert_eq!(level("SELECT id FROM Pet WHERE id = 1 GROUP BY kind ORDER BY id LIMIT 1"), "extra");
+}
+
 #[test]
 fn literals_are_compared_as_they_are_written() {
     let pets = Pets::new();

@@ -125,3 +125,16 @@ fn key_sets(keys: &[(usize, usize)]) -> Vec<BTreeSet<usize>> {
     }
     sets
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::key_sets;
+
+    #[test]
+    fn keys_join_the_first_set_that_has_an_end() {
+        let sets = key_sets(&[(1, 2), (3, 4), (5, 2), (2, 3)]);
+        assert_eq!(sets, [BTreeSet::from([1, 2, 3, 5]), BTreeSet::from([3, 4])]);
+    }
+}

@@ -410,8 +410,10 @@ fn cut(train: &Dataset, count: usize, seed: u64) -> Result<(Dataset, Dataset), T
     let drawn: BTreeSet<usize> = order[..count].iter().copied().collect();
     let part = |drawn_ones: bool| Dataset {
         examples: (0..of).filter(|i| drawn.contains(i) == drawn_ones).map(|i| train.examples[i].clone()).collect(),
+        items: Vec::new(),
         classes: train.classes.clone(),
         counts: train.counts,
+        bad_rows: train.bad_rows.clone(),
     };
     Ok((part(false), part(true)))
 }

@@ -44,6 +44,13 @@ fn mixer(cuda: &Cuda, context: &Context<'_>, layer: usize, x: &Var, own: &LayerS
     let on = |var: &Var| -> Result<DeviceTensor, TensorError> { Ok(var.tensor().on_cuda(cuda)?.clone()) };
     let dense = |var: &Var| -> Result<DeviceTensor, TensorError> { var.tensor().on_cuda(cuda)?.dense() };
     let operand = |operand| context.bound.operand(layer, operand).map(dense).transpose();
+    // Made first: the scan's step fetches these before it waits for the launch in front of it.
+    let a = match context.bound.trained(ids.a_log) {
+        Some(a_log) => ops::neg_exp(context.tape, a_log)?,
+        None => context.model.a(layer).clone().into(),
+    };
+    let (a, delta_bias, d_skip) = (dense(&a)?, dense(&context.value(ids.dt_bias))?, dense(&context.value(ids.d))?);
+    let (state_offset, output_offset) = (operand(Operand::StateOffset)?, operand(Operand::OutputOffset)?);
     let mut xz = context.linear(ids.in_proj, ids.in_proj_bias, x, &[d_inner, d_inner])?.into_iter();
     let (x, z) = (on(&xz.next().expect("split in two"))?, on(&xz.next().expect("split in two"))?);
 
@@ -62,12 +69,6 @@ fn mixer(cuda: &Cuda, context: &Context<'_>, layer: usize, x: &Var, own: &LayerS
         context.linear(ids.x_proj, None, &Tensor::from(u.clone()).into(), &[config.dt_rank, d_state, d_state])?;
     let delta = on(&context.linear(ids.dt_proj, None, &maps[0], &[d_inner])?[0])?;
     let (b, c) = (on(&maps[1])?, on(&maps[2])?);
-    let a = match context.bound.trained(ids.a_log) {
-        Some(a_log) => ops::neg_exp(context.tape, a_log)?,
-        None => context.model.a(layer).clone().into(),
-    };
-    let (a, delta_bias, d_skip) = (dense(&a)?, dense(&context.value(ids.dt_bias))?, dense(&context.value(ids.d))?);
-    let (state_offset, output_offset) = (operand(Operand::StateOffset)?, operand(Operand::OutputOffset)?);
     let step = kernel::Step {
         u: strided(&u),
         delta: Delta::Given(strided(&delta)),

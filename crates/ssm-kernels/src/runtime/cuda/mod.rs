@@ -372,8 +372,7 @@ impl Cuda {
     }
 
     fn allocate_in(&self, pool: Pool, element: ElementType, len: usize) -> Result<Array, CudaError> {
-        let bytes = (len * element.bytes()).max(1) as u64;
-        let size = Arena::rounded(bytes as usize);
+        let size = Arena::rounded((len * element.bytes()).max(1));
         let mut memory = self.memory();
         let mut found = memory.pools[pool as usize].take(size);
         if found.is_none() {
@@ -383,13 +382,14 @@ impl Cuda {
             memory = self.memory();
             found = memory.pools[pool as usize].take(size);
             if found.is_none() {
-                let (wanted, least) = if driver.separate { (bytes, bytes) } else { (size.max(SEGMENT), size) };
+                // Rounded in both: a place that a graph keeps may serve another array of the same rounded size.
+                let wanted = if driver.separate { size } else { size.max(SEGMENT) };
                 if driver.segment(&turn, &mut memory, pool, wanted).is_err() {
                     // Segments that nobody uses may make room for one that is large enough.
                     if pool == Pool::Lasting || !self.has_graphs() {
                         driver.release_unused(&turn, &mut memory, pool)?;
                     }
-                    driver.segment(&turn, &mut memory, pool, least)?;
+                    driver.segment(&turn, &mut memory, pool, size)?;
                 }
                 found = memory.pools[pool as usize].take(size);
             }

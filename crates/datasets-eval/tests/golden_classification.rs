@@ -7,23 +7,16 @@ use statetune_datasets_eval::metrics::{
     ClassificationReport, Confusion, F1Average, Prediction, accuracy, f1, matthews,
 };
 
+#[path = "support/close.rs"]
+mod close;
 #[path = "../../../tests/support/golden_folders.rs"]
 mod golden_folders;
 
+use close::close;
 use golden_folders::{folders_with, json};
 
 fn classes(value: &Value) -> Vec<usize> {
     value.as_array().expect("a list of classes").iter().map(|c| c.as_u64().expect("a class") as usize).collect()
-}
-
-#[track_caller]
-fn close(what: &str, found: f64, expected: &Value, tolerance: f64) {
-    let expected = expected.as_f64().unwrap_or_else(|| panic!("{what}: no expected value"));
-    let percent = 100.0 * (found - expected).abs() / tolerance;
-    assert!(
-        percent <= 100.0,
-        "{what}: expected {expected}, found {found}; {percent:.0}% of the tolerance {tolerance:e}"
-    );
 }
 
 #[test]

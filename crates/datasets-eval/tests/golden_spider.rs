@@ -7,9 +7,12 @@ use statetune_datasets_eval::metrics::spider::{
     COMPONENTS, LevelScores, OnBadGold, SpiderEvaluator, SpiderExample, SpiderReport,
 };
 
+#[path = "support/close.rs"]
+mod close;
 #[path = "../../../tests/support/golden_folders.rs"]
 mod golden_folders;
 
+use close::close;
 use golden_folders::{folders_with, json};
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -18,16 +21,6 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 fn flag(value: &Value, key: &str) -> bool {
     value[key].as_bool().unwrap_or_else(|| panic!("no flag `{key}` in {value}"))
-}
-
-#[track_caller]
-fn close(what: &str, found: f64, expected: &Value, tolerance: f64) {
-    let expected = expected.as_f64().unwrap_or_else(|| panic!("{what}: no expected value"));
-    let percent = 100.0 * (found - expected).abs() / tolerance;
-    assert!(
-        percent <= 100.0,
-        "{what}: expected {expected}, found {found}; {percent:.0}% of the tolerance {tolerance:e}"
-    );
 }
 
 /// One pair's scores are what the official evaluator prints for a file of that pair alone.

@@ -84,6 +84,20 @@ impl State {
         Ok(State { layers, sequences: self.sequences })
     }
 
+    /// The state with memory of its own, which may be changed in place: itself, as far as nobody shares it.
+    ///
+    /// # Errors
+    /// When a device's memory does not suffice.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn unshared(self, cuda: &statetune_ssm_kernels::runtime::cuda::Cuda) -> Result<State, ModelError> {
+        let own = |tensor: Tensor| -> Result<Tensor, ModelError> {
+            Ok(if tensor.on_cuda(cuda)?.is_alone() { tensor } else { tensor.copied()? })
+        };
+        let layer = |layer: LayerState| Ok(LayerState { conv: own(layer.conv)?, ssm: own(layer.ssm)? });
+        let layers = self.layers.into_iter().map(layer).collect::<Result<_, ModelError>>()?;
+        Ok(State { layers, sequences: self.sequences })
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         let size = |t: &Tensor| t.len() * t.dtype().bytes();

@@ -250,7 +250,7 @@ mod tests {
         let general = |n| unlisted(&scan::cuda::GENERAL, &[("ACT_BF16", 0), ("N", n), ("SOFTPLUS", 0)]);
         assert_eq!(general(7), None);
         assert_eq!(general(257), Some(("N", 257)));
-        assert!(unlisted(&Source { name: "new", text: "" }, &[("N", 1)]).is_some(), "another source");
+        assert!(unlisted(&Source::new("new", ""), &[("N", 1)]).is_some(), "another source");
     }
 
     /// With the real compiler: a machine code of each build for each generation, with every entry in it.

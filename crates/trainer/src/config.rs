@@ -231,8 +231,7 @@ impl RunConfig {
     /// # Errors
     /// The file is missing or no TOML; a key is unknown; a value is of the wrong type or out of range.
     pub fn read(path: &Path, settings: &[String]) -> Result<RunConfig, TrainError> {
-        let text = fs::read_to_string(path).map_err(|source| io_error(path, "read", source))?;
-        RunConfig::parse(&text, path, settings)
+        RunConfig::parse(&text_of(path)?, path, settings)
     }
 
     /// The same from a text; `path` is named in messages.
@@ -248,17 +247,7 @@ impl RunConfig {
             || settings
                 .iter()
                 .any(|setting| setting.split('=').next().is_some_and(|k| k.trim() == "train.learning_rate"));
-        // Without settings the text itself is read, so that messages show the line.
-        let config: RunConfig = if settings.is_empty() {
-            toml::from_str(text).map_err(|error| fail(explain(&error)))?
-        } else {
-            let mut table: toml::Table = text.parse().map_err(|error| fail(explain(&error)))?;
-            for setting in settings {
-                set(&mut table, setting).map_err(fail)?;
-            }
-            table.try_into().map_err(|error| fail(explain(&error)))?
-        };
-        let mut config = config;
+        let mut config: RunConfig = from_toml(text, path, settings)?;
         let methods = config.methods().map_err(|error| fail(error.to_string()))?;
         if !given {
             config.train.learning_rate = default_rate(&methods);
@@ -288,6 +277,29 @@ pub(crate) fn default_rate(methods: &[Box<dyn Method>]) -> f64 {
     rates.reduce(f64::min).unwrap_or(TrainSettings::default().learning_rate)
 }
 
+/// The text of a configuration's file.
+pub(crate) fn text_of(path: &Path) -> Result<String, TrainError> {
+    fs::read_to_string(path).map_err(|source| io_error(path, "read", source))
+}
+
+/// A configuration from its text with `key=value` settings applied; `path` is named in messages.
+pub(crate) fn from_toml<C: serde::de::DeserializeOwned>(
+    text: &str,
+    path: &Path,
+    settings: &[String],
+) -> Result<C, TrainError> {
+    let fail = |reason: String| TrainError::Config { path: path.to_path_buf(), reason };
+    if settings.is_empty() {
+        // The text itself, so that messages show the line.
+        return toml::from_str(text).map_err(|error| fail(explain(&error)));
+    }
+    let mut table: toml::Table = text.parse().map_err(|error| fail(explain(&error)))?;
+    for setting in settings {
+        set(&mut table, setting).map_err(fail)?;
+    }
+    table.try_into().map_err(|error| fail(explain(&error)))
+}
+
 /// A TOML error's message, with the nearest key where one is unknown.
 pub(crate) fn explain(error: &toml::de::Error) -> String {
     let message = error.to_string().trim_end().to_owned();
@@ -302,7 +314,7 @@ pub(crate) fn explain(error: &toml::de::Error) -> String {
 }
 
 /// Applies `a.b=value`: the value is TOML, or else a string. `methods.0.rank=4` reaches into lists.
-pub(crate) fn set(table: &mut toml::Table, setting: &str) -> Result<(), String> {
+fn set(table: &mut toml::Table, setting: &str) -> Result<(), String> {
     let (key, text) = setting.split_once('=').ok_or_else(|| format!("`--set {setting}`: expected key=value"))?;
     let parsed: Result<toml::Table, _> = format!("value = {text}").parse();
     let value = parsed.ok().and_then(|mut t| t.remove("value")).unwrap_or_else(|| toml::Value::String(text.to_owned()));

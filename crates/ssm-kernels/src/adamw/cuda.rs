@@ -4,7 +4,7 @@ use super::AdamWStep;
 use crate::args;
 use crate::runtime::cuda::{Array, Cuda, CudaError, Define, ElementType, Source, View};
 
-pub(crate) static SOURCE: Source = Source { name: "adamw", text: include_str!("adamw.cu") };
+pub(crate) static SOURCE: Source = Source::new("adamw", include_str!("adamw.cu"));
 
 /// Elements per chunk, as the source has them.
 const CHUNK: usize = 4096;

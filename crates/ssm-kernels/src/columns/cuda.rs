@@ -8,7 +8,7 @@ use crate::elementwise::cuda::type_number;
 use crate::embedding::cuda::Segments;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
-pub(crate) static SOURCE: Source = Source { name: "columns", text: include_str!("columns.cu") };
+pub(crate) static SOURCE: Source = Source::new("columns", include_str!("columns.cu"));
 
 /// Threads of a block, as the source has them.
 const BLOCK: usize = 256;

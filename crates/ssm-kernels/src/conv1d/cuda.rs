@@ -3,7 +3,7 @@
 use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, Define, ElementType, Source, View};
 
-pub(crate) static SOURCE: Source = Source { name: "conv1d", text: include_str!("conv1d.cu") };
+pub(crate) static SOURCE: Source = Source::new("conv1d", include_str!("conv1d.cu"));
 
 /// The widest convolution.
 pub const WIDEST: usize = 8;

@@ -3,7 +3,7 @@
 use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
-pub(crate) static SOURCE: Source = Source { name: "cross_entropy", text: include_str!("cross_entropy.cu") };
+pub(crate) static SOURCE: Source = Source::new("cross_entropy", include_str!("cross_entropy.cu"));
 
 /// The target of a row that has none: its loss and its gradient are zero.
 pub const IGNORED: u32 = u32::MAX;

@@ -6,7 +6,7 @@
 use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
-pub(crate) static SOURCE: Source = Source { name: "elementwise", text: include_str!("elementwise.cu") };
+pub(crate) static SOURCE: Source = Source::new("elementwise", include_str!("elementwise.cu"));
 
 /// Threads of a block, as the source has them.
 const BLOCK: usize = 256;

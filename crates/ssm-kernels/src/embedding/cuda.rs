@@ -8,7 +8,7 @@ use crate::columns::cuda::row_grid;
 use crate::elementwise::cuda::type_number;
 use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 
-pub(crate) static SOURCE: Source = Source { name: "embedding", text: include_str!("embedding.cu") };
+pub(crate) static SOURCE: Source = Source::new("embedding", include_str!("embedding.cu"));
 
 /// Threads of a block, as the source has them.
 const BLOCK: u32 = 256;

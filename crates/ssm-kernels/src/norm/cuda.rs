@@ -4,7 +4,7 @@ use crate::args;
 use crate::reduce::cuda::{add_chunks, chunks_of};
 use crate::runtime::cuda::{Cuda, CudaError, Define, ElementType, Source, View};
 
-pub(crate) static SOURCE: Source = Source { name: "norm", text: include_str!("norm.cu") };
+pub(crate) static SOURCE: Source = Source::new("norm", include_str!("norm.cu"));
 
 /// The widest row whose parts fit the registers of a block.
 const WIDEST: usize = 1024 * 64;

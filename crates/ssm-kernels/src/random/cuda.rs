@@ -6,7 +6,7 @@ use crate::args;
 use crate::columns::cuda::row_grid;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
-pub(crate) static SOURCE: Source = Source { name: "dropout", text: include_str!("dropout.cu") };
+pub(crate) static SOURCE: Source = Source::new("dropout", include_str!("dropout.cu"));
 
 /// y = x / (1 - p) where kept, 0 where dropped, for x `[rows, cols]` in f32 or bf16, as [`super::dropout`] does.
 ///

@@ -3,7 +3,7 @@
 use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
-pub(crate) static SOURCE: Source = Source { name: "reduce", text: include_str!("reduce.cu") };
+pub(crate) static SOURCE: Source = Source::new("reduce", include_str!("reduce.cu"));
 
 /// How many chunks so many rows are summed in, and how many rows each has: by the size alone.
 pub(crate) fn chunks_of(rows: usize) -> (usize, usize) {

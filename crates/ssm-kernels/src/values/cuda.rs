@@ -6,7 +6,7 @@ use crate::columns::cuda::row_grid;
 use crate::elementwise::cuda::type_number;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
-pub(crate) static SOURCE: Source = Source { name: "values", text: include_str!("values.cu") };
+pub(crate) static SOURCE: Source = Source::new("values", include_str!("values.cu"));
 
 /// Threads of a block, as the source has them.
 const BLOCK: usize = 256;

@@ -8,9 +8,8 @@ use serde_json::{Value, json};
 use statetune_mamba_model::Mamba;
 use statetune_mamba_model::config::ConfigFile;
 use statetune_peft_methods::{Adapter, methods};
-use statetune_ssm_kernels::Level;
 use statetune_tensor::{DType, Device};
-use statetune_trainer::config::{DeviceSection, StartSection, WeightType};
+use statetune_trainer::config::{StartSection, WeightType};
 use statetune_trainer::{PretrainConfig, Run};
 
 use super::merge::companions_in;
@@ -49,16 +48,10 @@ pub struct Pretrained {
 /// The configuration, the model, the tokenizer or the text cannot be used; the folder holds another run; those of
 /// [`Run::train`].
 pub fn pretrain(config: &PretrainConfig, folder: &Path, resume: bool, output: Output) -> anyhow::Result<Pretrained> {
-    // The bits of a run depend on the instruction set: it is part of the resolved configuration.
-    let mut config = config.clone();
-    if config.device.kind.as_deref().unwrap_or("cpu") == "cpu" {
-        config.device.level.get_or_insert_with(|| Level::best().to_string());
-    }
-    let config = &config;
+    let config = &PretrainConfig { device: setup::resolved(&config.device), ..config.clone() };
     let same = |before: &PretrainConfig| {
-        // Results do not depend on threads.
-        let device = DeviceSection { threads: before.device.threads, ..config.device.clone() };
-        // Nor does the training on what its model is written in.
+        let device = setup::going_on(&config.device, &before.device);
+        // The training does not depend on what its model is written in.
         PretrainConfig { device, output: before.output.clone(), ..config.clone() }
     };
     run_folder::check(folder, resume, |file| PretrainConfig::read(file, &[]), same)?;

@@ -54,6 +54,20 @@ pub fn device(section: &DeviceSection) -> anyhow::Result<Device> {
     cuda(ordinal)
 }
 
+/// The section as it is kept with a run, whose bits depend on the instruction set.
+pub fn resolved(section: &DeviceSection) -> DeviceSection {
+    let mut section = section.clone();
+    if section.kind.as_deref().unwrap_or("cpu") == "cpu" {
+        section.level.get_or_insert_with(|| Level::best().to_string());
+    }
+    section
+}
+
+/// The section with what results do not depend on taken from the one before.
+pub fn going_on(section: &DeviceSection, before: &DeviceSection) -> DeviceSection {
+    DeviceSection { threads: before.threads, ..section.clone() }
+}
+
 /// The configured device, or in place of a GPU the plan of one.
 ///
 /// # Errors

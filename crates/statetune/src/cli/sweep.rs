@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
-use statetune_ssm_kernels::Level;
 use statetune_tensor::Device;
 use statetune_trainer::TrainError;
 use statetune_trainer::config::DeviceSection;
@@ -84,11 +83,10 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
 
 /// The device of one of several workers: of the processor each has a part.
 fn per_worker(section: &DeviceSection, workers: usize) -> DeviceSection {
-    let mut section = section.clone();
+    let mut section = setup::resolved(section);
     if section.kind.as_deref().unwrap_or("cpu") == "cpu" {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         section.threads.get_or_insert((cores / workers).max(1));
-        section.level.get_or_insert_with(|| Level::best().to_string());
     }
     section
 }

@@ -8,8 +8,6 @@ use serde_json::{Value, json};
 use statetune_datasets_eval::Tokenizer;
 use statetune_mamba_model::Mamba;
 use statetune_peft_methods::Adapter;
-use statetune_ssm_kernels::Level;
-use statetune_trainer::config::DeviceSection;
 use statetune_trainer::{Run, RunConfig, Summary, TrainSettings};
 
 use super::progress::RunProgress;
@@ -58,14 +56,9 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
     if config.data.train.is_none() {
         bail!("`data.train` is missing from the configuration: name the training file");
     }
-    // The bits of a run depend on the instruction set: it is part of the resolved configuration.
-    let mut config = config.clone();
-    if config.device.kind.as_deref().unwrap_or("cpu") == "cpu" {
-        config.device.level.get_or_insert_with(|| Level::best().to_string());
-    }
-    let config = &config;
+    let config = &RunConfig { device: setup::resolved(&config.device), ..config.clone() };
     let same = |before: &RunConfig| {
-        let device = DeviceSection { threads: before.device.threads, ..config.device.clone() };
+        let device = setup::going_on(&config.device, &before.device);
         RunConfig { device, output: before.output.clone(), ..config.clone() }
     };
     run_folder::check(folder, resume, |file| RunConfig::read(file, &[]), same)?;

@@ -1,14 +1,12 @@
 //! The configuration of a pretraining: all weights of a model are trained on running text.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use statetune_datasets_eval::CorpusConfig;
 
-use super::{DeviceSection, TrainSettings, explain, set};
+use super::{DeviceSection, TrainSettings, explain, from_toml, text_of};
 use crate::TrainError;
-use crate::error::io_error;
 use crate::schedule::ScheduleKind;
 
 /// A whole pretraining.
@@ -126,8 +124,7 @@ impl PretrainConfig {
     /// # Errors
     /// The file is missing or no TOML; a key is unknown or has no use here; a value is of the wrong type or out of range.
     pub fn read(path: &Path, settings: &[String]) -> Result<PretrainConfig, TrainError> {
-        let text = fs::read_to_string(path).map_err(|source| io_error(path, "read", source))?;
-        PretrainConfig::parse(&text, path, settings)
+        PretrainConfig::parse(&text_of(path)?, path, settings)
     }
 
     /// The same from a text; `path` is named in messages.
@@ -136,22 +133,16 @@ impl PretrainConfig {
     /// As [`PretrainConfig::read`].
     pub fn parse(text: &str, path: &Path, settings: &[String]) -> Result<PretrainConfig, TrainError> {
         let fail = |reason: String| TrainError::Config { path: path.to_path_buf(), reason };
-        let broken = |error: toml::de::Error| fail(explain(&error));
-        if settings.is_empty() {
-            // The text itself, so that messages show the line.
-            toml::from_str::<PretrainConfig>(text).map_err(broken)?;
-        }
-        let mut table: toml::Table = text.parse().map_err(broken)?;
-        for setting in settings {
-            set(&mut table, setting).map_err(fail)?;
-        }
+        // As it is given, so that messages show the line.
+        from_toml::<PretrainConfig>(text, path, settings)?;
+        let mut table: toml::Table = from_toml(text, path, settings)?;
         // What is given stands over the defaults of pretraining.
         let mut defaults = toml::Table::try_from(pretraining()).expect("plain settings");
         if let Some(toml::Value::Table(given)) = table.remove("train") {
             defaults.extend(given);
         }
         table.insert("train".into(), toml::Value::Table(defaults));
-        let config: PretrainConfig = table.try_into().map_err(broken)?;
+        let config: PretrainConfig = table.try_into().map_err(|error| fail(explain(&error)))?;
         config.check().map_err(fail)?;
         Ok(config)
     }

@@ -1,7 +1,6 @@
 //! The configuration of a sweep: one TOML file, unknown keys refused.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +8,7 @@ use serde_json::{Map, Value};
 use statetune_datasets_eval::DataConfig;
 use statetune_peft_methods::nearest;
 
-use crate::config::{DeviceSection, METRICS, ModelSection, OutputSection, explain, set};
-use crate::error::io_error;
+use crate::config::{DeviceSection, METRICS, ModelSection, OutputSection, explain, from_toml, text_of};
 use crate::{TrainError, TrainSettings};
 
 /// A whole sweep.
@@ -145,8 +143,7 @@ impl SweepConfig {
     /// # Errors
     /// The file is missing or no TOML; a key is unknown; a value is of the wrong type or out of range.
     pub fn read(path: &Path, settings: &[String]) -> Result<SweepConfig, TrainError> {
-        let text = fs::read_to_string(path).map_err(|source| io_error(path, "read", source))?;
-        SweepConfig::parse(&text, path, settings)
+        SweepConfig::parse(&text_of(path)?, path, settings)
     }
 
     /// The same from a text; `path` is named in messages.
@@ -154,17 +151,8 @@ impl SweepConfig {
     /// # Errors
     /// As [`SweepConfig::read`].
     pub fn parse(text: &str, path: &Path, settings: &[String]) -> Result<SweepConfig, TrainError> {
-        let fail = |reason: String| TrainError::Config { path: path.to_path_buf(), reason };
-        let config: SweepConfig = if settings.is_empty() {
-            toml::from_str(text).map_err(|error| fail(explain(&error)))?
-        } else {
-            let mut table: toml::Table = text.parse().map_err(|error| fail(explain(&error)))?;
-            for setting in settings {
-                set(&mut table, setting).map_err(fail)?;
-            }
-            table.try_into().map_err(|error| fail(explain(&error)))?
-        };
-        config.check().map_err(fail)?;
+        let config: SweepConfig = from_toml(text, path, settings)?;
+        config.check().map_err(|reason| TrainError::Config { path: path.to_path_buf(), reason })?;
         Ok(config)
     }
 

@@ -79,7 +79,7 @@ impl<'a> DeviceSequences<'a> {
         let cuda = step.cuda.clone();
         let sequences = state.sequences();
         let logits = logits.on_cuda(&cuda)?.dense()?;
-        let places = Places::new(&cuda, state.copied()?, logits, &vec![0; sequences])?;
+        let places = Places::new(&cuda, state.unshared(&cuda)?, logits, &vec![0; sequences])?;
         let (live, left) = ((0..sequences).collect(), max_new_tokens - 1);
         Ok(DeviceSequences { decoder, step, cuda, places, live, left, greedy: false })
     }

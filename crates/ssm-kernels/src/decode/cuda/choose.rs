@@ -4,7 +4,7 @@ use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
 pub(crate) static SOURCE: Source =
-    Source { name: "choose", text: concat!(include_str!("../chain.cuh"), include_str!("../choose.cu")) };
+    Source::new("choose", concat!(include_str!("../chain.cuh"), include_str!("../choose.cu"))).chained();
 
 const THREADS: u32 = 256;
 
@@ -31,7 +31,7 @@ pub fn argmax(cuda: &Cuda, best: View, x: View, rows: usize, columns: usize) -> 
     let place = cuda.array(ElementType::U32, rows * parts)?;
     let args = args![value.view(), place.view(), x, columns as i32, PART as i32];
     let defines = [("ACT_BF16", act.is_bf16() as i64), ("WIDTH", 1)];
-    cuda.launch_chained(&SOURCE, &defines, "best_of_parts", [parts as u32, rows as u32, 1], THREADS, 0, &args)?;
+    cuda.launch(&SOURCE, &defines, "best_of_parts", [parts as u32, rows as u32, 1], THREADS, 0, &args)?;
     choose(cuda, best, value.view(), place.view(), rows, parts)
 }
 
@@ -49,5 +49,5 @@ pub(super) fn choose(
     value.check("best [rows, parts]", ElementType::F32, rows * parts);
     place.check("places [rows, parts]", ElementType::U32, rows * parts);
     let args = args![chosen, value, place, parts as i32];
-    cuda.launch_chained(&SOURCE, &[("ACT_BF16", 0), ("WIDTH", 1)], "choose", [rows as u32, 1, 1], THREADS, 0, &args)
+    cuda.launch(&SOURCE, &[("ACT_BF16", 0), ("WIDTH", 1)], "choose", [rows as u32, 1, 1], THREADS, 0, &args)
 }

@@ -65,5 +65,5 @@ pub fn conv_step(cuda: &Cuda, u: View, x: Strided, conv: &Conv, sequences: usize
     let (x, stride) = (x.view, x.stride as i32);
     let args = args![u, x, stride, conv.state, conv.weight, conv.bias, sequences as i32, channels as i32];
     let blocks = (sequences * channels).div_ceil(THREADS) as u32;
-    cuda.launch_chained(&SOURCE, &defines, "conv_step", [blocks, 1, 1], THREADS as u32, 0, &args)
+    cuda.launch(&SOURCE, &defines, "conv_step", [blocks, 1, 1], THREADS as u32, 0, &args)
 }

@@ -7,7 +7,7 @@ use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 use crate::scan::cuda::Strided;
 
 pub(crate) static SOURCE: Source =
-    Source { name: "project", text: concat!(include_str!("../chain.cuh"), include_str!("../project.cu")) };
+    Source::new("project", concat!(include_str!("../chain.cuh"), include_str!("../project.cu"))).chained();
 
 const THREADS: usize = 256;
 const WARPS: usize = THREADS / 32;
@@ -180,7 +180,7 @@ pub fn project(
         channels as i32,
         rows as i32
     ];
-    cuda.launch_chained(&SOURCE, &defines, "project", [layout.blocks as u32, 1, 1], THREADS as u32, 0, &args)?;
+    cuda.launch(&SOURCE, &defines, "project", [layout.blocks as u32, 1, 1], THREADS as u32, 0, &args)?;
     Ok(best)
 }
 

@@ -4,10 +4,11 @@ use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 use crate::scan::cuda::{MAX_STATES, Strided};
 
-pub(crate) static SOURCE: Source = Source {
-    name: "decode state",
-    text: concat!(include_str!("../chain.cuh"), include_str!("../../scan/shared.cuh"), include_str!("../state.cu")),
-};
+pub(crate) static SOURCE: Source = Source::new(
+    "decode state",
+    concat!(include_str!("../chain.cuh"), include_str!("../../scan/shared.cuh"), include_str!("../state.cu")),
+)
+.chained();
 
 const THREADS: usize = 128;
 const LANES: usize = 4;
@@ -146,5 +147,5 @@ pub fn scan_step(cuda: &Cuda, out: View, state: View, step: &Step) -> Result<(),
         d_inner as i32
     ];
     let blocks = (sequences * d_inner).div_ceil(THREADS / LANES) as u32;
-    cuda.launch_chained(&SOURCE, &defines, "scan_step", [blocks, 1, 1], THREADS as u32, 0, &args)
+    cuda.launch(&SOURCE, &defines, "scan_step", [blocks, 1, 1], THREADS as u32, 0, &args)
 }

@@ -20,15 +20,14 @@ mod error;
 mod gemm;
 mod graph;
 mod libraries;
+mod memory;
 mod profile;
 mod program;
 mod readback;
 
 use std::collections::{HashMap, HashSet};
-use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::ThreadId;
 
 use cudarc::driver::{result, sys};
 
@@ -37,22 +36,13 @@ pub use element::{ElementType, HostElement};
 pub use error::{Bytes, CudaError};
 pub use gemm::{Matrix, Product};
 pub use graph::Graph;
+pub use memory::{MemoryUse, Working};
 pub use profile::KernelTime;
 pub use program::{Arg, Define, Source, compile_for, nvrtc_version};
 pub use readback::Readback;
 
-use arena::Arena;
-use error::{LASTING, WORKING};
-
-/// The smallest segment that is asked of the driver at once.
-const SEGMENT: u64 = 8 << 20;
-
-/// Which pool an array comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pool {
-    Lasting,
-    Working,
-}
+use memory::Memory;
+pub(crate) use memory::Pool;
 
 /// A CUDA device, or the plan of one. Clones share everything.
 #[derive(Clone)]
@@ -67,13 +57,6 @@ struct Inner {
     graphs: AtomicUsize, // captured ones that live: they use places of the working pool that the arena counts as free
     profile: Mutex<Option<HashMap<String, KernelTime>>>,
     weight_gradients: crate::runtime::counts::Counters,
-}
-
-#[derive(Default)]
-struct Memory {
-    pools: [Arena; 2],
-    worker: Option<(ThreadId, usize)>, // who works with the working pool, and how many guards it holds
-    planned_end: [u64; 2],
 }
 
 /// What the driver gave.
@@ -130,15 +113,6 @@ pub struct CudaInfo {
     pub nvrtc: Option<(i32, i32)>,
     /// Whether cuBLASLt is there.
     pub cublaslt: bool,
-}
-
-/// How much memory a device's arena holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryUse {
-    /// Bytes taken from the device.
-    pub reserved: Bytes,
-    /// The most that was in use at once, by pool: what lasts, and what a step works with.
-    pub peak: [Bytes; 2],
 }
 
 impl Cuda {
@@ -294,127 +268,6 @@ impl Cuda {
         self.0.driver.as_ref()
     }
 
-    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
-        // An account that panicked half way cannot be trusted.
-        self.0.memory.lock().expect("an allocation panicked")
-    }
-
-    /// While the guard lives, arrays that this thread makes come from the pool of what a step works with. Another thread that
-    /// asks waits: a captured graph writes to places there that the arena counts as free.
-    pub fn working(&self) -> Working {
-        let me = std::thread::current().id();
-        let mut memory = self.memory();
-        while memory.worker.is_some_and(|(thread, _)| thread != me) {
-            memory = self.0.idle.wait(memory).expect("an allocation panicked");
-        }
-        let held = memory.worker.map_or(0, |(_, guards)| guards);
-        memory.worker = Some((me, held + 1));
-        Working { cuda: self.clone(), of_this_thread: PhantomData }
-    }
-
-    /// How much memory is held.
-    pub fn memory_use(&self) -> MemoryUse {
-        let memory = self.memory();
-        let planned: u64 = memory.planned_end.iter().sum();
-        let reserved = if self.is_planning() { planned } else { memory.pools.iter().map(Arena::reserved).sum() };
-        MemoryUse {
-            reserved: Bytes(reserved as usize),
-            peak: [0, 1].map(|i| {
-                let peak = if self.is_planning() { memory.planned_end[i] } else { memory.pools[i].peak() };
-                Bytes(peak as usize)
-            }),
-        }
-    }
-
-    /// Counts the peaks of [`Cuda::memory_use`] anew from what is in use now.
-    pub fn start_peak(&self) {
-        self.memory().pools.iter_mut().for_each(Arena::start_peak);
-    }
-
-    /// Takes so many bytes for the working pool in one piece: what a plan found a step to need.
-    ///
-    /// # Errors
-    /// When the device has not that much left.
-    pub fn reserve_working(&self, bytes: Bytes) -> Result<(), CudaError> {
-        let Some(driver) = self.driver() else { return Ok(()) };
-        let turn = driver.bind()?;
-        let mut memory = self.memory();
-        if memory.pools[1].reserved() >= bytes.0 as u64 || driver.separate {
-            return Ok(());
-        }
-        driver.segment(&turn, &mut memory, Pool::Working, Arena::rounded(bytes.0))
-    }
-
-    /// Gives the working pool's segments back and takes one for all that was in use at once: a first step, which takes them
-    /// as it goes, leaves gaps. Does nothing while something lies there or a captured graph may write there.
-    ///
-    /// # Errors
-    /// When the device has not that much left.
-    pub fn consolidate_working(&self) -> Result<(), CudaError> {
-        let Some(driver) = self.driver() else { return Ok(()) };
-        let _alone = self.working();
-        let turn = driver.bind()?;
-        let mut memory = self.memory();
-        if memory.pools[1].live() > 0 || self.has_graphs() || driver.separate {
-            return Ok(());
-        }
-        driver.release_unused(&turn, &mut memory, Pool::Working)?;
-        let peak = memory.pools[1].peak();
-        // Best fit leaves some gaps even in one piece.
-        let size = Arena::rounded((peak + peak / 64) as usize);
-        driver.segment(&turn, &mut memory, Pool::Working, size)
-    }
-
-    fn allocate(&self, element: ElementType, len: usize) -> Result<Array, CudaError> {
-        let me = std::thread::current().id();
-        let working = self.memory().worker.is_some_and(|(thread, _)| thread == me);
-        self.allocate_in(if working { Pool::Working } else { Pool::Lasting }, element, len)
-    }
-
-    fn allocate_in(&self, pool: Pool, element: ElementType, len: usize) -> Result<Array, CudaError> {
-        let size = Arena::rounded((len * element.bytes()).max(1));
-        let mut memory = self.memory();
-        let mut found = memory.pools[pool as usize].take(size);
-        if found.is_none() {
-            drop(memory); // who captures has the turn and asks for memory
-            let driver = self.driver().expect("a plan's segments are endless");
-            let turn = driver.bind()?;
-            memory = self.memory();
-            found = memory.pools[pool as usize].take(size);
-            if found.is_none() {
-                // Rounded in both: a place that a graph keeps may serve another array of the same rounded size.
-                let wanted = if driver.separate { size } else { size.max(SEGMENT) };
-                if driver.segment(&turn, &mut memory, pool, wanted).is_err() {
-                    // Segments that nobody uses may make room for one that is large enough.
-                    if pool == Pool::Lasting || !self.has_graphs() {
-                        driver.release_unused(&turn, &mut memory, pool)?;
-                    }
-                    driver.segment(&turn, &mut memory, pool, size)?;
-                }
-                found = memory.pools[pool as usize].take(size);
-            }
-        }
-        let pointer = found.expect("a segment of that size was just added");
-        if self.is_planning() {
-            let end = pointer + size - ((pool as u64 + 1) << 60);
-            memory.planned_end[pool as usize] = memory.planned_end[pool as usize].max(end);
-        }
-        drop(memory);
-        Ok(Array::new(self.clone(), pointer, size, pool, len, element))
-    }
-
-    fn free(&self, pool: Pool, pointer: u64, size: u64) {
-        self.memory().pools[pool as usize].give_back(pointer, size);
-        // What a graph may write to stays.
-        let separate = self.driver().filter(|driver| driver.separate);
-        if let Some(driver) = separate.filter(|_| !CAPTURES.with(std::cell::Cell::get) && !self.has_graphs())
-            && let Ok(turn) = driver.bind()
-        {
-            // On a lost device there is nothing to give back.
-            let _ = driver.release_unused(&turn, &mut self.memory(), pool);
-        }
-    }
-
     /// Waits for all work.
     ///
     /// # Errors
@@ -434,23 +287,6 @@ impl std::fmt::Debug for Cuda {
     }
 }
 
-/// See [`Cuda::working`].
-pub struct Working {
-    cuda: Cuda,
-    of_this_thread: PhantomData<*const ()>, // it may not go to another
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        let mut memory = self.cuda.memory();
-        let (thread, guards) = memory.worker.expect("a guard is held");
-        memory.worker = (guards > 1).then_some((thread, guards - 1));
-        if memory.worker.is_none() {
-            self.cuda.0.idle.notify_all();
-        }
-    }
-}
-
 impl Driver {
     /// Makes the context current for this thread, and waits while another thread captures: what was launched meanwhile
     /// would become part of its graph.
@@ -466,42 +302,6 @@ impl Driver {
     fn drain(&self, _: &Turn<'_>) -> Result<(), CudaError> {
         // SAFETY: the stream lives as long as the device.
         unsafe { result::stream::synchronize(self.stream) }.map_err(|error| self.error("cuStreamSynchronize", error))
-    }
-
-    /// Takes memory from the driver.
-    fn segment(&self, _: &Turn<'_>, memory: &mut Memory, pool: Pool, size: u64) -> Result<(), CudaError> {
-        // SAFETY: the address is kept by the arena and freed with it.
-        match unsafe { result::malloc_sync(size as usize) } {
-            Ok(address) => {
-                memory.pools[pool as usize].add_segment(address, Arena::rounded(size as usize));
-                Ok(())
-            }
-            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                let (free, total) = result::mem_get_info().unwrap_or((0, self.total));
-                let held = memory.pools.iter().map(Arena::reserved).sum::<u64>() as usize;
-                let purpose = if pool == Pool::Working { WORKING } else { LASTING };
-                Err(CudaError::OutOfMemory {
-                    wanted: Bytes(size as usize),
-                    what: purpose.what,
-                    advice: purpose.advice,
-                    held: Bytes(held),
-                    free: Bytes(free),
-                    total: Bytes(total),
-                })
-            }
-            Err(error) => Err(self.error("cuMemAlloc", error)),
-        }
-    }
-
-    /// Gives segments back that nothing lies in. Those of the working pool may be written to by captured graphs: only where
-    /// there are none.
-    fn release_unused(&self, turn: &Turn<'_>, memory: &mut Memory, pool: Pool) -> Result<(), CudaError> {
-        self.drain(turn)?;
-        for address in memory.pools[pool as usize].take_unused_segments() {
-            // SAFETY: nothing lies there any more and all work is done.
-            let _ = unsafe { result::free_sync(address) };
-        }
-        Ok(())
     }
 
     fn error(&self, call: &str, error: result::DriverError) -> CudaError {

@@ -17,6 +17,20 @@ pub struct Source {
     pub name: &'static str,
     /// Its text, without the prelude.
     pub text: &'static str,
+    chained: bool,
+}
+
+impl Source {
+    /// Kernels that begin when those in front of them have ended.
+    pub const fn new(name: &'static str, text: &'static str) -> Source {
+        Source { name, text, chained: false }
+    }
+
+    /// Kernels that may begin while the one in front of them still runs, where the device can do that: each of them waits for
+    /// that one itself before it touches what others write.
+    pub const fn chained(self) -> Source {
+        Source { chained: true, ..self }
+    }
 }
 
 /// What every source begins with.
@@ -122,38 +136,6 @@ impl Cuda {
         shared: u32,
         args: &[Arg],
     ) -> Result<(), CudaError> {
-        self.launch_as(source, defines, kernel, grid, block, shared, args, false)
-    }
-
-    /// The same for a kernel that may begin while the one in front of it still runs, where the device can do that: it waits
-    /// for that one itself before it touches what others write.
-    ///
-    /// # Errors
-    /// As [`Cuda::launch`].
-    pub(crate) fn launch_chained(
-        &self,
-        source: &'static Source,
-        defines: &[Define],
-        kernel: &str,
-        grid: [u32; 3],
-        block: u32,
-        shared: u32,
-        args: &[Arg],
-    ) -> Result<(), CudaError> {
-        self.launch_as(source, defines, kernel, grid, block, shared, args, true)
-    }
-
-    fn launch_as(
-        &self,
-        source: &'static Source,
-        defines: &[Define],
-        kernel: &str,
-        grid: [u32; 3],
-        block: u32,
-        shared: u32,
-        args: &[Arg],
-        chained: bool,
-    ) -> Result<(), CudaError> {
         self.count_launch();
         #[cfg(test)]
         crate::builds::assert_listed(source, defines);
@@ -178,7 +160,7 @@ impl Cuda {
         let words: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
         let mut pointers: Vec<*mut c_void> =
             words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast()).collect();
-        let chained = chained && driver.chains;
+        let chained = source.chained && driver.chains;
         let launch = || {
             let _turn = driver.bind()?;
             if chained {

@@ -5,11 +5,11 @@ use super::{CHUNK, ScanViews, Strided, bytes, row_of, stride, values, view};
 use crate::args;
 use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 
-pub(crate) static FAST: Source = Source {
-    name: "scan backward",
-    text: concat!(include_str!("../shared.cuh"), include_str!("../carries.cu"), include_str!("../backward.cu")),
-};
-pub(crate) static SUMS: Source = Source { name: "scan sums", text: include_str!("../reduce.cu") };
+pub(crate) static FAST: Source = Source::new(
+    "scan backward",
+    concat!(include_str!("../shared.cuh"), include_str!("../carries.cu"), include_str!("../backward.cu")),
+);
+pub(crate) static SUMS: Source = Source::new("scan sums", include_str!("../reduce.cu"));
 
 /// The gradients asked for; each is overwritten. Those of activations have their type and may be columns of a wider
 /// matrix; those of parameters and tables are f32. Gradients of tables are summed over the sequences that use a row.

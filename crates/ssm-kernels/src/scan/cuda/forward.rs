@@ -5,9 +5,9 @@ use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
 pub(crate) static FAST: Source =
-    Source { name: "scan forward", text: concat!(include_str!("../shared.cuh"), include_str!("../forward.cu")) };
+    Source::new("scan forward", concat!(include_str!("../shared.cuh"), include_str!("../forward.cu")));
 pub(crate) static GENERAL: Source =
-    Source { name: "scan general", text: concat!(include_str!("../shared.cuh"), include_str!("../general.cu")) };
+    Source::new("scan general", concat!(include_str!("../shared.cuh"), include_str!("../general.cu")));
 
 /// Writes out `[T, D]` and, if asked, every sequence's final state `[S, D, N]` (that of an empty sequence is its
 /// initial one) and what [`scan_backward`](super::scan_backward) starts from ([`boundaries_len`](super::boundaries_len)).

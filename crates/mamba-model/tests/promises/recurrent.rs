@@ -1,9 +1,11 @@
 //! Parallel = recurrent, and prefill in chunks of any size = one pass.
 
-use statetune_mamba_model::{Batch, Patches};
+use statetune_mamba_model::config::MambaConfig;
+use statetune_mamba_model::{Batch, Mamba, Patches};
 
 use crate::support::{
-    close, close_states, every_model, hang_on_everything, hang_on_offsets, lengths, tokens, train_everything, whole,
+    ComputePath, close, close_states, describe, every_model, hang_on_everything, hang_on_offsets, lengths, model,
+    paths, tokens, train_everything, whole,
 };
 
 /// A prefill of some tokens and one step per further token gives the logits of one pass at every position, and its
@@ -68,19 +70,26 @@ fn continuing_from_given_states_is_one_pass() {
 /// A step of many sequences is the steps of each, whatever is patched.
 #[test]
 fn a_step_together_is_a_step_alone() {
-    every_model(|model, path, at| {
-        let prompts: Vec<Vec<u32>> = [3, 1, 17, 5, 2, 40].map(|len| tokens(len, 4)).into();
-        for patches in [Patches::none(), hang_on_offsets(model), hang_on_everything(model)] {
-            let (state, _) = model.prefill(&patches, &prompts, 2048).unwrap();
-            let next = tokens(prompts.len(), 5);
-            let (after, together) = model.step(&patches, &state, &next).unwrap();
-            let together = together.to_f64_vec();
-            for s in 0..prompts.len() {
-                let (own, alone) = model.step(&patches, &state.gather(&[s]).unwrap(), &next[s..=s]).unwrap();
-                let (what, vocab) = (format!("{at}, sequence {s}"), model.config().vocab_size);
-                close(&what, &together[s * vocab..][..vocab], &alone.to_f64_vec(), path.tolerance);
-                close_states(&what, &after.gather(&[s]).unwrap(), &own, path.tolerance);
-            }
+    every_model(together_is_alone);
+    // So wide a Δ that a device multiplies by its matrix apart for many sequences, and inside the scan for one.
+    for path in paths() {
+        let config = MambaConfig { dt_rank: 700, use_conv_bias: true, ..MambaConfig::new(21, 8, 2) };
+        together_is_alone(&model(&config, &path), &path, &describe(&config, &path));
+    }
+}
+
+fn together_is_alone(model: &Mamba, path: &ComputePath, at: &str) {
+    let prompts: Vec<Vec<u32>> = [3, 1, 17, 5, 2, 40].map(|len| tokens(len, 4)).into();
+    for patches in [Patches::none(), hang_on_offsets(model), hang_on_everything(model)] {
+        let (state, _) = model.prefill(&patches, &prompts, 2048).unwrap();
+        let next = tokens(prompts.len(), 5);
+        let (after, together) = model.step(&patches, &state, &next).unwrap();
+        let together = together.to_f64_vec();
+        for s in 0..prompts.len() {
+            let (own, alone) = model.step(&patches, &state.gather(&[s]).unwrap(), &next[s..=s]).unwrap();
+            let (what, vocab) = (format!("{at}, sequence {s}"), model.config().vocab_size);
+            close(&what, &together[s * vocab..][..vocab], &alone.to_f64_vec(), path.tolerance);
+            close_states(&what, &after.gather(&[s]).unwrap(), &own, path.tolerance);
         }
-    });
+    }
 }

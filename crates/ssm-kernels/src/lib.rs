@@ -17,6 +17,7 @@ pub mod cross_entropy;
 pub mod decode;
 pub mod elementwise;
 pub mod embedding;
+pub mod low_rank;
 pub mod matmul;
 pub mod norm;
 pub mod random;

@@ -25,24 +25,14 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
     let tokens = x.shape()[0];
     let y = DeviceTensor::unset(cuda, x.dtype(), &[tokens, out_features])?;
     multiply(cuda, &y, x.matrix(), weight.matrix().t(), in_features, 1.0, false)?;
-    let mut low_rank = Vec::with_capacity(op.low_rank.len());
+    let mut kept = Vec::with_capacity(op.low_rank.len());
     for (i, (rows, scale)) in op.low_rank.iter().enumerate() {
         let at = LOW_RANK + 3 * i;
         let xi = inputs.optional(at).map_or(Ok(x), |own| own.on_cuda(cuda))?;
         let b = input(cuda, inputs, at + 2)?;
-        let projected = match inputs.optional(at + 1) {
-            Some(a) => {
-                let a = as_type(a.on_cuda(cuda)?, xi)?;
-                let y = DeviceTensor::unset(cuda, xi.dtype(), &[tokens, a.shape()[0]])?;
-                multiply(cuda, &y, xi.matrix(), a.matrix().t(), in_features, 1.0, false)?;
-                y
-            }
-            None => xi.clone(),
-        };
-        let part = y.columns(rows.clone());
-        let as_factor = as_type(b, &projected)?;
-        multiply(cuda, &part, projected.matrix(), as_factor.matrix().t(), b.shape()[1], *scale as f32, true)?;
-        low_rank.push(SavedLowRank {
+        let a = inputs.optional(at + 1).map(|a| a.on_cuda(cuda)).transpose()?;
+        let projected = low_rank::add(cuda, &y.columns(rows.clone()), xi, a, b, *scale)?;
+        kept.push(SavedLowRank {
             own_input: inputs.optional(at).is_some(),
             x: need.input(at + 1).then(|| xi.clone().into()),
             projected: need.input(at + 2).then(|| projected.into()),
@@ -83,7 +73,7 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
         x: need.input(W).then(|| x.clone().into()),
         weight: (op.frozen.is_none() && need.input(X)).then(|| weight.into()),
         in_features,
-        low_rank,
+        low_rank: kept,
     };
     Ok((outputs, saved))
 }
@@ -184,60 +174,21 @@ pub fn linear_backward(
         }
         result[BIAS] = Some(db.into());
     }
-    let mut into_x = Vec::new(); // what low-rank additions add to dx
-    for (i, ((rows, scale), kept)) in op.low_rank.iter().zip(saved.low_rank).enumerate() {
-        let (at, s) = (LOW_RANK + 3 * i, *scale as f32);
-        let b = kept.b.on_cuda(cuda)?;
-        let rank = b.shape()[1];
-        let covered: Vec<_> = parts.iter().filter(|(split, _)| covers(rows, split)).collect();
-        if covered.is_empty() {
-            continue;
-        }
-        if need.input(at + 2) {
-            let projected = kept.projected.as_ref().expect("saved when B is trained").on_cuda(cuda)?;
-            let db = DeviceTensor::zeros(cuda, DType::F32, &[rows.len(), rank])?;
-            for (split, dy) in &covered {
-                cuda.count_weight_gradient(split.len() * rank * tokens);
-                let db = db.rows(split.start - rows.start..split.end - rows.start);
-                multiply(cuda, &db, dy.matrix().t(), projected.matrix(), tokens, s, false)?;
-            }
-            result[at + 2] = Some(db.into());
-        }
-        let shared_x = need.input(X) && !kept.own_input;
-        if !(need.input(at) || need.input(at + 1) || shared_x) {
-            continue;
-        }
-        // The gradient of x Aᵀ.
-        let d_projected = DeviceTensor::unset(cuda, act, &[tokens, rank])?;
-        let as_factor = b.cast(act)?;
-        for (j, (split, dy)) in covered.iter().enumerate() {
-            let b = as_factor.rows(split.start - rows.start..split.end - rows.start);
-            multiply(cuda, &d_projected, dy.matrix(), b.matrix(), split.len(), s, j > 0)?;
-        }
-        if need.input(at + 1) {
-            let x = kept.x.as_ref().expect("saved when A is trained").on_cuda(cuda)?;
-            let da = DeviceTensor::unset(cuda, DType::F32, &[rank, in_features])?;
-            cuda.count_weight_gradient(rank * in_features * tokens);
-            multiply(cuda, &da, d_projected.matrix().t(), x.matrix(), tokens, 1.0, false)?;
-            result[at + 1] = Some(da.into());
-        }
-        let Some(a) = &kept.a else {
-            result[at] = need.input(at).then(|| d_projected.into());
-            continue;
+    // As joined above where that leaves an addition's outputs whole, or as they came.
+    let separate: Vec<_> = parts.iter().map(|(rows, dy)| (rows.clone(), (*dy).clone())).collect();
+    for (i, ((rows, scale), kept)) in op.low_rank.iter().zip(&saved.low_rank).enumerate() {
+        let at = LOW_RANK + 3 * i;
+        let wanted = low_rank::Wanted {
+            own_input: need.input(at),
+            a: need.input(at + 1),
+            b: need.input(at + 2),
+            x: need.input(X) && !kept.own_input,
         };
-        let a = a.on_cuda(cuda)?.cast(act)?;
-        if need.input(at) {
-            let dxi = DeviceTensor::unset(cuda, act, &[tokens, in_features])?;
-            multiply(cuda, &dxi, d_projected.matrix(), a.matrix(), rank, 1.0, false)?;
-            result[at] = Some(dxi.into());
-        } else if shared_x {
-            into_x.push((d_projected, a));
-        }
+        let parts = if whole.iter().all(|(joined, _)| covers(rows, joined)) { &whole } else { &separate };
+        let found = low_rank::backward(cuda, parts, rows, *scale, kept, dx.as_ref(), wanted)?;
+        (result[at], result[at + 1], result[at + 2]) = (found.own_input, found.a, found.b);
     }
     if let Some(dx) = dx {
-        for (d_projected, a) in into_x {
-            multiply(cuda, &dx, d_projected.matrix(), a.matrix(), a.shape()[0], 1.0, true)?;
-        }
         result[X] = Some(dx.into());
     }
     Ok(result)

@@ -5,6 +5,7 @@
 mod columns;
 mod linear;
 mod loss;
+mod low_rank;
 mod norm;
 mod small;
 mod values;

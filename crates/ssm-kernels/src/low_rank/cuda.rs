@@ -1,0 +1,254 @@
+//! Launches of `low_rank.cu`.
+
+use crate::args;
+use crate::reduce::cuda::add_chunks;
+use crate::runtime::cuda::{Arg, Array, Cuda, CudaError, ElementType, Source, View};
+use crate::scan::cuda::Strided;
+
+pub(crate) static SOURCE: Source = Source::new("low_rank", include_str!("low_rank.cu"));
+
+const THREADS: u32 = 512;
+const ROWS: usize = 16;
+const COLUMNS: usize = 64;
+
+/// The largest rank that the kernels are written for.
+pub const MOST_RANK: usize = 32;
+
+/// Rows of a block of gradients while blocks are few: below, another launch for their sums costs more than it saves.
+const ROWS_EACH: usize = 4096;
+
+/// Some columns of rows that lie apart: bf16.
+#[derive(Debug, Clone, Copy)]
+pub struct Columns<'a> {
+    /// Where.
+    pub at: Strided<'a>,
+    /// How many.
+    pub count: usize,
+}
+
+impl Columns<'_> {
+    /// Whether the kernels can read them, or write there: bf16 in whole groups of eight.
+    pub fn fit(&self) -> bool {
+        let view = &self.at.view;
+        let whole = self.count.is_multiple_of(8) && self.at.stride.is_multiple_of(8);
+        view.element() == ElementType::Bf16 && whole && view.pointer().is_multiple_of(16)
+    }
+
+    #[track_caller]
+    fn check(&self, what: &str, rows: usize) {
+        self.at.check(what, ElementType::Bf16, rows, self.count);
+        assert!(self.fit(), "{what}: columns, stride and start are not multiples of eight elements");
+    }
+}
+
+/// One or two matrices side by side.
+#[derive(Debug, Clone, Copy)]
+pub struct Sides<'a> {
+    /// The first columns.
+    pub first: Columns<'a>,
+    /// What follows them.
+    pub second: Option<Columns<'a>>,
+}
+
+impl Sides<'_> {
+    /// The columns of both.
+    pub fn count(&self) -> usize {
+        self.first.count + self.second.map_or(0, |second| second.count)
+    }
+
+    #[track_caller]
+    fn check(&self, what: &str, rows: usize) {
+        self.first.check(what, rows);
+        if let Some(second) = &self.second {
+            second.check(what, rows);
+        }
+    }
+
+    /// The launch's arguments: array, stride, columns of each.
+    fn args(&self) -> [Arg<'_>; 6] {
+        let [a, b, c] = args![self.first.at.view, self.first.at.stride as i64, self.first.count as i32];
+        let [d, e, f] = match &self.second {
+            Some(second) => args![second.at.view, second.at.stride as i64, second.count as i32],
+            None => [Arg::Absent, Arg::I64(0), Arg::I32(0)],
+        };
+        [a, b, c, d, e, f]
+    }
+}
+
+/// A factor, f32, as stored.
+#[derive(Debug, Clone, Copy)]
+pub enum Factor<'a> {
+    /// `[r, columns]`: A.
+    RanksFirst(View<'a>),
+    /// `[columns, r]`: B.
+    RanksLast(View<'a>),
+}
+
+impl<'a> Factor<'a> {
+    fn view(&self) -> View<'a> {
+        let (Factor::RanksFirst(view) | Factor::RanksLast(view)) = self;
+        *view
+    }
+
+    /// From one rank and from one column to the next.
+    fn steps(&self, rank: usize, columns: usize) -> (i32, i32) {
+        match self {
+            Factor::RanksFirst(_) => (columns as i32, 1),
+            Factor::RanksLast(_) => (1, rank as i32),
+        }
+    }
+}
+
+fn tiles(rank: usize) -> i64 {
+    assert!((1..=MOST_RANK).contains(&rank), "ranks are 1 to {MOST_RANK}, not {rank}");
+    rank.div_ceil(8) as i64
+}
+
+/// projected `[rows, rank]` = `inner` · x · down, rounded to bf16, and y (+)= `outer` · projected · up where there is a y; `adds`:
+/// to what it holds.
+///
+/// # Errors
+/// When the device refuses the launch.
+///
+/// # Panics
+/// When a view does not have its shape.
+#[track_caller]
+pub fn rows(
+    cuda: &Cuda,
+    y: Option<Columns>,
+    adds: bool,
+    projected: View,
+    x: &Sides,
+    [down, up]: [Factor; 2],
+    [inner, outer]: [f64; 2],
+    rank: usize,
+    rows: usize,
+) -> Result<(), CudaError> {
+    x.check("x", rows);
+    let (inputs, outputs) = (x.count(), y.map_or(0, |y| y.count));
+    if let Some(y) = &y {
+        y.check("y", rows);
+        up.view().check("up", ElementType::F32, rank * outputs);
+    }
+    down.view().check("down", ElementType::F32, rank * inputs);
+    projected.check("projected [rows, rank]", ElementType::Bf16, rows * rank);
+    if rows == 0 {
+        return Ok(());
+    }
+    let [x0, stride0, columns0, x1, stride1, columns1] = x.args();
+    let ((down_rank, down_column), (up_rank, up_column)) = (down.steps(rank, inputs), up.steps(rank, outputs));
+    let args = [
+        Arg::from(y.map(|y| y.at.view)),
+        Arg::I64(y.map_or(0, |y| y.at.stride) as i64),
+        Arg::I32(outputs as i32),
+        Arg::I32(i32::from(adds)),
+        Arg::from(projected),
+        x0,
+        stride0,
+        columns0,
+        x1,
+        stride1,
+        columns1,
+        Arg::from(down.view()),
+        Arg::I32(down_rank),
+        Arg::I32(down_column),
+        Arg::from(up.view()),
+        Arg::I32(up_rank),
+        Arg::I32(up_column),
+        Arg::F32(inner as f32),
+        Arg::F32(outer as f32),
+        Arg::I32(rank as i32),
+        Arg::I32(rows as i32),
+    ];
+    let defines = [("ACT_BF16", 1), ("TILES", tiles(rank))];
+    cuda.launch(&SOURCE, &defines, "low_rank_rows", [rows.div_ceil(ROWS) as u32, 1, 1], THREADS, 0, &args)
+}
+
+/// What the gradient of a factor is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Outer<'a> {
+    /// Where it goes: of B `[columns, rank]`, of A `[rank, columns]`, f32.
+    pub gradient: View<'a>,
+    /// The activations `[rows, columns]`.
+    pub x: Sides<'a>,
+    /// What they are multiplied with, `[rows, rank]`, bf16.
+    pub projected: View<'a>,
+}
+
+/// d_up `[columns, rank]` = `scale` · dyᵀ · projected and d_down `[rank, columns]` = projectedᵀ · x, each where asked for; the x of
+/// d_down is one matrix. Sums are in an order that the sizes alone decide.
+///
+/// # Errors
+/// When the device refuses a launch, or its memory does not suffice.
+///
+/// # Panics
+/// When a view does not have its shape.
+#[track_caller]
+pub fn gradients(
+    cuda: &Cuda,
+    d_up: Option<&Outer>,
+    d_down: Option<&Outer>,
+    scale: f64,
+    rank: usize,
+    rows: usize,
+) -> Result<(), CudaError> {
+    for (what, outer) in [("d_up", d_up), ("d_down", d_down)] {
+        let Some(outer) = outer else { continue };
+        outer.x.check(what, rows);
+        outer.gradient.check(what, ElementType::F32, outer.x.count() * rank);
+        outer.projected.check("projected [rows, rank]", ElementType::Bf16, rows * rank);
+    }
+    assert!(d_down.is_none_or(|outer| outer.x.second.is_none()), "the gradient of A is of one matrix");
+    let wanted = || [d_up, d_down].into_iter().flatten();
+    if rows == 0 {
+        return wanted().try_for_each(|outer| cuda.clear(outer.gradient));
+    }
+    let blocks_of = |sides: &Sides| {
+        sides.first.count.div_ceil(COLUMNS) + sides.second.map_or(0, |second| second.count.div_ceil(COLUMNS))
+    };
+    let blocks: usize = wanted().map(|outer| blocks_of(&outer.x)).sum();
+    if blocks == 0 {
+        return Ok(());
+    }
+    let parts = rows.div_ceil(ROWS_EACH).min((2 * cuda.multiprocessors() as usize).div_ceil(blocks));
+    let rows_each = rows.div_ceil(parts).next_multiple_of(16);
+    let parts = rows.div_ceil(rows_each);
+    let partial = |outer: Option<&Outer>| -> Result<Option<Array>, CudaError> {
+        let Some(outer) = outer.filter(|_| parts > 1) else { return Ok(None) };
+        cuda.array(ElementType::F32, parts * outer.gradient.len()).map(Some)
+    };
+    let (partial_up, partial_down) = (partial(d_up)?, partial(d_down)?);
+    fn target<'a>(outer: Option<&Outer<'a>>, partial: &'a Option<Array>) -> Option<View<'a>> {
+        partial.as_ref().map_or(outer.map(|outer| outer.gradient), |partial| Some(partial.view()))
+    }
+    let none = [Arg::Absent, Arg::I64(0), Arg::I32(0), Arg::Absent, Arg::I64(0), Arg::I32(0)];
+    let [dy0, stride0, columns0, dy1, stride1, columns1] = d_up.map_or(none, |outer| outer.x.args());
+    let [x, x_stride, x_columns, ..] = d_down.map_or(none, |outer| outer.x.args());
+    let args = [
+        Arg::from(target(d_up, &partial_up)),
+        Arg::from(target(d_down, &partial_down)),
+        dy0,
+        stride0,
+        columns0,
+        dy1,
+        stride1,
+        columns1,
+        Arg::from(d_up.map(|outer| outer.projected)),
+        x,
+        x_stride,
+        x_columns,
+        Arg::from(d_down.map(|outer| outer.projected)),
+        Arg::F32(scale as f32),
+        Arg::I32(rank as i32),
+        Arg::I32(rows as i32),
+        Arg::I32(rows_each as i32),
+    ];
+    let defines = [("ACT_BF16", 1), ("TILES", tiles(rank))];
+    cuda.launch(&SOURCE, &defines, "low_rank_gradients", [blocks as u32, parts as u32, 1], THREADS, 0, &args)?;
+    for (outer, partial) in [(d_up, partial_up), (d_down, partial_down)] {
+        if let (Some(outer), Some(partial)) = (outer, partial) {
+            add_chunks(cuda, outer.gradient, partial.view(), parts, outer.gradient.len())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! Low-rank additions on a device against plain loops over the same rounded numbers.
+
+use super::cuda::*;
+use crate::elementwise::cuda_tests::{download, rounded, upload};
+use crate::runtime::cuda::{Array, Cuda, ElementType};
+use crate::scan::cuda::Strided;
+use crate::testing::{self, assert_close, numbers};
+
+const BF16: ElementType = ElementType::Bf16;
+
+/// A matrix of bf16 in wider rows, and its numbers.
+struct Wide {
+    array: Array,
+    values: Vec<f64>,
+    columns: usize,
+    stride: usize,
+}
+
+impl Wide {
+    fn new(cuda: &Cuda, rows: usize, columns: usize, stride: usize, seed: u64) -> Wide {
+        let all = numbers(rows * stride, seed);
+        let row = |r: usize| &all[r * stride..r * stride + columns];
+        let values = (0..rows).flat_map(|r| rounded(row(r), BF16)).map(f64::from).collect();
+        Wide { array: upload(cuda, &all, BF16), values, columns, stride }
+    }
+
+    fn columns(&self) -> Columns<'_> {
+        let at = Strided { view: self.array.view(), stride: self.stride };
+        Columns { at, count: self.columns }
+    }
+
+    fn at(&self, row: usize, column: usize) -> f64 {
+        self.values[row * self.columns + column]
+    }
+}
+
+fn side_by_side<'a>(first: &'a Wide, second: &'a Option<Wide>) -> Sides<'a> {
+    Sides { first: first.columns(), second: second.as_ref().map(Wide::columns) }
+}
+
+/// What a row of both has at a column.
+fn joined(first: &Wide, second: &Option<Wide>, row: usize, column: usize) -> f64 {
+    match second {
+        Some(second) if column >= first.columns => second.at(row, column - first.columns),
+        _ => first.at(row, column),
+    }
+}
+
+/// (rows, columns of x and of a second one, columns of y, rank).
+const SHAPES: [(usize, usize, usize, usize, usize); 7] = [
+    (1, 8, 0, 8, 1),
+    (16, 32, 0, 64, 8),
+    (17, 40, 24, 8, 3),
+    (33, 64, 0, 48, 9),
+    (40, 1064, 40, 1040, 8),
+    (50, 16, 48, 536, 17),
+    (130, 72, 72, 96, 32),
+];
+
+/// f32 factors as both layouts store them: `[ranks, columns]` transposed or not.
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    let ranks = values.len() / columns.max(1);
+    (0..values.len()).map(|i| values[i % ranks * columns + i / ranks]).collect()
+}
+
+#[test]
+fn cuda_low_rank_rows_add_two_products() {
+    let cuda = testing::cuda();
+    for (rows, first, second, outputs, rank) in SHAPES {
+        let x = Wide::new(&cuda, rows, first, first + 8, 1);
+        let x1 = (second > 0).then(|| Wide::new(&cuda, rows, second, second + 16, 2));
+        let inputs = first + second;
+        let (down, up) = (numbers(rank * inputs, 3), numbers(rank * outputs, 4));
+        let (inner, outer) = (0.5, -1.5);
+        let factor = |values: &[f32]| rounded(values, BF16).into_iter().map(f64::from).collect::<Vec<_>>();
+        let (down_rounded, up_rounded) = (factor(&down), factor(&up));
+        let projection = |r: usize, j: usize| -> f64 {
+            inner * (0..inputs).map(|c| joined(&x, &x1, r, c) * down_rounded[j * inputs + c]).sum::<f64>()
+        };
+        let expected: Vec<f64> = (0..rows * rank).map(|i| projection(i / rank, i % rank)).collect();
+        for (adds, ranks_last) in [(true, false), (false, true)] {
+            let y = Wide::new(&cuda, rows, outputs, outputs + 24, 5);
+            let stored = |values: &[f32], columns| match ranks_last {
+                true => upload(&cuda, &transposed(values, columns), ElementType::F32),
+                false => upload(&cuda, values, ElementType::F32),
+            };
+            let (a, b) = (stored(&down, inputs), stored(&up, outputs));
+            let as_factor = |array| if ranks_last { Factor::RanksLast(array) } else { Factor::RanksFirst(array) };
+            let projected = cuda.array(BF16, rows * rank).unwrap();
+            let factors = [as_factor(a.view()), as_factor(b.view())];
+            let sides = side_by_side(&x, &x1);
+            let before = download(&cuda, y.array.view());
+            super::cuda::rows(
+                &cuda,
+                Some(y.columns()),
+                adds,
+                projected.view(),
+                &sides,
+                factors,
+                [inner, outer],
+                rank,
+                rows,
+            )
+            .unwrap();
+            let name = format!("[{rows}, {inputs}] to {outputs}, rank {rank}, adds {adds}");
+            let found = download(&cuda, projected.view());
+            assert_close(&format!("{name}: projected"), &found, &expected, 8e-3);
+            let after = download(&cuda, y.array.view());
+            for r in 0..rows {
+                let sum = |c: usize| -> f64 {
+                    let product =
+                        (0..rank).map(|j| f64::from(found[r * rank + j]) * up_rounded[j * outputs + c]).sum::<f64>();
+                    outer * product + if adds { y.at(r, c) } else { 0.0 }
+                };
+                let row = &after[r * y.stride..(r + 1) * y.stride];
+                assert_close(&name, &row[..outputs], &(0..outputs).map(sum).collect::<Vec<_>>(), 5e-3);
+                assert_eq!(
+                    row[outputs..],
+                    before[r * y.stride + outputs..(r + 1) * y.stride],
+                    "{name}: beyond the row"
+                );
+            }
+            // Without a y the projection alone.
+            let alone = cuda.array(BF16, rows * rank).unwrap();
+            super::cuda::rows(&cuda, None, false, alone.view(), &sides, factors, [inner, outer], rank, rows).unwrap();
+            assert_eq!(download(&cuda, alone.view()), found, "{name}");
+        }
+    }
+}
+
+#[test]
+fn cuda_low_rank_gradients_are_sums_over_rows() {
+    let cuda = testing::cuda();
+    let long = [(9000, 64, 0, 8, 8), (8200, 8, 72, 16, 2)];
+    for (rows, first, second, inputs, rank) in SHAPES.into_iter().chain(long) {
+        let dy = Wide::new(&cuda, rows, first, first, 1);
+        let dy1 = (second > 0).then(|| Wide::new(&cuda, rows, second, second + 8, 2));
+        let x = Wide::new(&cuda, rows, inputs, inputs + 8, 3);
+        let (p, q) = (Wide::new(&cuda, rows, rank, rank, 4), Wide::new(&cuda, rows, rank, rank, 5));
+        let outputs = first + second;
+        let (d_up, d_down) = (numbers(outputs * rank, 6), numbers(rank * inputs, 7));
+        let sum = |f: &dyn Fn(usize) -> f64| (0..rows).map(f).sum::<f64>();
+        let expected_up: Vec<f64> =
+            (0..outputs * rank).map(|i| 0.25 * sum(&|r| joined(&dy, &dy1, r, i / rank) * p.at(r, i % rank))).collect();
+        let expected_down: Vec<f64> =
+            (0..rank * inputs).map(|i| sum(&|r| q.at(r, i / inputs) * x.at(r, i % inputs))).collect();
+        // Sums of thousands of numbers, of which much cancels.
+        let tolerance = 2e-6 * (rows as f64).sqrt().max(4.0);
+        for which in [[true, true], [true, false], [false, true]] {
+            let (up, down) = (upload(&cuda, &d_up, ElementType::F32), upload(&cuda, &d_down, ElementType::F32));
+            let of_b = Outer { gradient: up.view(), x: side_by_side(&dy, &dy1), projected: p.array.view() };
+            let of_a = Outer { gradient: down.view(), x: side_by_side(&x, &None), projected: q.array.view() };
+            gradients(&cuda, which[0].then_some(&of_b), which[1].then_some(&of_a), 0.25, rank, rows).unwrap();
+            let name = format!("{rows} rows, {outputs} and {inputs}, rank {rank}, {which:?}");
+            let (up, down) = (download(&cuda, up.view()), download(&cuda, down.view()));
+            match which[0] {
+                true => assert_close(&format!("{name}: of B"), &up, &expected_up, tolerance),
+                false => assert_eq!(up, d_up, "{name}"),
+            }
+            match which[1] {
+                true => assert_close(&format!("{name}: of A"), &down, &expected_down, tolerance),
+                false => assert_eq!(down, d_down, "{name}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn cuda_low_rank_of_no_rows_is_zero() {
+    let cuda = testing::cuda();
+    let x = Wide::new(&cuda, 0, 16, 16, 1);
+    let empty = cuda.array(BF16, 0).unwrap();
+    let gradient = upload(&cuda, &numbers(32, 1), ElementType::F32);
+    let of_b = Outer { gradient: gradient.view(), x: side_by_side(&x, &None), projected: empty.view() };
+    gradients(&cuda, Some(&of_b), None, 1.0, 2, 0).unwrap();
+    assert_eq!(download(&cuda, gradient.view()), [0.0; 32]);
+}
+
+#[test]
+fn cuda_columns_that_are_not_whole_eights_do_not_fit() {
+    let cuda = testing::cuda();
+    let array = upload(&cuda, &numbers(256, 1), BF16);
+    let columns = |start: usize, stride: usize, count: usize| {
+        let view = array.view().range(start..256);
+        Columns { at: Strided { view, stride }, count }.fit()
+    };
+    assert!(columns(0, 16, 8) && columns(8, 24, 16));
+    assert!(!columns(1, 16, 8) && !columns(0, 12, 8) && !columns(0, 16, 4));
+    let single = upload(&cuda, &numbers(64, 1), ElementType::F32);
+    assert!(!Columns { at: Strided::packed(single.view(), 8), count: 8 }.fit());
+}

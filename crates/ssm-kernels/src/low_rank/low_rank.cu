@@ -1,0 +1,268 @@
+// Low-rank additions to a linear layer, bf16: y += s (x Aᵀ) Bᵀ with A [r, I] and B [O, r], and the gradients.
+//
+// Bound. With r of 8 to 32 there are few operations per byte: `low_rank_rows` reads x, reads and writes y, and
+// `low_rank_gradients` reads dy and x once more. The factors are small and stay in the caches.
+//
+// Idea. Tensor cores multiply, so that the arithmetic hides behind the loads. A lane loads eight neighbours of a row at
+// once; that these are not the places which a product's fragment names does not matter where they are summed over, as
+// long as both operands agree, and where they are a result's columns the factor's columns are taken in the same order.
+// A block of `low_rank_rows` has ROWS rows: it makes x Aᵀ, its warps a part of the columns each, keeps it, and multiplies
+// it by Bᵀ. The backward is the same with dy for x, B for Aᵀ and A for Bᵀ. In `low_rank_gradients` a block has COLUMNS
+// columns of dy or of x, its warps every WARPSth tile of tokens; sums meet in shared memory, in a fixed order.
+//
+// Factors are f32 and rounded to bf16 where they are multiplied, as a product of activations would have them; x Aᵀ too.
+// Columns, strides and arrays are multiples of eight elements.
+//
+// Defines: TILES: of eight ranks, 1 to 4.
+
+#define THREADS 512
+#define WARPS (THREADS / 32)
+#define ROWS 16
+#define PACK 32                // columns that a warp's lanes have of a row
+#define COLUMNS 64
+#define RANKS (8 * TILES)
+#define ALL_LANES 0xffffffffu
+
+struct alignas(16) Eight {
+    u32 pair[4];
+};
+
+// Two numbers as bf16, the first in the low half.
+DEVICE u32 pair_of(float x, float y) {
+#ifdef __CUDA_ARCH__
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
+    return pair;
+#else
+    return (u32)bf16_bits(x) | (u32)bf16_bits(y) << 16;
+#endif
+}
+
+DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
+DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// The low halves of two words as one, or the high halves.
+DEVICE u32 lows(u32 x, u32 y) { return (x & 0xffffu) | y << 16; }
+DEVICE u32 highs(u32 x, u32 y) { return x >> 16 | (y & 0xffff0000u); }
+
+// d [16, 8] += a [16, 8] b [8, 8]. Lane 4 g + q has the pairs a[g][2q..], a[g + 8][2q..] and b[2q..][g], and d[g][2q..],
+// d[g + 8][2q..].
+DEVICE void multiply_8(float (&d)[4], u32 a0, u32 a1, u32 b) {
+#ifdef __CUDA_ARCH__
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a0), "r"(a1), "r"(b));
+#else
+    int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    for (int k = 0; k < 4; k++) {
+        u32 upper = __shfl_sync(ALL_LANES, a0, 4 * g + k), lower = __shfl_sync(ALL_LANES, a1, 4 * g + k);
+        for (int n = 0; n < 2; n++) {
+            u32 column = __shfl_sync(ALL_LANES, b, 4 * (2 * q + n) + k);
+            d[n] += low(upper) * low(column) + high(upper) * high(column);
+            d[2 + n] += low(lower) * low(column) + high(lower) * high(column);
+        }
+    }
+#endif
+}
+
+// Likewise over sixteen, a lane's second pairs eight further on.
+DEVICE void multiply_16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+#ifdef __CUDA_ARCH__
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#else
+    multiply_8(d, a0, a1, b0);
+    multiply_8(d, a2, a3, b1);
+#endif
+}
+
+DEVICE Eight eight_at(const bf16 *p, bool there) {
+    Eight none = {};
+    return there ? *(const Eight *)p : none;
+}
+
+// projected [rows, rank] = inner x down, x being x0 and x1 side by side; y (+)= outer projected up. `down` has a number of
+// rank j and column c at j down_rank + c down_column, `up` likewise.
+extern "C" __global__ void __launch_bounds__(THREADS, 1) low_rank_rows(
+    bf16 *__restrict__ y, long long y_stride, int y_columns, int adds, bf16 *__restrict__ projected,
+    const bf16 *__restrict__ x0, long long stride0, int columns0, const bf16 *__restrict__ x1, long long stride1,
+    int columns1, const float *__restrict__ down, int down_rank, int down_column, const float *__restrict__ up,
+    int up_rank, int up_column, float inner, float outer, int rank, int rows) {
+    __shared__ float sums[WARPS][ROWS][RANKS];
+    __shared__ bf16 joint[ROWS][RANKS + 8]; // padded: eight rows lie in different banks
+
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, q = lane % 4;
+    int row = blockIdx.x * ROWS + g;
+    bool upper = row < rows, lower = row + 8 < rows;
+
+    float found[TILES][4] = {};
+    int packs0 = (columns0 + PACK - 1) / PACK, packs = packs0 + (columns1 + PACK - 1) / PACK;
+#pragma unroll 2
+    for (int pack = warp; pack < packs; pack += WARPS) {
+        bool second = pack >= packs0;
+        int column = (second ? pack - packs0 : pack) * PACK + 8 * q, width = second ? columns1 : columns0;
+        long long stride = second ? stride1 : stride0;
+        const bf16 *from = (second ? x1 : x0) + row * stride + column;
+        Eight a = eight_at(from, upper && column < width), b = eight_at(from + 8 * stride, lower && column < width);
+        const float *factor = down + (long long)((second ? columns0 : 0) + column) * down_column;
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+            int j = tile * 8 + g;
+            float numbers[8];
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                numbers[i] = j < rank && column < width ? factor[(long long)j * down_rank + (long long)i * down_column] : 0.0f;
+            }
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                multiply_16(
+                    found[tile], a.pair[2 * half], b.pair[2 * half], a.pair[2 * half + 1], b.pair[2 * half + 1],
+                    pair_of(numbers[4 * half], numbers[4 * half + 1]), pair_of(numbers[4 * half + 2], numbers[4 * half + 3]));
+            }
+        }
+    }
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) sums[warp][g + i / 2 * 8][tile * 8 + 2 * q + i % 2] = found[tile][i];
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < ROWS * RANKS; i += THREADS) {
+        int r = i / RANKS, j = i % RANKS;
+        float sum = 0.0f;
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) sum += sums[w][r][j];
+        bf16 rounded;
+        put(&rounded, inner * sum);
+        joint[r][j] = rounded;
+        long long at = blockIdx.x * ROWS + r;
+        if (projected && at < rows && j < rank) projected[at * rank + j] = rounded;
+    }
+    if (!y) return;
+    __syncthreads();
+
+    u32 above[TILES], below[TILES];
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+        above[tile] = *(const u32 *)&joint[g][tile * 8 + 2 * q];
+        below[tile] = *(const u32 *)&joint[g + 8][tile * 8 + 2 * q];
+    }
+#pragma unroll 2
+    for (int first = warp * PACK; first < y_columns; first += WARPS * PACK) {
+        int column = first + 8 * q;
+        bool there = column < y_columns;
+        bf16 *to = y + row * y_stride + column;
+        Eight a = eight_at(to, adds && upper && there), b = eight_at(to + 8 * y_stride, adds && lower && there);
+        Eight to_upper, to_lower;
+#pragma unroll
+        for (int pair = 0; pair < 4; pair++) {
+            // Its columns 2q, 2q + 1 are the lane's `pair` here: those of lane g / 2 of a row are given by g.
+            int own = first + g / 2 * 8 + 2 * pair + g % 2;
+            float sum[4] = {};
+#pragma unroll
+            for (int tile = 0; tile < TILES; tile++) {
+                int j = tile * 8 + 2 * q;
+                const float *factor = up + (long long)own * up_column + (long long)j * up_rank;
+                float x = own < y_columns && j < rank ? factor[0] : 0.0f;
+                float z = own < y_columns && j + 1 < rank ? factor[up_rank] : 0.0f;
+                multiply_8(sum, above[tile], below[tile], pair_of(x, z));
+            }
+            to_upper.pair[pair] = pair_of(low(a.pair[pair]) + outer * sum[0], high(a.pair[pair]) + outer * sum[1]);
+            to_lower.pair[pair] = pair_of(low(b.pair[pair]) + outer * sum[2], high(b.pair[pair]) + outer * sum[3]);
+        }
+        if (upper && there) *(Eight *)to = to_upper;
+        if (lower && there) *(Eight *)(to + 8 * y_stride) = to_lower;
+    }
+}
+
+// One gradient: sums over rows of x[row][c] projected[row][j], at out[c out_column + j out_rank].
+struct Sum {
+    const bf16 *x;
+    long long stride;
+    int columns;
+    const bf16 *projected;
+    float *out;
+    int out_column, out_rank;
+};
+
+// d_up [Σ columns, rank] = s dyᵀ (x Aᵀ) of the outputs dy0 and dy1, and d_down [rank, columns of x] = dAᵀ's product with
+// x; both for each of the blocks' parts of the rows.
+extern "C" __global__ void __launch_bounds__(THREADS, 1) low_rank_gradients(
+    float *__restrict__ d_up, float *__restrict__ d_down, const bf16 *__restrict__ dy0, long long stride0, int columns0,
+    const bf16 *__restrict__ dy1, long long stride1, int columns1, const bf16 *__restrict__ projected,
+    const bf16 *__restrict__ x, long long x_stride, int x_columns, const bf16 *__restrict__ d_projected, float scale,
+    int rank, int rows, int rows_each) {
+    __shared__ float sums[WARPS][COLUMNS][8];
+
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, q = lane % 4;
+    int blocks0 = (columns0 + COLUMNS - 1) / COLUMNS, blocks1 = (columns1 + COLUMNS - 1) / COLUMNS;
+    int block = blockIdx.x, part = blockIdx.y;
+    Sum sum;
+    if (block < blocks0 + blocks1) {
+        bool second = block >= blocks0;
+        float *out = d_up + ((long long)part * (columns0 + columns1) + (second ? columns0 : 0)) * rank;
+        sum = second ? Sum{dy1, stride1, columns1, projected, out, rank, 1} : Sum{dy0, stride0, columns0, projected, out, rank, 1};
+        block -= second ? blocks0 : 0;
+    } else {
+        sum = Sum{x, x_stride, x_columns, d_projected, d_down + (long long)part * rank * x_columns, 1, x_columns};
+        block -= blocks0 + blocks1;
+        scale = 1.0f;
+    }
+    int column = block * COLUMNS + 8 * g;
+    bool there = column < sum.columns;
+
+    // Columns 2i and 2i + 1 of the lanes' eights are the rows g and g + 8 of product i.
+    float found[TILES][4][4] = {};
+    int begin = part * rows_each, end = min(rows, begin + rows_each);
+#pragma unroll 2
+    for (int first = begin + warp * 16; first < end; first += WARPS * 16) {
+        Eight numbers[4];
+        u32 factor[TILES][2];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int row = first + 2 * q + i / 2 * 8 + i % 2;
+            numbers[i] = eight_at(sum.x + row * sum.stride + column, there && row < end);
+        }
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                int row = first + 2 * q + 8 * half, j = tile * 8 + g;
+                const bf16 *from = sum.projected + (long long)row * rank + j;
+                u32 one = j < rank && row < end ? from[0].bits : 0, other = j < rank && row + 1 < end ? from[rank].bits : 0;
+                factor[tile][half] = one | other << 16;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            u32 a0 = lows(numbers[0].pair[i], numbers[1].pair[i]), a1 = highs(numbers[0].pair[i], numbers[1].pair[i]);
+            u32 a2 = lows(numbers[2].pair[i], numbers[3].pair[i]), a3 = highs(numbers[2].pair[i], numbers[3].pair[i]);
+#pragma unroll
+            for (int tile = 0; tile < TILES; tile++) {
+                multiply_16(found[tile][i], a0, a1, a2, a3, factor[tile][0], factor[tile][1]);
+            }
+        }
+    }
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+        if (tile > 0) __syncthreads();
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+#pragma unroll
+            for (int k = 0; k < 4; k++) sums[warp][8 * g + 2 * i + k / 2][2 * q + k % 2] = found[tile][i][k];
+        }
+        __syncthreads();
+        for (int i = threadIdx.x; i < COLUMNS * 8; i += THREADS) {
+            // Neighbouring threads write neighbouring numbers.
+            int c = sum.out_rank == 1 ? i / 8 : i % COLUMNS, j = sum.out_rank == 1 ? i % 8 : i / COLUMNS;
+            float total = 0.0f;
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) total += sums[w][c][j];
+            int at = block * COLUMNS + c, in_rank = tile * 8 + j;
+            if (at < sum.columns && in_rank < rank) {
+                sum.out[(long long)at * sum.out_column + (long long)in_rank * sum.out_rank] = scale * total;
+            }
+        }
+    }
+}

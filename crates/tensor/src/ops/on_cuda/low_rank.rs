@@ -1,0 +1,201 @@
+//! The low-rank additions of a linear layer on a device: fused where the kernels are written for it (bf16, ranks to 32, columns in
+//! groups of eight), by plain products elsewhere.
+
+use std::ops::Range;
+
+use statetune_ssm_kernels::low_rank::cuda::{Columns, Factor, MOST_RANK, Outer, Sides, gradients, rows};
+use statetune_ssm_kernels::scan::cuda::Strided;
+
+use super::*;
+use crate::ops::linear::SavedLowRank;
+
+/// What a backward is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    /// The gradient of what A multiplies, where that is not the layer's input.
+    pub own_input: bool,
+    pub a: bool,
+    pub b: bool,
+    /// Whether the layer's input has a gradient, which A multiplies.
+    pub x: bool,
+}
+
+/// What it found.
+#[derive(Default)]
+pub(super) struct Gradients {
+    pub own_input: Option<Tensor>,
+    pub a: Option<Tensor>,
+    pub b: Option<Tensor>,
+}
+
+/// The columns of a matrix.
+fn columns(x: &DeviceTensor) -> Columns<'_> {
+    Columns { at: Strided { view: x.spread(), stride: x.stride() }, count: x.shape()[1] }
+}
+
+fn is_single(x: &DeviceTensor) -> bool {
+    x.dtype() == DType::F32 && x.is_dense()
+}
+
+/// y `[T, rows of B]` += scale · (x Aᵀ) Bᵀ; returns x Aᵀ.
+pub(super) fn add(
+    cuda: &Cuda,
+    y: &DeviceTensor,
+    x: &DeviceTensor,
+    a: Option<&DeviceTensor>,
+    b: &DeviceTensor,
+    scale: f64,
+) -> Result<DeviceTensor> {
+    let (tokens, rank) = (x.shape()[0], b.shape()[1]);
+    let Some(a) = a else {
+        add_product(cuda, y, x, b, scale)?;
+        return Ok(x.clone());
+    };
+    let projected = DeviceTensor::unset(cuda, x.dtype(), &[tokens, rank])?;
+    if (1..=MOST_RANK).contains(&rank) && columns(x).fit() && columns(y).fit() && is_single(a) && is_single(b) {
+        let (x, factors) =
+            (Sides { first: columns(x), second: None }, [Factor::RanksFirst(a.view()), Factor::RanksLast(b.view())]);
+        rows(cuda, Some(columns(y)), true, projected.view(), &x, factors, [1.0, scale], rank, tokens)?;
+        return Ok(projected);
+    }
+    multiply(cuda, &projected, x.matrix(), a.cast(x.dtype())?.matrix().t(), a.shape()[1], 1.0, false)?;
+    add_product(cuda, y, &projected, b, scale)?;
+    Ok(projected)
+}
+
+/// y += scale · projected · bᵀ.
+fn add_product(cuda: &Cuda, y: &DeviceTensor, projected: &DeviceTensor, b: &DeviceTensor, scale: f64) -> Result<()> {
+    let factor = b.cast(projected.dtype())?;
+    multiply(cuda, y, projected.matrix(), factor.matrix().t(), b.shape()[1], scale as f32, true)
+}
+
+/// The gradients of one addition to the outputs `over`, where `parts` are the gradients of some of them by their place in the
+/// layer's output; adds to `dx` what A passes on to the layer's input.
+pub(super) fn backward(
+    cuda: &Cuda,
+    parts: &[(Range<usize>, DeviceTensor)],
+    over: &Range<usize>,
+    scale: f64,
+    saved: &SavedLowRank,
+    dx: Option<&DeviceTensor>,
+    wanted: Wanted,
+) -> Result<Gradients> {
+    let within = |split: &Range<usize>| over.start <= split.start && split.end <= over.end;
+    let covered: Vec<_> = parts.iter().filter(|(split, _)| within(split)).collect();
+    let Some((_, first)) = covered.first() else { return Ok(Gradients::default()) };
+    let (tokens, act) = (first.shape()[0], first.dtype());
+    let b = saved.b.on_cuda(cuda)?;
+    let rank = b.shape()[1];
+    for (split, _) in &covered {
+        if wanted.b {
+            cuda.count_weight_gradient(split.len() * rank * tokens);
+        }
+    }
+    if let Some(a) = saved.a.as_ref().filter(|_| wanted.a) {
+        cuda.count_weight_gradient(rank * a.shape()[1] * tokens);
+    }
+    let all = covered.len() <= 2 && covered.iter().map(|(split, _)| split.len()).sum::<usize>() == over.len();
+    if let (true, Some(a)) = (all && act == DType::Bf16, &saved.a) {
+        let dy = Sides { first: columns(first), second: covered.get(1).map(|(_, second)| columns(second)) };
+        let addition = Addition { dy, a: a.on_cuda(cuda)?, b, saved, scale, rank, tokens };
+        if let Some(found) = addition.fused(cuda, dx, wanted)? {
+            return Ok(found);
+        }
+    }
+    let mut found = Gradients::default();
+    if wanted.b {
+        let projected = saved.projected.as_ref().expect("saved when B is trained").on_cuda(cuda)?;
+        let db = DeviceTensor::zeros(cuda, DType::F32, &[over.len(), rank])?;
+        for (split, dy) in &covered {
+            let db = db.rows(split.start - over.start..split.end - over.start);
+            multiply(cuda, &db, dy.matrix().t(), projected.matrix(), tokens, scale as f32, false)?;
+        }
+        found.b = Some(db.into());
+    }
+    if !(wanted.own_input || wanted.a || wanted.x) {
+        return Ok(found);
+    }
+    // The gradient of x Aᵀ.
+    let d_projected = DeviceTensor::unset(cuda, act, &[tokens, rank])?;
+    let as_factor = b.cast(act)?;
+    for (j, (split, dy)) in covered.iter().enumerate() {
+        let b = as_factor.rows(split.start - over.start..split.end - over.start);
+        multiply(cuda, &d_projected, dy.matrix(), b.matrix(), split.len(), scale as f32, j > 0)?;
+    }
+    if wanted.a {
+        let x = saved.x.as_ref().expect("saved when A is trained").on_cuda(cuda)?;
+        let da = DeviceTensor::unset(cuda, DType::F32, &[rank, x.shape()[1]])?;
+        multiply(cuda, &da, d_projected.matrix().t(), x.matrix(), tokens, 1.0, false)?;
+        found.a = Some(da.into());
+    }
+    let Some(a) = &saved.a else {
+        found.own_input = wanted.own_input.then(|| d_projected.into());
+        return Ok(found);
+    };
+    let a = a.on_cuda(cuda)?.cast(act)?;
+    if wanted.own_input {
+        let dxi = DeviceTensor::unset(cuda, act, &[tokens, a.shape()[1]])?;
+        multiply(cuda, &dxi, d_projected.matrix(), a.matrix(), rank, 1.0, false)?;
+        found.own_input = Some(dxi.into());
+    } else if let Some(dx) = dx.filter(|_| wanted.x) {
+        multiply(cuda, dx, d_projected.matrix(), a.matrix(), rank, 1.0, true)?;
+    }
+    Ok(found)
+}
+
+/// An addition whose outputs all have gradients, in at most two matrices.
+struct Addition<'a> {
+    dy: Sides<'a>,
+    a: &'a DeviceTensor,
+    b: &'a DeviceTensor,
+    saved: &'a SavedLowRank,
+    scale: f64,
+    rank: usize,
+    tokens: usize,
+}
+
+impl Addition<'_> {
+    /// Nothing where the kernels are not written for it.
+    fn fused(&self, cuda: &Cuda, dx: Option<&DeviceTensor>, wanted: Wanted) -> Result<Option<Gradients>> {
+        let (rank, tokens, inputs) = (self.rank, self.tokens, self.a.shape()[1]);
+        let x = self.saved.x.as_ref().map(|x| x.on_cuda(cuda)).transpose()?;
+        let projected = self.saved.projected.as_ref().map(|p| p.on_cuda(cuda)).transpose()?;
+        let fits = |x: &Option<&DeviceTensor>| x.is_none_or(|x| columns(x).fit());
+        let sides_fit = self.dy.first.fit() && self.dy.second.is_none_or(|second| second.fit());
+        let factors_fit = is_single(self.a) && is_single(self.b);
+        let whole = (1..=MOST_RANK).contains(&rank) && inputs.is_multiple_of(8) && factors_fit && sides_fit;
+        if !whole || !fits(&x) || !fits(&dx) || projected.is_some_and(|p| p.dtype() != DType::Bf16 || !p.is_dense()) {
+            return Ok(None);
+        }
+        let own = match wanted.own_input {
+            true => Some(DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs])?),
+            false => None,
+        };
+        let into = own.as_ref().or(dx.filter(|_| wanted.x));
+        let d_projected = match wanted.a || into.is_some() {
+            true => Some(DeviceTensor::unset(cuda, DType::Bf16, &[tokens, rank])?),
+            false => None,
+        };
+        if let Some(d_projected) = &d_projected {
+            let factors = [Factor::RanksLast(self.b.view()), Factor::RanksFirst(self.a.view())];
+            let (into, adds, scales) = (into.map(columns), own.is_none(), [self.scale, 1.0]);
+            rows(cuda, into, adds, d_projected.view(), &self.dy, factors, scales, rank, tokens)?;
+        }
+        let gradient = |wanted: bool, shape: [usize; 2]| -> Result<Option<DeviceTensor>> {
+            wanted.then(|| DeviceTensor::unset(cuda, DType::F32, &shape)).transpose()
+        };
+        let (db, da) = (gradient(wanted.b, [self.dy.count(), rank])?, gradient(wanted.a, [rank, inputs])?);
+        let of_b = db.as_ref().map(|db| Outer {
+            gradient: db.view(),
+            x: self.dy,
+            projected: projected.expect("saved when B is trained").view(),
+        });
+        let of_a = da.as_ref().map(|da| Outer {
+            gradient: da.view(),
+            x: Sides { first: columns(x.expect("saved when A is trained")), second: None },
+            projected: d_projected.as_ref().expect("made for A's gradient").view(),
+        });
+        gradients(cuda, of_b.as_ref(), of_a.as_ref(), self.scale, rank, tokens)?;
+        Ok(Some(Gradients { own_input: own.map(Into::into), a: da.map(Into::into), b: db.map(Into::into) }))
+    }
+}

@@ -30,6 +30,35 @@ extern "C" __global__ void __launch_bounds__(256) copy_columns(Y *__restrict__ y
     }
 }
 
+// y[r, :] = up to three matrices side by side.
+extern "C" __global__ void __launch_bounds__(256) join_columns(Y *__restrict__ y, long long y_stride,
+                                                               const X *__restrict__ x0, long long stride0, int width0,
+                                                               const X *__restrict__ x1, long long stride1, int width1,
+                                                               const X *__restrict__ x2, long long stride2, int width2,
+                                                               long long rows, int shift) {
+    int first = width0 + width1, width = first + width2;
+    bool packs = aligned(y) && aligned(x0) && aligned(x1) && aligned(x2) && y_stride % V == 0 && stride0 % V == 0 &&
+        stride1 % V == 0 && stride2 % V == 0 && width0 % V == 0 && width1 % V == 0 && width2 % V == 0;
+    int v = packs ? V : 1;
+    FOR_ROWS(row, rows, shift) {
+        FOR_LANES(i, width / v, shift) {
+            int at = i * v;
+            const X *from = at < width0 ? x0 + row * stride0 + at
+                : at < first            ? x1 + row * stride1 + (at - width0)
+                                        : x2 + row * stride2 + (at - first);
+            Y *to = y + row * y_stride + at;
+            if (packs) {
+                Pack<X, V> read = *(const Pack<X, V> *)from;
+                Pack<Y, V> written;
+                for (int k = 0; k < V; k++) put(&written.at[k], to_f32(read.at[k]));
+                *(Pack<Y, V> *)to = written;
+            } else {
+                put(to, to_f32(*from));
+            }
+        }
+    }
+}
+
 // y[r, j] = x[r, columns[j]]. A column that x has not got gives NaN.
 extern "C" __global__ void __launch_bounds__(256) gather_columns(Y *__restrict__ y, const X *__restrict__ x,
                                                                  const u32 *__restrict__ columns, long long x_stride,

@@ -6,7 +6,7 @@
 use crate::args;
 use crate::elementwise::cuda::type_number;
 use crate::embedding::cuda::Segments;
-use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
+use crate::runtime::cuda::{Arg, Cuda, CudaError, ElementType, Source, View};
 
 pub(crate) static SOURCE: Source = Source::new("columns", include_str!("columns.cu"));
 
@@ -36,6 +36,45 @@ pub fn put_columns(
         return Ok(());
     }
     copy(cuda, whole.range(at..whole.len()), width, part, part_stride, rows, part_width)
+}
+
+/// Neighbouring columns of `whole` `[rows, width]` become those of several matrices of one type: each a view, the elements from
+/// one of its rows to the next, and its width. Three go with one launch.
+///
+/// # Panics
+/// When a view does not have its shape.
+#[track_caller]
+pub fn join_columns(
+    cuda: &Cuda,
+    whole: View,
+    rows: usize,
+    width: usize,
+    parts: &[(View, usize, usize)],
+) -> Result<(), CudaError> {
+    assert_eq!(whole.len(), rows * width, "the whole is not [rows, width] = [{rows}, {width}]");
+    let widths: usize = parts.iter().map(|part| part.2).sum();
+    assert_eq!(widths, width, "the parts' widths do not sum to the whole's");
+    for &(part, stride, part_width) in parts {
+        check_spread("a part", part, rows, stride, part_width);
+        assert_eq!(part.element(), parts[0].0.element(), "parts of several types");
+    }
+    let mut at = 0;
+    for three in parts.chunks(3) {
+        let count: usize = three.iter().map(|part| part.2).sum();
+        if rows * count > 0 {
+            let side = |i: usize| match three.get(i) {
+                Some(&(part, stride, width)) => args![part, stride as i64, width as i32],
+                None => [Arg::Absent, Arg::I64(0), Arg::I32(0)],
+            };
+            let (grid, shift) = row_grid(cuda, rows, count.div_ceil(4));
+            let into = args![whole.range(at..whole.len()), width as i64];
+            let args: Vec<Arg> =
+                into.into_iter().chain((0..3).flat_map(side)).chain(args![rows as i64, shift]).collect();
+            cuda.launch(&SOURCE, &defines(whole, three[0].0), "join_columns", grid, BLOCK as u32, 0, &args)?;
+        }
+        at += count;
+    }
+    Ok(())
 }
 
 /// `part` `[rows, part_width]` becomes columns `at..at + part_width` of `whole`, whose rows lie `stride` elements apart

@@ -29,6 +29,24 @@ fn cuda_columns_are_put_and_taken_between_rows_that_lie_apart() {
 }
 
 #[test]
+fn cuda_columns_are_joined() {
+    let device = testing::cuda();
+    for (rows, widths) in [(1, &[1][..]), (70, &[48, 16, 16]), (9, &[8, 16]), (33, &[5, 0, 7, 8, 3])] {
+        for (act, _) in ACTIVATIONS {
+            let width: usize = widths.iter().sum();
+            let numbers: Vec<Vec<f32>> = (0..).zip(widths).map(|(i, w)| numbers(rows * (w + 8), i)).collect();
+            let arrays: Vec<_> = numbers.iter().map(|x| upload(&device, x, act)).collect();
+            let parts: Vec<_> = arrays.iter().zip(widths).map(|(array, &w)| (array.view(), w + 8, w)).collect();
+            let whole = device.array(act, rows * width).unwrap();
+            cuda::join_columns(&device, whole.view(), rows, width, &parts).unwrap();
+            let row = |r: usize| numbers.iter().zip(widths).flat_map(move |(x, w)| &x[r * (w + 8)..r * (w + 8) + w]);
+            let expected: Vec<f32> = (0..rows).flat_map(row).copied().collect();
+            assert_eq!(download(&device, whole.view()), rounded(&expected, act), "{widths:?} {act:?}");
+        }
+    }
+}
+
+#[test]
 fn cuda_picked_columns_and_their_gradient() {
     let device = testing::cuda();
     for (rows, width) in [(1, 8), (70, 33), (700, 300)] {

@@ -96,12 +96,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv1d_forward(act *__rest
     int d = (blockIdx.x * THREADS + threadIdx.x) * VEC;
     int first = blockIdx.y * TILE, last = min(tokens, first + TILE);
     float w[K][VEC], b[VEC], past[PAST][VEC];
-    load_weights(w, b, weight, bias, channels);
-    if (d >= channels) return;
+    // Inputs are on their way before the block waits for its weights. The last channels stand in for those behind them.
     Acts in[FORWARD_GROUP], next[FORWARD_GROUP];
-    load_group<FORWARD_GROUP>(next, x + d, x_stride, first, last);
+    load_group<FORWARD_GROUP>(next, x + min(d, channels - VEC), x_stride, first, last);
     u32 sequence = sequence_of[first];
     bool one = sequence_of[last - 1] == sequence;
+    load_weights(w, b, weight, bias, channels);
+    if (d >= channels) return;
     load_past(past, x, x_stride, init, row_of, offsets, sequence, channels, d, first);
     for (int start = first; start < last; start += FORWARD_GROUP) {
 #pragma unroll
@@ -153,13 +154,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv1d_backward(act *__res
     int first = blockIdx.y * TILE, last = min(tokens, first + TILE);
     float w[K][VEC], b[VEC], past[PAST][VEC], sums[K + 1][VEC];
     float ahead[K][VEC]; // the gradients so far of x at t - (K - 1) .. t
+    // Past the tile's end, the next K - 1 tokens still reach into it.
+    int reach = min(tokens, last + K - 1), own = min(d, channels - VEC);
+    Acts in[BACKWARD_GROUP], next[BACKWARD_GROUP], d_in[BACKWARD_GROUP], d_next[BACKWARD_GROUP];
+    load_group<BACKWARD_GROUP>(next, x + own, x_stride, first, reach);
+    load_group<BACKWARD_GROUP>(d_next, dy + own, channels, first, reach);
+    u32 sequence = sequence_of[first];
+    bool one = sequence_of[reach - 1] == sequence;
     load_weights(w, b, weight, bias, channels);
     if (d >= channels) return;
-    // Past the tile's end, the next K - 1 tokens still reach into it.
-    int reach = min(tokens, last + K - 1);
-    Acts in[BACKWARD_GROUP], next[BACKWARD_GROUP], d_in[BACKWARD_GROUP], d_next[BACKWARD_GROUP];
-    load_group<BACKWARD_GROUP>(next, x + d, x_stride, first, reach);
-    load_group<BACKWARD_GROUP>(d_next, dy + d, channels, first, reach);
 #pragma unroll
     for (int v = 0; v < VEC; v++) {
 #pragma unroll
@@ -167,8 +170,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv1d_backward(act *__res
 #pragma unroll
         for (int j = 0; j < K; j++) ahead[j][v] = 0.0f;
     }
-    u32 sequence = sequence_of[first];
-    bool one = sequence_of[reach - 1] == sequence;
     load_past(past, x, x_stride, init, row_of, offsets, sequence, channels, d, first);
     for (int start = first; start < last + K - 1; start += BACKWARD_GROUP) {
 #pragma unroll

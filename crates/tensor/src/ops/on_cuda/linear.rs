@@ -90,18 +90,8 @@ fn joined(cuda: &Cuda, parts: &Parts<'_>) -> Result<Vec<(Range<usize>, DeviceTen
     }
     let (first, tokens) = (parts[0].0.start, parts[0].1.shape()[0]);
     let whole = DeviceTensor::unset(cuda, parts[0].1.dtype(), &[tokens, width])?;
-    for (rows, dy) in parts {
-        statetune_ssm_kernels::columns::cuda::put_columns(
-            cuda,
-            whole.view(),
-            tokens,
-            width,
-            rows.start - first,
-            dy.spread(),
-            dy.stride(),
-            rows.len(),
-        )?;
-    }
+    let sides: Vec<_> = parts.iter().map(|(rows, dy)| (dy.spread(), dy.stride(), rows.len())).collect();
+    statetune_ssm_kernels::columns::cuda::join_columns(cuda, whole.view(), tokens, width, &sides)?;
     Ok(vec![(first..first + width, whole)])
 }
 

@@ -130,7 +130,10 @@ fn builds() -> &'static [Build] {
             builds.extend(all(&elementwise::cuda::SOURCE, &[("OP", ops), ("Y_TYPE", y), ("A_TYPE", a), ("B_TYPE", a)]));
         }
         builds.extend(all(&embedding::cuda::SOURCE, &[("Y_TYPE", BOTH), ("W_TYPE", types)]));
-        builds.extend(all(&low_rank::cuda::SOURCE, &[("ACT_BF16", &[1]), ("TILES", &[1, 2, 3, 4])]));
+        builds.extend(all(
+            &low_rank::cuda::SOURCE,
+            &[("ACT_BF16", &[1]), ("TILES", &[1, 2, 3, 4]), ("BACKWARD", BOTH), ("THREADS", &[256, 512])],
+        ));
         let norm = &norm::cuda::SOURCE;
         let sizes = [(1, 1, 1), (1, 4, 8), (2, 1, 5), (4, 4, 8), (8, 4, 5), (16, 1, 8), (32, 4, 16), (32, 1, 64)];
         for (warps, vec, per) in sizes {

@@ -2,14 +2,15 @@
 
 use crate::args;
 use crate::reduce::cuda::add_chunks;
-use crate::runtime::cuda::{Arg, Array, Cuda, CudaError, ElementType, Source, View};
+use crate::runtime::cuda::{Arg, Array, Cuda, CudaError, Define, ElementType, Source, View};
 use crate::scan::cuda::Strided;
 
 pub(crate) static SOURCE: Source = Source::new("low_rank", include_str!("low_rank.cu"));
 
+/// Threads of a block that has a multiprocessor for itself.
 const THREADS: u32 = 512;
 const ROWS: usize = 16;
-const COLUMNS: usize = 64;
+const COLUMNS: usize = 32;
 
 /// The largest rank that the kernels are written for.
 pub const MOST_RANK: usize = 32;
@@ -75,37 +76,23 @@ impl Sides<'_> {
     }
 }
 
-/// A factor, f32, as stored.
-#[derive(Debug, Clone, Copy)]
-pub enum Factor<'a> {
-    /// `[r, columns]`: A.
-    RanksFirst(View<'a>),
-    /// `[columns, r]`: B.
-    RanksLast(View<'a>),
+/// Which way activations go through the factors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// x Aᵀ, times Bᵀ.
+    Forward,
+    /// dy B, times A.
+    Backward,
 }
 
-impl<'a> Factor<'a> {
-    fn view(&self) -> View<'a> {
-        let (Factor::RanksFirst(view) | Factor::RanksLast(view)) = self;
-        *view
-    }
-
-    /// From one rank and from one column to the next.
-    fn steps(&self, rank: usize, columns: usize) -> (i32, i32) {
-        match self {
-            Factor::RanksFirst(_) => (columns as i32, 1),
-            Factor::RanksLast(_) => (1, rank as i32),
-        }
-    }
-}
-
-fn tiles(rank: usize) -> i64 {
+fn defines(rank: usize, backward: bool, threads: u32) -> [Define; 4] {
     assert!((1..=MOST_RANK).contains(&rank), "ranks are 1 to {MOST_RANK}, not {rank}");
-    rank.div_ceil(8) as i64
+    let tiles = rank.div_ceil(8) as i64;
+    [("ACT_BF16", 1), ("TILES", tiles), ("BACKWARD", i64::from(backward)), ("THREADS", i64::from(threads))]
 }
 
-/// projected `[rows, rank]` = `inner` · x · down, rounded to bf16, and y (+)= `outer` · projected · up where there is a y; `adds`:
-/// to what it holds.
+/// With A `[rank, I]` and B `[O, rank]`, f32: projected `[rows, rank]` = `inner` · x · Aᵀ, rounded to bf16, and where there is a y,
+/// y (+)= `outer` · projected · Bᵀ; or backward, B for Aᵀ and A for Bᵀ. `adds`: to what y holds.
 ///
 /// # Errors
 /// When the device refuses the launch.
@@ -119,24 +106,27 @@ pub fn rows(
     adds: bool,
     projected: View,
     x: &Sides,
-    [down, up]: [Factor; 2],
+    way: Way,
+    [a, b]: [View; 2],
     [inner, outer]: [f64; 2],
     rank: usize,
     rows: usize,
 ) -> Result<(), CudaError> {
     x.check("x", rows);
     let (inputs, outputs) = (x.count(), y.map_or(0, |y| y.count));
+    let (down, up) = if way == Way::Forward { (a, b) } else { (b, a) };
     if let Some(y) = &y {
         y.check("y", rows);
-        up.view().check("up", ElementType::F32, rank * outputs);
+        up.check("what y gets", ElementType::F32, rank * outputs);
+        assert!(up.pointer().is_multiple_of(16), "the factors begin at multiples of 16 bytes");
     }
-    down.view().check("down", ElementType::F32, rank * inputs);
+    down.check("what x is multiplied by", ElementType::F32, rank * inputs);
+    assert!(down.pointer().is_multiple_of(16), "the factors begin at multiples of 16 bytes");
     projected.check("projected [rows, rank]", ElementType::Bf16, rows * rank);
     if rows == 0 {
         return Ok(());
     }
     let [x0, stride0, columns0, x1, stride1, columns1] = x.args();
-    let ((down_rank, down_column), (up_rank, up_column)) = (down.steps(rank, inputs), up.steps(rank, outputs));
     let args = [
         Arg::from(y.map(|y| y.at.view)),
         Arg::I64(y.map_or(0, |y| y.at.stride) as i64),
@@ -149,19 +139,18 @@ pub fn rows(
         x1,
         stride1,
         columns1,
-        Arg::from(down.view()),
-        Arg::I32(down_rank),
-        Arg::I32(down_column),
-        Arg::from(up.view()),
-        Arg::I32(up_rank),
-        Arg::I32(up_column),
+        Arg::from(down),
+        Arg::from(up),
         Arg::F32(inner as f32),
         Arg::F32(outer as f32),
         Arg::I32(rank as i32),
         Arg::I32(rows as i32),
     ];
-    let defines = [("ACT_BF16", 1), ("TILES", tiles(rank))];
-    cuda.launch(&SOURCE, &defines, "low_rank_rows", [rows.div_ceil(ROWS) as u32, 1, 1], THREADS, 0, &args)
+    // Another block makes the projection again: little where x is narrow.
+    let shares = if outputs >= 2 * inputs { 2 } else { 1 };
+    let grid = [rows.div_ceil(ROWS) as u32, shares, 1];
+    let threads = if grid[0] * grid[1] > cuda.multiprocessors() { THREADS / 2 } else { THREADS };
+    cuda.launch(&SOURCE, &defines(rank, way == Way::Backward, threads), "low_rank_rows", grid, threads, 0, &args)
 }
 
 /// What the gradient of a factor is made of.
@@ -243,8 +232,10 @@ pub fn gradients(
         Arg::I32(rows as i32),
         Arg::I32(rows_each as i32),
     ];
-    let defines = [("ACT_BF16", 1), ("TILES", tiles(rank))];
-    cuda.launch(&SOURCE, &defines, "low_rank_gradients", [blocks as u32, parts as u32, 1], THREADS, 0, &args)?;
+    // Where blocks are more than multiprocessors, two share one: none waits for a second turn.
+    let threads = if blocks * parts > cuda.multiprocessors() as usize { THREADS / 2 } else { THREADS };
+    let defines = defines(rank, true, threads);
+    cuda.launch(&SOURCE, &defines, "low_rank_gradients", [blocks as u32, parts as u32, 1], threads, 0, &args)?;
     for (outer, partial) in [(d_up, partial_up), (d_down, partial_down)] {
         if let (Some(outer), Some(partial)) = (outer, partial) {
             add_chunks(cuda, outer.gradient, partial.view(), parts, outer.gradient.len())?;

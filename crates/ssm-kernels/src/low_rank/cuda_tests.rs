@@ -47,7 +47,7 @@ fn joined(first: &Wide, second: &Option<Wide>, row: usize, column: usize) -> f64
 }
 
 /// (rows, columns of x and of a second one, columns of y, rank).
-const SHAPES: [(usize, usize, usize, usize, usize); 7] = [
+const SHAPES: [(usize, usize, usize, usize, usize); 8] = [
     (1, 8, 0, 8, 1),
     (16, 32, 0, 64, 8),
     (17, 40, 24, 8, 3),
@@ -55,9 +55,10 @@ const SHAPES: [(usize, usize, usize, usize, usize); 7] = [
     (40, 1064, 40, 1040, 8),
     (50, 16, 48, 536, 17),
     (130, 72, 72, 96, 32),
+    (2200, 8, 0, 72, 8),
 ];
 
-/// f32 factors as both layouts store them: `[ranks, columns]` transposed or not.
+/// `[ranks, columns]` as `[columns, ranks]`.
 fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
     let ranks = values.len() / columns.max(1);
     (0..values.len()).map(|i| values[i % ranks * columns + i / ranks]).collect()
@@ -78,16 +79,17 @@ fn cuda_low_rank_rows_add_two_products() {
             inner * (0..inputs).map(|c| joined(&x, &x1, r, c) * down_rounded[j * inputs + c]).sum::<f64>()
         };
         let expected: Vec<f64> = (0..rows * rank).map(|i| projection(i / rank, i % rank)).collect();
-        for (adds, ranks_last) in [(true, false), (false, true)] {
+        for (adds, way) in [(true, Way::Forward), (false, Way::Backward)] {
             let y = Wide::new(&cuda, rows, outputs, outputs + 24, 5);
-            let stored = |values: &[f32], columns| match ranks_last {
-                true => upload(&cuda, &transposed(values, columns), ElementType::F32),
-                false => upload(&cuda, values, ElementType::F32),
+            // `down` and `up` are [ranks, columns]; B is stored the other way.
+            let first = |values: &[f32]| upload(&cuda, values, ElementType::F32);
+            let last = |values: &[f32], columns| first(&transposed(values, columns));
+            let (a, b) = match way {
+                Way::Forward => (first(&down), last(&up, outputs)),
+                Way::Backward => (first(&up), last(&down, inputs)),
             };
-            let (a, b) = (stored(&down, inputs), stored(&up, outputs));
-            let as_factor = |array| if ranks_last { Factor::RanksLast(array) } else { Factor::RanksFirst(array) };
             let projected = cuda.array(BF16, rows * rank).unwrap();
-            let factors = [as_factor(a.view()), as_factor(b.view())];
+            let factors = [a.view(), b.view()];
             let sides = side_by_side(&x, &x1);
             let before = download(&cuda, y.array.view());
             super::cuda::rows(
@@ -96,6 +98,7 @@ fn cuda_low_rank_rows_add_two_products() {
                 adds,
                 projected.view(),
                 &sides,
+                way,
                 factors,
                 [inner, outer],
                 rank,
@@ -122,7 +125,8 @@ fn cuda_low_rank_rows_add_two_products() {
             }
             // Without a y the projection alone.
             let alone = cuda.array(BF16, rows * rank).unwrap();
-            super::cuda::rows(&cuda, None, false, alone.view(), &sides, factors, [inner, outer], rank, rows).unwrap();
+            super::cuda::rows(&cuda, None, false, alone.view(), &sides, way, factors, [inner, outer], rank, rows)
+                .unwrap();
             assert_eq!(download(&cuda, alone.view()), found, "{name}");
         }
     }

@@ -7,19 +7,22 @@
 // once; that these are not the places which a product's fragment names does not matter where they are summed over, as
 // long as both operands agree, and where they are a result's columns the factor's columns are taken in the same order.
 // A block of `low_rank_rows` has ROWS rows: it makes x Aᵀ, its warps a part of the columns each, keeps it, and multiplies
-// it by Bᵀ. The backward is the same with dy for x, B for Aᵀ and A for Bᵀ. In `low_rank_gradients` a block has COLUMNS
+// it by Bᵀ; what y holds is on its way meanwhile. The backward is the same with dy for x, B for Aᵀ and A for Bᵀ. In `low_rank_gradients` a block has COLUMNS
 // columns of dy or of x, its warps every WARPSth tile of tokens; sums meet in shared memory, in a fixed order.
 //
 // Factors are f32 and rounded to bf16 where they are multiplied, as a product of activations would have them; x Aᵀ too.
 // Columns, strides and arrays are multiples of eight elements.
 //
-// Defines: TILES: of eight ranks, 1 to 4.
+// Where y is much wider than x, blocks share a tile of rows, each with some of y's columns; where blocks are many, they are
+// half as large, so that two on a multiprocessor load and store in turn.
+//
+// Defines: TILES: of eight ranks, 1 to 4; BACKWARD: whether `low_rank_rows` is one; THREADS: 512 or 256.
 
-#define THREADS 512
 #define WARPS (THREADS / 32)
 #define ROWS 16
 #define PACK 32                // columns that a warp's lanes have of a row
-#define COLUMNS 64
+#define COLUMNS 32
+#define AHEAD (TILES == 1 ? 3 : 1) // packs that a warp has on their way
 #define RANKS (8 * TILES)
 #define ALL_LANES 0xffffffffu
 
@@ -77,51 +80,96 @@ DEVICE void multiply_16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u
 #endif
 }
 
+struct alignas(8) Four {
+    u32 pair[2];
+};
+
+DEVICE Four four_at(const bf16 *p, bool there) {
+    Four none = {};
+    return there ? *(const Four *)p : none;
+}
+
 DEVICE Eight eight_at(const bf16 *p, bool there) {
     Eight none = {};
     return there ? *(const Eight *)p : none;
 }
 
-// projected [rows, rank] = inner x down, x being x0 and x1 side by side; y (+)= outer projected up. `down` has a number of
-// rank j and column c at j down_rank + c down_column, `up` likewise.
-extern "C" __global__ void __launch_bounds__(THREADS, 1) low_rank_rows(
+// What a lane has on its way of x and of the factor that it is multiplied by: rows g and g + 8, rank g of each tile.
+struct Inputs {
+    Eight upper, lower;
+    float down[TILES][8];
+};
+
+// projected [rows, rank] = inner x down, x being x0 and x1 side by side; y (+)= outer projected up. Forward, `down` is A
+// [rank, columns of x] and `up` B [columns of y, rank]; backward `down` is B and `up` A.
+extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_rows(
     bf16 *__restrict__ y, long long y_stride, int y_columns, int adds, bf16 *__restrict__ projected,
     const bf16 *__restrict__ x0, long long stride0, int columns0, const bf16 *__restrict__ x1, long long stride1,
-    int columns1, const float *__restrict__ down, int down_rank, int down_column, const float *__restrict__ up,
-    int up_rank, int up_column, float inner, float outer, int rank, int rows) {
+    int columns1, const float *__restrict__ down, const float *__restrict__ up, float inner, float outer, int rank,
+    int rows) {
     __shared__ float sums[WARPS][ROWS][RANKS];
     __shared__ bf16 joint[ROWS][RANKS + 8]; // padded: eight rows lie in different banks
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, q = lane % 4;
-    int row = blockIdx.x * ROWS + g;
+    int row = blockIdx.x * ROWS + g, width = columns0 + columns1;
     bool upper = row < rows, lower = row + 8 < rows;
+    // The block's share of y's columns.
+    int share = (y_columns + PACK * gridDim.y - 1) / (PACK * gridDim.y) * PACK, own_first = blockIdx.y * share;
+    int own_end = min(y_columns, own_first + share);
 
-    float found[TILES][4] = {};
     int packs0 = (columns0 + PACK - 1) / PACK, packs = packs0 + (columns1 + PACK - 1) / PACK;
-#pragma unroll 2
-    for (int pack = warp; pack < packs; pack += WARPS) {
+    auto load = [&](Inputs &in, int pack) {
         bool second = pack >= packs0;
-        int column = (second ? pack - packs0 : pack) * PACK + 8 * q, width = second ? columns1 : columns0;
+        int column = (second ? pack - packs0 : pack) * PACK + 8 * q;
+        bool there = pack < packs && column < (second ? columns1 : columns0);
         long long stride = second ? stride1 : stride0;
         const bf16 *from = (second ? x1 : x0) + row * stride + column;
-        Eight a = eight_at(from, upper && column < width), b = eight_at(from + 8 * stride, lower && column < width);
-        const float *factor = down + (long long)((second ? columns0 : 0) + column) * down_column;
+        in.upper = eight_at(from, upper && there);
+        in.lower = eight_at(from + 8 * stride, lower && there);
+        int at = (second ? columns0 : 0) + column;
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
             int j = tile * 8 + g;
-            float numbers[8];
+            float4 none = {0.0f, 0.0f, 0.0f, 0.0f};
+#if BACKWARD
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
-                numbers[i] = j < rank && column < width ? factor[(long long)j * down_rank + (long long)i * down_column] : 0.0f;
-            }
+            for (int i = 0; i < 8; i++) in.down[tile][i] = there && j < rank ? down[(long long)(at + i) * rank + j] : 0.0f;
+#else
+            const float4 *factor = (const float4 *)(down + (long long)j * width + at);
+            *(float4 *)in.down[tile] = there && j < rank ? factor[0] : none;
+            *(float4 *)(in.down[tile] + 4) = there && j < rank ? factor[1] : none;
+#endif
+        }
+    };
+    // What y holds at a lane's columns of rows g and g + 8.
+    Eight kept[AHEAD][2];
+    auto load_y = [&](int first) {
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                multiply_16(
-                    found[tile], a.pair[2 * half], b.pair[2 * half], a.pair[2 * half + 1], b.pair[2 * half + 1],
-                    pair_of(numbers[4 * half], numbers[4 * half + 1]), pair_of(numbers[4 * half + 2], numbers[4 * half + 3]));
+        for (int k = 0; k < AHEAD; k++) {
+            int column = first + k * WARPS * PACK + 8 * q;
+            bool there = adds && column < own_end;
+            kept[k][0] = eight_at(y + row * y_stride + column, upper && there);
+            kept[k][1] = eight_at(y + (row + 8) * y_stride + column, lower && there);
+        }
+    };
+
+    float found[TILES][4] = {};
+    for (int first = warp; first < packs; first += AHEAD * WARPS) {
+        Inputs in[AHEAD];
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) load(in[k], first + k * WARPS);
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            const u32 *a = in[k].upper.pair, *b = in[k].lower.pair;
+#pragma unroll
+            for (int tile = 0; tile < TILES; tile++) {
+                const float *f = in[k].down[tile];
+                multiply_16(found[tile], a[0], b[0], a[1], b[1], pair_of(f[0], f[1]), pair_of(f[2], f[3]));
+                multiply_16(found[tile], a[2], b[2], a[3], b[3], pair_of(f[4], f[5]), pair_of(f[6], f[7]));
             }
         }
     }
+    load_y(own_first + warp * PACK);
 #pragma unroll
     for (int tile = 0; tile < TILES; tile++) {
 #pragma unroll
@@ -137,9 +185,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) low_rank_rows(
         put(&rounded, inner * sum);
         joint[r][j] = rounded;
         long long at = blockIdx.x * ROWS + r;
-        if (projected && at < rows && j < rank) projected[at * rank + j] = rounded;
+        if (blockIdx.y == 0 && at < rows && j < rank) projected[at * rank + j] = rounded;
     }
-    if (!y) return;
+    if (!y_columns) return;
     __syncthreads();
 
     u32 above[TILES], below[TILES];
@@ -148,31 +196,56 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) low_rank_rows(
         above[tile] = *(const u32 *)&joint[g][tile * 8 + 2 * q];
         below[tile] = *(const u32 *)&joint[g + 8][tile * 8 + 2 * q];
     }
-#pragma unroll 2
-    for (int first = warp * PACK; first < y_columns; first += WARPS * PACK) {
-        int column = first + 8 * q;
-        bool there = column < y_columns;
-        bf16 *to = y + row * y_stride + column;
-        Eight a = eight_at(to, adds && upper && there), b = eight_at(to + 8 * y_stride, adds && lower && there);
-        Eight to_upper, to_lower;
+    for (int first = own_first + warp * PACK; first < own_end; first += AHEAD * WARPS * PACK) {
+        // Column g of product i is column 4 g + i here: a lane's results 2 q, 2 q + 1 of four products are eight neighbours.
+        float sum[AHEAD][4][4] = {};
 #pragma unroll
-        for (int pair = 0; pair < 4; pair++) {
-            // Its columns 2q, 2q + 1 are the lane's `pair` here: those of lane g / 2 of a row are given by g.
-            int own = first + g / 2 * 8 + 2 * pair + g % 2;
-            float sum[4] = {};
+        for (int k = 0; k < AHEAD; k++) {
+            int own = first + k * WARPS * PACK + 4 * g;
+            bool there = own < own_end;
 #pragma unroll
             for (int tile = 0; tile < TILES; tile++) {
                 int j = tile * 8 + 2 * q;
-                const float *factor = up + (long long)own * up_column + (long long)j * up_rank;
-                float x = own < y_columns && j < rank ? factor[0] : 0.0f;
-                float z = own < y_columns && j + 1 < rank ? factor[up_rank] : 0.0f;
-                multiply_8(sum, above[tile], below[tile], pair_of(x, z));
+                float one[4] = {}, other[4] = {};
+#if BACKWARD
+                const float *factor = up + (long long)j * y_columns + own;
+                if (there && j < rank) *(float4 *)one = *(const float4 *)factor;
+                if (there && j + 1 < rank) *(float4 *)other = *(const float4 *)(factor + y_columns);
+#else
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const float *factor = up + (long long)(own + i) * rank + j;
+                    if (there && j < rank) one[i] = factor[0];
+                    if (there && j + 1 < rank) other[i] = factor[1];
+                }
+#endif
+#pragma unroll
+                for (int i = 0; i < 4; i++) multiply_8(sum[k][i], above[tile], below[tile], pair_of(one[i], other[i]));
             }
-            to_upper.pair[pair] = pair_of(low(a.pair[pair]) + outer * sum[0], high(a.pair[pair]) + outer * sum[1]);
-            to_lower.pair[pair] = pair_of(low(b.pair[pair]) + outer * sum[2], high(b.pair[pair]) + outer * sum[3]);
         }
-        if (upper && there) *(Eight *)to = to_upper;
-        if (lower && there) *(Eight *)(to + 8 * y_stride) = to_lower;
+        Eight result[AHEAD][2];
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const Eight &from = kept[k][half];
+                Eight &to = result[k][half];
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    // Pairs 0 and 1 are the first column's, 2 and 3 the second's.
+                    const float *x = &sum[k][2 * i % 4][2 * half + i / 2], *z = &sum[k][2 * i % 4 + 1][2 * half + i / 2];
+                    to.pair[i] = pair_of(low(from.pair[i]) + outer * *x, high(from.pair[i]) + outer * *z);
+                }
+            }
+        }
+        load_y(first + AHEAD * WARPS * PACK);
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            int column = first + k * WARPS * PACK + 8 * q;
+            bool there = column < own_end;
+            if (upper && there) *(Eight *)(y + row * y_stride + column) = result[k][0];
+            if (lower && there) *(Eight *)(y + (row + 8) * y_stride + column) = result[k][1];
+        }
     }
 }
 
@@ -188,7 +261,7 @@ struct Sum {
 
 // d_up [Σ columns, rank] = s dyᵀ (x Aᵀ) of the outputs dy0 and dy1, and d_down [rank, columns of x] = dAᵀ's product with
 // x; both for each of the blocks' parts of the rows.
-extern "C" __global__ void __launch_bounds__(THREADS, 1) low_rank_gradients(
+extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_gradients(
     float *__restrict__ d_up, float *__restrict__ d_down, const bf16 *__restrict__ dy0, long long stride0, int columns0,
     const bf16 *__restrict__ dy1, long long stride1, int columns1, const bf16 *__restrict__ projected,
     const bf16 *__restrict__ x, long long x_stride, int x_columns, const bf16 *__restrict__ d_projected, float scale,
@@ -209,20 +282,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) low_rank_gradients(
         block -= blocks0 + blocks1;
         scale = 1.0f;
     }
-    int column = block * COLUMNS + 8 * g;
+    int column = block * COLUMNS + 4 * g;
     bool there = column < sum.columns;
 
-    // Columns 2i and 2i + 1 of the lanes' eights are the rows g and g + 8 of product i.
-    float found[TILES][4][4] = {};
+    // Columns 2i and 2i + 1 of the lanes' four are the rows g and g + 8 of product i.
+    float found[TILES][2][4] = {};
     int begin = part * rows_each, end = min(rows, begin + rows_each);
-#pragma unroll 2
+#pragma unroll 4
     for (int first = begin + warp * 16; first < end; first += WARPS * 16) {
-        Eight numbers[4];
+        Four numbers[4];
         u32 factor[TILES][2];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int row = first + 2 * q + i / 2 * 8 + i % 2;
-            numbers[i] = eight_at(sum.x + row * sum.stride + column, there && row < end);
+            numbers[i] = four_at(sum.x + row * sum.stride + column, there && row < end);
         }
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
@@ -235,7 +308,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) low_rank_gradients(
             }
         }
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 2; i++) {
             u32 a0 = lows(numbers[0].pair[i], numbers[1].pair[i]), a1 = highs(numbers[0].pair[i], numbers[1].pair[i]);
             u32 a2 = lows(numbers[2].pair[i], numbers[3].pair[i]), a3 = highs(numbers[2].pair[i], numbers[3].pair[i]);
 #pragma unroll
@@ -248,9 +321,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) low_rank_gradients(
     for (int tile = 0; tile < TILES; tile++) {
         if (tile > 0) __syncthreads();
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 2; i++) {
 #pragma unroll
-            for (int k = 0; k < 4; k++) sums[warp][8 * g + 2 * i + k / 2][2 * q + k % 2] = found[tile][i][k];
+            for (int k = 0; k < 4; k++) sums[warp][4 * g + 2 * i + k / 2][2 * q + k % 2] = found[tile][i][k];
         }
         __syncthreads();
         for (int i = threadIdx.x; i < COLUMNS * 8; i += THREADS) {

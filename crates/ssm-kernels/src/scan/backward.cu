@@ -56,8 +56,6 @@ struct BlockMemory {
     float sums[2][WARPS][K][32];  // dB, dC of each warp
 };
 
-#define TOGETHER 3 // segments whose carries are fetched at once
-
 // A state before a token: from global memory, [N] of each channel.
 DEVICE void load_states(float (&h)[CH][4], const float *states, int first_channel, int d_inner, int quarter) {
 #pragma unroll
@@ -157,32 +155,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
         // dL/dh of the last token without what its y adds: from the right.
         float carry[CH][4] = {};
         if (d_final) load_states(carry, d_final + (long long)s * d_inner * N, channels, d_inner, quarter);
-        // Several are on their way at once: what waits is a load, not the sums.
-        for (int right = segments - 1; right > g; right -= TOGETHER) {
-            float local[TOGETHER][CH][4], sums[TOGETHER][CH];
+        for (int right = segments - 1; right > g; right--) {
+            Segment other = segment_of(offsets, s, right, segments);
+            if (other.first >= other.last) continue;
+            long long row = ((long long)s * segments + right) * d_inner;
+            float local[CH][4];
+            load_states(local, carries + row * N, channels, d_inner, quarter);
 #pragma unroll
-            for (int j = 0; j < TOGETHER; j++) {
-                // A segment without tokens, or none at all, passes on what comes.
-                Segment other = segment_of(offsets, s, max(right - j, 0), segments);
-                bool there = right - j > g && other.first < other.last;
-                long long row = ((long long)s * segments + right - j) * d_inner;
+            for (int i = 0; i < CH; i++) {
+                float sum = channels + i < d_inner ? step_sums[row + channels + i] : 0.0f;
 #pragma unroll
-                for (int i = 0; i < CH; i++) {
-                    bool reads = there && channels + i < d_inner;
-                    float4 none = {0.0f, 0.0f, 0.0f, 0.0f};
-                    *(float4 *)local[j][i] = reads ? *(const float4 *)(carries + (row + channels + i) * N + quarter * 4) : none;
-                    sums[j][i] = reads ? step_sums[row + channels + i] : 0.0f;
-                }
-            }
-#pragma unroll
-            for (int j = 0; j < TOGETHER; j++) {
-#pragma unroll
-                for (int i = 0; i < CH; i++) {
-#pragma unroll
-                    for (int n = 0; n < 4; n++) {
-                        carry[i][n] = local[j][i][n] + ex2(sums[j][i] * decay[i][n]) * carry[i][n];
-                    }
-                }
+                for (int n = 0; n < 4; n++) carry[i][n] = local[i][n] + ex2(sum * decay[i][n]) * carry[i][n];
             }
         }
 

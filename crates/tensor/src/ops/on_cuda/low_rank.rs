@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use statetune_ssm_kernels::low_rank::cuda::{Columns, Factor, MOST_RANK, Outer, Sides, gradients, rows};
+use statetune_ssm_kernels::low_rank::cuda::{Columns, MOST_RANK, Outer, Sides, Way, gradients, rows};
 use statetune_ssm_kernels::scan::cuda::Strided;
 
 use super::*;
@@ -33,8 +33,9 @@ fn columns(x: &DeviceTensor) -> Columns<'_> {
     Columns { at: Strided { view: x.spread(), stride: x.stride() }, count: x.shape()[1] }
 }
 
-fn is_single(x: &DeviceTensor) -> bool {
-    x.dtype() == DType::F32 && x.is_dense()
+/// Whether it is a factor as the kernels read it.
+fn is_factor(x: &DeviceTensor) -> bool {
+    x.dtype() == DType::F32 && x.is_dense() && x.spread().pointer().is_multiple_of(16)
 }
 
 /// y `[T, rows of B]` += scale · (x Aᵀ) Bᵀ; returns x Aᵀ.
@@ -52,10 +53,9 @@ pub(super) fn add(
         return Ok(x.clone());
     };
     let projected = DeviceTensor::unset(cuda, x.dtype(), &[tokens, rank])?;
-    if (1..=MOST_RANK).contains(&rank) && columns(x).fit() && columns(y).fit() && is_single(a) && is_single(b) {
-        let (x, factors) =
-            (Sides { first: columns(x), second: None }, [Factor::RanksFirst(a.view()), Factor::RanksLast(b.view())]);
-        rows(cuda, Some(columns(y)), true, projected.view(), &x, factors, [1.0, scale], rank, tokens)?;
+    if (1..=MOST_RANK).contains(&rank) && columns(x).fit() && columns(y).fit() && is_factor(a) && is_factor(b) {
+        let (x, factors) = (Sides { first: columns(x), second: None }, [a.view(), b.view()]);
+        rows(cuda, Some(columns(y)), true, projected.view(), &x, Way::Forward, factors, [1.0, scale], rank, tokens)?;
         return Ok(projected);
     }
     multiply(cuda, &projected, x.matrix(), a.cast(x.dtype())?.matrix().t(), a.shape()[1], 1.0, false)?;
@@ -162,7 +162,7 @@ impl Addition<'_> {
         let projected = self.saved.projected.as_ref().map(|p| p.on_cuda(cuda)).transpose()?;
         let fits = |x: &Option<&DeviceTensor>| x.is_none_or(|x| columns(x).fit());
         let sides_fit = self.dy.first.fit() && self.dy.second.is_none_or(|second| second.fit());
-        let factors_fit = is_single(self.a) && is_single(self.b);
+        let factors_fit = is_factor(self.a) && is_factor(self.b);
         let whole = (1..=MOST_RANK).contains(&rank) && inputs.is_multiple_of(8) && factors_fit && sides_fit;
         if !whole || !fits(&x) || !fits(&dx) || projected.is_some_and(|p| p.dtype() != DType::Bf16 || !p.is_dense()) {
             return Ok(None);
@@ -177,9 +177,9 @@ impl Addition<'_> {
             false => None,
         };
         if let Some(d_projected) = &d_projected {
-            let factors = [Factor::RanksLast(self.b.view()), Factor::RanksFirst(self.a.view())];
             let (into, adds, scales) = (into.map(columns), own.is_none(), [self.scale, 1.0]);
-            rows(cuda, into, adds, d_projected.view(), &self.dy, factors, scales, rank, tokens)?;
+            let factors = [self.a.view(), self.b.view()];
+            rows(cuda, into, adds, d_projected.view(), &self.dy, Way::Backward, factors, scales, rank, tokens)?;
         }
         let gradient = |wanted: bool, shape: [usize; 2]| -> Result<Option<DeviceTensor>> {
             wanted.then(|| DeviceTensor::unset(cuda, DType::F32, &shape)).transpose()

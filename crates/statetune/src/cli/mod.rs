@@ -17,6 +17,7 @@ mod inspect;
 mod merge;
 mod methods;
 pub mod methods_page;
+mod named;
 pub mod out;
 pub mod page;
 pub mod pretrain;
@@ -363,6 +364,9 @@ fn with_device(settings: &[String], device: Option<&String>) -> Vec<String> {
 /// What the command was given cannot be used; the message says which file, key or tensor, and what to do.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let output = arguments.output;
+    if output.quiet {
+        crate::hub::keep_quiet();
+    }
     match &arguments.command {
         Command::Train(arguments) => train::run(arguments, output),
         Command::Pretrain(arguments) => pretrain::run(arguments, output),

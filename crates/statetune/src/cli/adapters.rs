@@ -128,9 +128,9 @@ impl Source {
     /// # Errors
     /// It is neither, it has no adapter yet, or it names no base model.
     pub fn open(path: &Path, model: Option<&Path>) -> anyhow::Result<Source> {
-        let adapter = Named { path: adapter_folder(path)?, ..Named::folder(path) };
+        let named = Named::folder(path);
         let (path, model) = (&hub::folder(path)?, model.map(hub::pinned).transpose()?);
-        let model = model.as_deref();
+        let (adapter, model) = (Named { path: adapter_folder(path)?, ..named }, model.as_deref());
         if is_run(path) {
             let config = RunConfig::read(&path.join("config.toml"), &[])?;
             let base = model.map_or(config.model.path.clone(), Path::to_path_buf);

@@ -87,7 +87,11 @@ impl Repository {
         let open = || {
             made_for(&path)?;
             let file = File::options().create(true).append(true).open(&path)?;
-            file.lock()?;
+            match file.lock() {
+                // A file system without locks: two downloads at once do more work, and one of them may have to be repeated.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                locked => locked?,
+            }
             Ok(file)
         };
         open().map_err(|source| self.failed("lock", &path, source))

@@ -12,6 +12,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::HubError;
 use super::name::{Kind, Name, is_commit};
@@ -44,7 +45,7 @@ impl Repository {
             return Ok(());
         }
         // Beside and renamed: another process may be reading it.
-        let temporary = file.with_file_name(format!(".{}", std::process::id()));
+        let temporary = beside(&file);
         let written =
             made_for(&file).and_then(|()| fs::write(&temporary, commit)).and_then(|()| fs::rename(&temporary, &file));
         written.map_err(|source| self.failed("write", &file, source))
@@ -102,11 +103,9 @@ impl Repository {
         let (blob, file) = (self.blob(etag), self.snapshot(commit, path));
         let link = || {
             made_for(&file)?;
-            match fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            linked(&blob, &file, path.split('/').count())
+            let temporary = beside(&file);
+            linked(&blob, &temporary, path.split('/').count())?;
+            fs::rename(&temporary, &file)
         };
         link().map_err(|source| self.failed("write", &file, source))?;
         Ok(file)
@@ -125,6 +124,12 @@ impl Repository {
     }
 }
 
+/// A name beside a file that nobody else uses, so that the file is there at every moment, old or new.
+fn beside(file: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    file.with_file_name(format!(".{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
+}
+
 /// Makes the folder that a file goes into.
 pub(super) fn made_for(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), fs::create_dir_all)
@@ -136,11 +141,7 @@ fn linked(blob: &Path, file: &Path, depth: usize) -> io::Result<()> {
     let Some(etag) = blob.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let mut up: PathBuf = std::iter::repeat_n("..", depth + 1).collect();
     up.push("blobs");
-    match std::os::unix::fs::symlink(up.join(etag), file) {
-        // Another process was as far.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
+    std::os::unix::fs::symlink(up.join(etag), file)
 }
 
 /// Links need a privilege elsewhere: a second name for the contents, or a copy.

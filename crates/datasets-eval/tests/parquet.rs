@@ -137,12 +137,14 @@ fn families_and_running_text_go_by_the_ending() {
     assert_eq!(found, expected);
 
     let bytes = two_texts(["text", "story"], &[["One day it rained.", "x"], ["The sun came out.", "y"]]);
-    let json = "{\"text\": \"One day it rained.\", \"story\": \"x\"}\n{\"text\": \"The sun came out.\", \"story\": \"y\"}\n";
+    let json =
+        "{\"text\": \"One day it rained.\", \"story\": \"x\"}\n{\"text\": \"The sun came out.\", \"story\": \"y\"}\n";
     let paths = [file(&folder, "t.parquet", &bytes), file(&folder, "t.jsonl", json)];
     let [found, expected] = paths.clone().map(|path| texts(&read(&of_format(Format::Text, path)).unwrap()));
     assert_eq!(found, expected);
     let [found, expected] = paths.map(|path| {
-        let config = CorpusConfig { train: vec![path], length: 2, text_field: "story".into(), ..CorpusConfig::default() };
+        let config =
+            CorpusConfig { train: vec![path], length: 2, text_field: "story".into(), ..CorpusConfig::default() };
         load_corpus(&config, Split::Train, &TOKENIZER, &Pool::new(1).unwrap(), None, &|_, _| {}).unwrap().examples
     });
     assert_eq!(found, expected);
@@ -151,7 +153,8 @@ fn families_and_running_text_go_by_the_ending() {
 #[test]
 fn bad_rows_are_named_and_counted() {
     let folder = folder();
-    let schema = "message m { required binary prompt (UTF8); optional binary completion; required fixed_len_byte_array(2) id; }";
+    let schema =
+        "message m { required binary prompt (UTF8); optional binary completion; required fixed_len_byte_array(2) id; }";
     let bytes = parquet(schema, Compression::SNAPPY, |group| {
         strings(group, &["a", "b", "c"], &[], &[]);
         column::<ByteArrayType>(group, &[b"x".to_vec().into(), b"\xff".to_vec().into()], &[1, 1, 0], &[]);
@@ -174,7 +177,8 @@ fn bad_rows_are_named_and_counted() {
 #[test]
 fn what_cannot_be_read_is_refused() {
     let folder = folder();
-    let schema = "message m { required binary prompt (UTF8); required fixed_len_byte_array(12) completion (INTERVAL); }";
+    let schema =
+        "message m { required binary prompt (UTF8); required fixed_len_byte_array(12) completion (INTERVAL); }";
     let bytes = parquet(schema, Compression::UNCOMPRESSED, |group| {
         strings(group, &["a"], &[], &[]);
         let interval = FixedLenByteArray::from(ByteArray::from(vec![0; 12]));

@@ -44,7 +44,9 @@ impl Place {
         let mut found = Vec::new();
         for repository in fs::read_dir(self.cache()).unwrap() {
             let Ok(blobs) = fs::read_dir(repository.unwrap().path().join("blobs")) else { continue };
-            found.extend(blobs.map(|blob| blob.unwrap().path()).filter(|path| path.to_string_lossy().contains("incomplete")));
+            found.extend(
+                blobs.map(|blob| blob.unwrap().path()).filter(|path| path.to_string_lossy().contains("incomplete")),
+            );
         }
         found
     }
@@ -69,7 +71,8 @@ fn says<T: std::fmt::Debug>(result: Result<T, HubError>, parts: &[&str]) -> HubE
     error
 }
 
-const INDEX: &str = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}"#;
+const INDEX: &str =
+    r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}"#;
 
 #[test]
 fn a_model_comes_whole_and_once() {
@@ -119,7 +122,10 @@ fn a_model_comes_whole_and_once() {
     // What is there is not asked for again, even where nobody answers.
     place.server.stop();
     assert_eq!(place.hub().folder(&pinned, &silent).unwrap(), folder);
-    assert_eq!(place.hub().file(&pinned.with_path("sub/tokenizer.json"), &silent).unwrap(), folder.join("tokenizer.json"));
+    assert_eq!(
+        place.hub().file(&pinned.with_path("sub/tokenizer.json"), &silent).unwrap(),
+        folder.join("tokenizer.json")
+    );
 }
 
 #[test]
@@ -190,16 +196,25 @@ fn refusals_say_what_to_do() {
         ..Repository::default()
     };
     let closed = Repository { token: Some("mine".into()), ..one.clone() };
-    let repositories =
-        [("models/o/open", one), ("models/o/gated", Repository { gated: true, ..closed.clone() }), ("models/o/closed", closed)];
+    let repositories = [
+        ("models/o/open", one),
+        ("models/o/gated", Repository { gated: true, ..closed.clone() }),
+        ("models/o/closed", closed),
+    ];
     place.server.state().repositories = repositories.map(|(key, value)| (key.into(), value)).into();
     let hub = place.hub();
     says(file(&hub, "hf://o/none/a"), &["model o/none, revision main", "answered 401", "check the name", "HF_TOKEN"]);
     says(file(&hub, "hf://o/closed/a"), &["answered 401 (said of RepoNotFound)", "give a token"]);
     says(file(&hub, "hf://o/gated/a"), &["answered 403", "accept its conditions on http://127.0.0.1", "/o/gated"]);
-    says(file(&hub, "hf://o/open@v9/a"), &["model o/open, revision v9", "answered 404", "no such branch, tag or commit"]);
+    says(
+        file(&hub, "hf://o/open@v9/a"),
+        &["model o/open, revision v9", "answered 404", "no such branch, tag or commit"],
+    );
     says(file(&hub, "hf://o/open/a/b.json"), &["model o/open, a/b.json", "answered 404", "no such file", "tree/aaaa"]);
-    says(hub.folder(&name("hf://o/open"), &silent), &["model o/open at aaaa", "has no model.safetensors", "no weights"]);
+    says(
+        hub.folder(&name("hf://o/open"), &silent),
+        &["model o/open at aaaa", "has no model.safetensors", "no weights"],
+    );
     says(hub.folder(&name("hf://o/open/sub"), &silent), &["aaaa, sub has no config.json or adapter_config.json"]);
     says(file(&hub, "hf://o/open"), &["a file is needed"]);
     let with = |token: &str| Hub::new(Settings { token: Some(token.into()), ..place.settings() });
@@ -207,7 +222,10 @@ fn refusals_say_what_to_do() {
     assert!(file(&with("mine"), "hf://o/gated/config.json").unwrap().is_file());
 
     place.server.state().plain = true;
-    says(hub.file(&name(&format!("hf://o/open@{}/config.json", commit('a'))), &silent), &["names no commit", "HF_ENDPOINT"]);
+    says(
+        hub.file(&name(&format!("hf://o/open@{}/config.json", commit('a'))), &silent),
+        &["names no commit", "HF_ENDPOINT"],
+    );
     place.server.state().plain = false;
 
     // Busy for a while is no matter; for long it is.
@@ -237,7 +255,14 @@ fn a_pinned_name_stays_where_its_branch_was() {
     assert_ne!(one, two);
     assert_eq!(place.server.log().iter().filter(|line| line.contains("GET")).count(), 1);
     // A revision with a slash.
-    place.server.state().repositories.get_mut("datasets/o/d").unwrap().revisions.insert("refs/pr/1".into(), commit('a'));
+    place
+        .server
+        .state()
+        .repositories
+        .get_mut("datasets/o/d")
+        .unwrap()
+        .revisions
+        .insert("refs/pr/1".into(), commit('a'));
     let pull = hub.pinned(&name("hf://datasets/o/d@refs/pr/1/a.txt")).unwrap();
     assert_eq!((pull.asked(), text(&pull)), (&*commit('a'), "old".into()));
     assert!(before.answers(&name("hf://datasets/o/d/a.txt")) && !pull.answers(&name("hf://datasets/o/d/a.txt")));
@@ -254,7 +279,10 @@ fn offline_the_cache_is_all_there_is() {
     fs::write(own.join("refs/main"), commit('c')).unwrap();
     fs::write(snapshot.join("config.json"), "{}").unwrap();
     let hub = place.offline();
-    says(hub.folder(&name("hf://o/n"), &silent), &["model o/n", "not in the cache", "HF_HUB_OFFLINE", "model.safetensors"]);
+    says(
+        hub.folder(&name("hf://o/n"), &silent),
+        &["model o/n", "not in the cache", "HF_HUB_OFFLINE", "model.safetensors"],
+    );
     fs::write(snapshot.join("model.safetensors.index.json"), INDEX).unwrap();
     fs::write(snapshot.join("model-1.safetensors"), "x").unwrap();
     says(hub.folder(&name("hf://o/n"), &silent), &["missing model-2.safetensors at cccc"]);

@@ -78,7 +78,8 @@ mod with_hub {
         pinned.iter().for_each(|line| assert!(recorded.contains(line), "no {line} in:\n{recorded}"));
         let adapter: Value = serde_json::from_str(&fixture.read("out/adapter/adapter_config.json")).expect("JSON");
         assert_eq!(adapter["base_model_name_or_path"], format!("hf://o/n@main:{}", commit('a')));
-        let weights = |run: &str| fs::read(fixture.path(run).join("adapter/adapter_model.safetensors")).expect("weights");
+        let weights =
+            |run: &str| fs::read(fixture.path(run).join("adapter/adapter_model.safetensors")).expect("weights");
         assert!(weights("local") == weights("out"), "another adapter than from local files");
 
         // The branches move on, to what could not be used.
@@ -101,8 +102,11 @@ mod with_hub {
         interrupted(&fixture.path("out"), 6, &fixture.path("again"));
         run(&fixture, &server, &other).refused(&["`model.path` was", &commit('a'), "is", &commit('b')]);
         // A new run takes the branches as they are now.
-        run(&fixture, &server, &["train", "hub.toml", "--set", "output.folder=new"])
-            .refused(&["cannot use the model hf://o/n@main:bbbb", "model o/n at bbbb", "no model.safetensors"]);
+        run(&fixture, &server, &["train", "hub.toml", "--set", "output.folder=new"]).refused(&[
+            "cannot use the model hf://o/n@main:bbbb",
+            "model o/n at bbbb",
+            "no model.safetensors",
+        ]);
         assert!(!fixture.path("new").exists());
 
         // All of it without the server.
@@ -166,10 +170,18 @@ mod with_hub {
     fn what_cannot_be_had_is_named() {
         let (fixture, server) = fixture();
         run(&fixture, &server, &["inspect", "hf://n"]).refused(&["`hf://n` is no name on the hub", "hf://OWNER/NAME"]);
-        run(&fixture, &server, &["generate", "hf://o/none", "--prompt", "x"]).refused(&["model o/none", "401", "HF_TOKEN"]);
+        run(&fixture, &server, &["generate", "hf://o/none", "--prompt", "x"]).refused(&[
+            "model o/none",
+            "401",
+            "HF_TOKEN",
+        ]);
         let offline = [("HF_HUB_OFFLINE", "1")];
-        run_as(&fixture, &server, &["train", "hub.toml"], &offline)
-            .refused(&["model o/n: not in the cache", "HF_HUB_OFFLINE is set", "revision main", "nothing"]);
+        run_as(&fixture, &server, &["train", "hub.toml"], &offline).refused(&[
+            "model o/n: not in the cache",
+            "HF_HUB_OFFLINE is set",
+            "revision main",
+            "nothing",
+        ]);
         run(&fixture, &server, &["inspect", "hf://o/n"]).well();
         run_as(&fixture, &server, &["train", "hub.toml"], &offline).refused(&["data set o/d", "revision main"]);
         assert!(!fixture.path("out").exists());
@@ -199,7 +211,8 @@ mod with_hub {
         outcome.refused(&["model o/large", "cannot write", ".incomplete", "too large", "free space", "HF_HOME"]);
         server.log();
         run(&fixture, &server, &["inspect", "hf://o/large"]).refused(&["model.safetensors"]);
-        let ranges: Vec<String> = server.log().into_iter().filter(|line| line.starts_with("large") && line.contains("safetensors")).collect();
+        let ranges: Vec<String> =
+            server.log().into_iter().filter(|line| line.starts_with("large") && line.contains("safetensors")).collect();
         assert!(matches!(&ranges[..], [line] if line.ends_with(" from 65536")), "{ranges:?}");
     }
 }

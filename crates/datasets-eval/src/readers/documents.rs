@@ -107,7 +107,12 @@ pub(super) fn jsonl_documents(text: &str, file: &Path, field: &str, limit: usize
 }
 
 /// The first `limit` documents of Parquet, each in a column of this name, with the numbers of their rows.
-pub(super) fn parquet_documents(bytes: Vec<u8>, file: &Path, field: &str, limit: usize) -> Result<Vec<(usize, String)>> {
+pub(super) fn parquet_documents(
+    bytes: Vec<u8>,
+    file: &Path,
+    field: &str,
+    limit: usize,
+) -> Result<Vec<(usize, String)>> {
     fields_of(parquet_rows(bytes, file, limit)?, file, field)
 }
 

@@ -34,7 +34,8 @@ fn read(bytes: Vec<u8>, file: &Path, limit: usize) -> Result<Vec<Parsed>> {
     let reader = SerializedFileReader::new(Bytes::from(bytes)).map_err(failed)?;
     let schema = reader.metadata().file_metadata().schema_descr();
     if let Some(column) = schema.columns().iter().find(|column| !is_known(column)) {
-        let (expected, found) = ("columns of texts, numbers, booleans, dates, lists and structs", column.converted_type());
+        let (expected, found) =
+            ("columns of texts, numbers, booleans, dates, lists and structs", column.converted_type());
         return Err(DataError::Columns {
             file: file.into(),
             task: "a Parquet file".into(),
@@ -70,7 +71,15 @@ fn is_known(column: &ColumnDescriptor) -> bool {
         Type::BOOLEAN | Type::INT96 | Type::FLOAT | Type::DOUBLE => true,
         Type::INT32 => matches!(
             converted,
-            C::NONE | C::INT_8 | C::INT_16 | C::INT_32 | C::UINT_8 | C::UINT_16 | C::UINT_32 | C::DATE | C::TIME_MILLIS
+            C::NONE
+                | C::INT_8
+                | C::INT_16
+                | C::INT_32
+                | C::UINT_8
+                | C::UINT_16
+                | C::UINT_32
+                | C::DATE
+                | C::TIME_MILLIS
                 | C::DECIMAL
         ),
         Type::INT64 => matches!(
@@ -125,5 +134,9 @@ fn value(field: Field) -> Result<Value, &'static str> {
 
 fn refused(file: &Path, reason: &str) -> DataError {
     let source = std::io::Error::other(reason.to_owned());
-    DataError::Io { file: file.into(), source, hint: "give a whole Parquet file, compressed by Snappy, Zstandard, gzip or LZ4" }
+    DataError::Io {
+        file: file.into(),
+        source,
+        hint: "give a whole Parquet file, compressed by Snappy, Zstandard, gzip or LZ4",
+    }
 }

@@ -253,7 +253,8 @@ pub fn git_sum(bytes: &[u8]) -> String {
 fn large_file(state: &State, request: &Request) -> Answer {
     let parts: Vec<&str> = request.path.trim_start_matches('/').splitn(5, '/').collect();
     let [kind, owner, name, commit, path] = parts[..] else { return Answer::refused(404, "") };
-    let mut bytes = state.repositories[&format!("{kind}/{owner}/{name}")].commits[commit][&path.replace("%20", " ")].clone();
+    let mut bytes =
+        state.repositories[&format!("{kind}/{owner}/{name}")].commits[commit][&path.replace("%20", " ")].clone();
     if state.damaged {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;

@@ -410,7 +410,7 @@ fn unknown_keys() {
     let error = serde_json::from_str::<DataConfig>("{\"format\": \"tsv\"}").unwrap_err().to_string();
     assert!(
         error.contains(
-            "unknown variant `tsv`, expected one of `glue`, `dart`, `samsum`, `spider`, `jsonl`, `json`, `csv`, `text`"
+            "unknown variant `tsv`, expected one of `glue`, `dart`, `samsum`, `spider`, `jsonl`, `json`, `csv`, `parquet`, `text`"
         ),
         "{error}"
     );

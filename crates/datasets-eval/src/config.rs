@@ -21,7 +21,7 @@ pub enum Format {
     Glue,
     /// DART: a JSON list of triple sets with their annotations, as published.
     Dart,
-    /// SAMSum: `dialogue` and `summary`, as CSV, a JSON list or JSON lines by the file's ending.
+    /// SAMSum: `dialogue` and `summary`, as CSV, a JSON list, JSON lines or Parquet by the file's ending.
     Samsum,
     /// Spider: a JSON list of questions with `query` and `db_id`, as published, and `tables.json`.
     Spider,
@@ -32,7 +32,10 @@ pub enum Format {
     Json,
     /// Comma-separated values with a header (RFC 4180).
     Csv,
-    /// Plain text, documents separated by blank lines, or (`.jsonl`) objects with a field `text`; every token is learnt.
+    /// Parquet, as most data sets of the Hugging Face hub are stored.
+    Parquet,
+    /// Plain text, documents separated by blank lines, or (`.jsonl`, `.parquet`) rows with a field `text`; every token is
+    /// learnt.
     Text,
 }
 

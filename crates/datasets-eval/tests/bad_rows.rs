@@ -281,7 +281,7 @@ fn misconfigured(format: Format, change: impl FnOnce(&mut DataConfig)) -> String
         Format::Glue => glue("sst2", rows),
         Format::Text | Format::Dart | Format::Samsum => of_format(format, rows),
         Format::Spider => DataConfig { tables: Some("tables.json".into()), ..of_format(format, rows) },
-        Format::Jsonl | Format::Json | Format::Csv => pairs(format, rows),
+        Format::Jsonl | Format::Json | Format::Csv | Format::Parquet => pairs(format, rows),
     };
     change(&mut config);
     fails(&config).to_string()
@@ -377,6 +377,7 @@ fn keys_that_a_format_does_not_use() {
         (Format::Samsum, [&rows[..], &spider, &[task, key]].concat()),
         (Format::Spider, [&rows[..], &[task, key]].concat()),
         (Format::Jsonl, [&spider[..], &[task, preset, key, chat]].concat()),
+        (Format::Parquet, [&spider[..], &[task, preset, key, chat]].concat()),
         (Format::Json, [&spider[..], &[task, preset, chat]].concat()),
         (Format::Csv, [&spider[..], &[task, preset, key, chat]].concat()),
     ];
@@ -409,7 +410,7 @@ fn unknown_keys() {
     let error = serde_json::from_str::<DataConfig>("{\"format\": \"tsv\"}").unwrap_err().to_string();
     assert!(
         error.contains(
-            "unknown variant `tsv`, expected one of `glue`, `dart`, `samsum`, `spider`, `jsonl`, `json`, `csv`, `text`"
+            "unknown variant `tsv`, expected one of `glue`, `dart`, `samsum`, `spider`, `jsonl`, `json`, `csv`, `parquet`, `text`"
         ),
         "{error}"
     );

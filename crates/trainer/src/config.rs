@@ -42,7 +42,7 @@ pub struct RunConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
-    /// Model folder: Hugging Face or original layout.
+    /// Model folder: Hugging Face or original layout. The command line also takes a name on the hub here and for files.
     pub path: PathBuf,
     /// Tokenizer file; default: `tokenizer.json` in the model folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -43,7 +43,7 @@ impl DataConfig {
 
     /// Whether the configuration says what the rows mean.
     pub(crate) fn has_templates(&self) -> bool {
-        matches!(self.format, Format::Jsonl | Format::Json | Format::Csv)
+        matches!(self.format, Format::Jsonl | Format::Json | Format::Csv | Format::Parquet)
     }
 
     /// Fails on the first key that is given and would not be used.

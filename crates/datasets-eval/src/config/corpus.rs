@@ -12,7 +12,8 @@ use crate::Result;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CorpusConfig {
-    /// Files to train on, one path or a list: `.jsonl` with a document per line, else plain text; either also `.zst`.
+    /// Files to train on, one path or a list: `.jsonl` with a document per line, `.parquet` with a document per row, else
+    /// plain text; text also `.zst`.
     #[serde(default, deserialize_with = "one_or_more")]
     pub train: Vec<PathBuf>,
     /// Files to evaluate on.
@@ -21,7 +22,7 @@ pub struct CorpusConfig {
     /// Tokens of a row that the model reads; each predicts the one after it.
     #[serde(default = "default_length")]
     pub length: usize,
-    /// The field of a JSON line that holds the document.
+    /// The field of a JSON line or of a row that holds the document.
     #[serde(default = "default_text_field")]
     pub text_field: String,
     /// The token after each document. Absent: `<|endoftext|>` where the tokenizer has it; "": none. In plain text it

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::documents::{jsonl_documents, windows};
+use super::documents::{jsonl_documents, parquet_documents, windows};
 use super::load::end_of_text;
 use super::{decode, source};
 use crate::cache::Entry;
@@ -36,12 +36,12 @@ pub fn load_corpus(
     }
     let end_name = config.end_of_text.as_deref().unwrap_or(crate::END_OF_TEXT);
     let mut documents = Vec::new();
+    let (field, limit) = (&config.text_field, config.limit.unwrap_or(usize::MAX));
     for (file, bytes) in files.iter().zip(&contents) {
-        let text = decode::decode(bytes, file)?;
-        let limit = config.limit.unwrap_or(usize::MAX);
         let found = match content_extension(file).as_deref() {
-            Some("jsonl") => jsonl_documents(text, file, &config.text_field, limit)?,
-            _ => plain_documents(text, end.map(|_| end_name), limit),
+            Some("parquet") => parquet_documents(bytes.clone(), file, field, limit)?,
+            Some("jsonl") => jsonl_documents(decode::decode(bytes, file)?, file, field, limit)?,
+            _ => plain_documents(decode::decode(bytes, file)?, end.map(|_| end_name), limit),
         };
         let empty = found.iter().find(|(_, document)| document.is_empty());
         if let Some(&(line, _)) = empty {

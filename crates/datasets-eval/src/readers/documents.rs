@@ -5,6 +5,7 @@ use std::path::Path;
 use super::decode::{lines, refuse_invalid};
 use super::json::json_lines;
 use super::load::text_of;
+use super::parquet::parquet_rows;
 use super::row::Parsed;
 use super::sieve::Sieve;
 use super::tokenise::Tokenising;
@@ -17,11 +18,20 @@ const FIELD: &str = "text";
 /// Windows of documents: nothing is dropped, every token but a document's first is a target once.
 pub(super) fn text(with: &Tokenising<'_>, bytes: &[u8], sieve: &mut Sieve) -> Result<Dataset> {
     let end = with.end_of_text()?;
-    let (text, invalid) = text_of(bytes, with.file, sieve)?;
     let limit = with.config.limit.unwrap_or(usize::MAX);
+    let found = match content_extension(with.file).as_deref() {
+        Some("parquet") => {
+            let rows = parquet_rows(bytes.to_vec(), with.file, limit)?;
+            rows.into_iter().map(|row| (row.line, field_of(row, FIELD, with.file))).collect()
+        }
+        _ => {
+            let (text, invalid) = text_of(bytes, with.file, sieve)?;
+            self::documents(&text, with.file, &invalid, limit)?
+        }
+    };
     let mut documents = Vec::new();
     let mut rows = 0;
-    for (line, document) in self::documents(&text, with.file, &invalid, limit)? {
+    for (line, document) in found {
         rows += 1;
         documents.extend(sieve.take(document)?.map(|document| (line, document)));
     }
@@ -93,8 +103,22 @@ fn field_of(parsed: Parsed, field: &str, file: &Path) -> Result<String> {
 
 /// The first `limit` documents of JSON lines, each in a field of this name, with their lines.
 pub(super) fn jsonl_documents(text: &str, file: &Path, field: &str, limit: usize) -> Result<Vec<(usize, String)>> {
+    fields_of(json_lines(text, file, limit), file, field)
+}
+
+/// The first `limit` documents of Parquet, each in a column of this name, with the numbers of their rows.
+pub(super) fn parquet_documents(
+    bytes: Vec<u8>,
+    file: &Path,
+    field: &str,
+    limit: usize,
+) -> Result<Vec<(usize, String)>> {
+    fields_of(parquet_rows(bytes, file, limit)?, file, field)
+}
+
+fn fields_of(rows: Vec<Parsed>, file: &Path, field: &str) -> Result<Vec<(usize, String)>> {
     // A line that is no row comes before a row without the field.
-    let rows = json_lines(text, file, limit).into_iter().map(|row| Ok((row.line, row.row?)));
+    let rows = rows.into_iter().map(|row| Ok((row.line, row.row?)));
     let rows = rows.collect::<Result<Vec<_>>>()?;
     rows.into_iter().map(|(line, row)| Ok((line, row.get(field, file)?.into_owned()))).collect()
 }

@@ -102,12 +102,14 @@ impl<'a> Form<'a> {
                     databases: databases.map(|folder| (folder, &resources.databases[..])),
                 })
             }
-            Format::Jsonl | Format::Json | Format::Csv => match (&config.messages_field, &resources.chat) {
-                (Some(field), Some(template)) => {
-                    Form::Chat { chat: template.compile()?, field, all: config.loss == Loss::All }
+            Format::Jsonl | Format::Json | Format::Csv | Format::Parquet => {
+                match (&config.messages_field, &resources.chat) {
+                    (Some(field), Some(template)) => {
+                        Form::Chat { chat: template.compile()?, field, all: config.loss == Loss::All }
+                    }
+                    _ => Form::Rows(Fields::new(config)?),
                 }
-                _ => Form::Rows(Fields::new(config)?),
-            },
+            }
         }))
     }
 

@@ -10,7 +10,7 @@ use super::resources::Resources;
 use super::row::Parsed;
 use super::sieve::Sieve;
 use super::tokenise::Tokenising;
-use super::{json, source, table};
+use super::{json, parquet, source, table};
 use crate::cache::Entry;
 use crate::config::{config_error, content_extension};
 use crate::tokenizer::END_OF_TEXT;
@@ -94,15 +94,19 @@ pub(super) fn text_of<'a>(
 
 /// The rows of a file in its format.
 fn rows(config: &DataConfig, form: &Form<'_>, bytes: &[u8], file: &Path, sieve: &Sieve) -> Result<Vec<Parsed>> {
-    let (text, invalid) = text_of(bytes, file, sieve)?;
     let limit = config.limit.unwrap_or(usize::MAX);
+    // The data sets that are published in one form and another go by the ending.
+    let own_form = !config.has_templates() && config.format != Format::Glue;
+    if config.format == Format::Parquet || own_form && content_extension(file).as_deref() == Some("parquet") {
+        return parquet::parquet_rows(bytes.to_vec(), file, limit);
+    }
+    let (text, invalid) = text_of(bytes, file, sieve)?;
     let list = |key| json::json_list(&text, file, key, limit);
     let mut rows = match (form, config.format) {
         (Form::Glue(task), _) => table::glue_rows(&text, file, task, limit)?,
         (_, Format::Csv) => table::csv_rows(&text, file, limit)?,
         (_, Format::Jsonl) => json::json_lines(&text, file, limit),
         (_, Format::Json) => list(config.rows_key.as_deref())?,
-        // The data sets that are published in one form and another.
         _ => match content_extension(file).as_deref() {
             Some("csv") if config.format == Format::Samsum => table::csv_rows(&text, file, limit)?,
             Some("jsonl") => json::json_lines(&text, file, limit),

@@ -1,4 +1,4 @@
-//! From files to [`Dataset`](crate::Dataset): one reader per form of file (`table`, `json`), what their rows ask (`form`),
+//! From files to [`Dataset`](crate::Dataset): one reader per form of file (`table`, `json`, `parquet`), what their rows ask (`form`),
 //! then tokenising, which all share (`tokenise`); text for pretraining (`corpus`).
 
 mod chat;
@@ -9,6 +9,7 @@ mod form;
 mod jinja;
 mod json;
 mod load;
+mod parquet;
 mod resources;
 mod row;
 mod sieve;

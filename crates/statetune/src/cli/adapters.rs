@@ -11,6 +11,7 @@ use statetune_peft_methods::adapter::ADAPTER_CONFIG;
 use statetune_trainer::RunConfig;
 
 use super::{Output, setup};
+use crate::hub;
 
 /// An adapter folder with a name.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,8 +68,9 @@ impl Named {
     }
 }
 
-/// A run's best adapter, or the folder itself.
+/// A run's best adapter, or the folder itself, from the hub if it is a name there.
 fn adapter_folder(path: &Path) -> anyhow::Result<PathBuf> {
+    let path = &hub::folder(path)?;
     if !is_run(path) {
         return Ok(path.to_path_buf());
     }
@@ -114,7 +116,7 @@ pub fn names(all: &[Named]) -> Vec<&str> {
 pub struct Source {
     /// The adapter.
     pub adapter: Named,
-    /// The base model's folder.
+    /// The base model's folder, or its name on the hub.
     pub base: PathBuf,
     /// The run's configuration, if it is a run folder.
     pub run: Option<RunConfig>,
@@ -126,7 +128,9 @@ impl Source {
     /// # Errors
     /// It is neither, it has no adapter yet, or it names no base model.
     pub fn open(path: &Path, model: Option<&Path>) -> anyhow::Result<Source> {
-        let adapter = Named { path: adapter_folder(path)?, ..Named::folder(path) };
+        let named = Named::folder(path);
+        let (path, model) = (&hub::folder(path)?, model.map(hub::pinned).transpose()?);
+        let (adapter, model) = (Named { path: adapter_folder(path)?, ..named }, model.as_deref());
         if is_run(path) {
             let config = RunConfig::read(&path.join("config.toml"), &[])?;
             let base = model.map_or(config.model.path.clone(), Path::to_path_buf);
@@ -148,18 +152,21 @@ impl Source {
 /// It says nothing that is there.
 pub fn base_of(adapter: &Path, model: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(model) = model {
-        return Ok(model.to_path_buf());
+        return Ok(hub::pinned(model)?);
     }
     let file = adapter.join(ADAPTER_CONFIG);
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let config: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?;
     let named = config["base_model_name_or_path"].as_str().map(PathBuf::from);
     let named = named.context("the adapter names no base model: give one by --model")?;
+    if hub::is_name(&named) {
+        return Ok(hub::pinned(&named)?);
+    }
     // Adapters made elsewhere name their base relative to themselves.
     let found = [named.clone(), adapter.join(&named)].into_iter().find(|path| path.is_dir());
     found.with_context(|| {
         let (adapter, named) = (adapter.display(), named.display());
-        format!("{adapter} is for the model {named}, which is not here: give its folder by --model")
+        format!("{adapter} is for the model {named}, which is not here: give its folder or its name on the hub (hf://...) by --model")
     })
 }
 

@@ -10,6 +10,7 @@ use statetune_trainer::config::DeviceSection;
 
 use super::progress::Bar;
 use super::{ExtractArguments, Output, setup};
+use crate::hub;
 
 pub(super) fn run(arguments: &ExtractArguments, output: Output) -> anyhow::Result<()> {
     // Before models are read for nothing.
@@ -25,15 +26,16 @@ pub(super) fn run(arguments: &ExtractArguments, output: Output) -> anyhow::Resul
         bail!("{} holds an adapter already: name another folder", out.display());
     }
     let device = setup::device(&DeviceSection { threads: arguments.threads, ..DeviceSection::default() })?;
-    let base = setup::model(&arguments.base, &device, DType::F32)?;
-    let tuned = setup::model(&arguments.tuned, &device, DType::F32)?;
+    let (base_path, tuned_path) = (hub::pinned(&arguments.base)?, hub::pinned(&arguments.tuned)?);
+    let base = setup::model(&base_path, &device, DType::F32)?;
+    let tuned = setup::model(&tuned_path, &device, DType::F32)?;
     let mut bar = Bar::new("extracting", output.quiet);
     let (adapter, report) = extract(&base, &tuned, &options, |done, of| bar.at(done as u64, of as u64, String::new))?;
-    adapter.save(out, &arguments.base.to_string_lossy())?;
+    adapter.save(out, &base_path.to_string_lossy())?;
     if output.json {
         say!(
             "{:#}",
-            json!({"adapter": out, "base": arguments.base, "tuned": arguments.tuned,
+            json!({"adapter": out, "base": base_path, "tuned": tuned_path,
             "numbers": adapter.trainable(), "report": report})
         );
         return Ok(());

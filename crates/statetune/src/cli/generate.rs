@@ -11,16 +11,18 @@ use statetune_trainer::config::DeviceSection;
 use super::adapters::{self, Named};
 use super::progress::Bar;
 use super::{GenerateArguments, Output, setup};
+use crate::hub;
 
 pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Result<()> {
+    let given = hub::folder(&arguments.model)?;
     // A run folder names its base model and tokenizer.
-    let run = arguments.model.join("config.toml");
+    let run = given.join("config.toml");
     let (model_path, tokenizer_path, run_adapter) = if run.is_file() {
         let config = RunConfig::read(&run, &[])?;
         let tokenizer = config.model.tokenizer_path();
-        (config.model.path, tokenizer, setup::best_adapter(&arguments.model))
+        (config.model.path, tokenizer, setup::best_adapter(&given))
     } else {
-        (arguments.model.clone(), arguments.model.join("tokenizer.json"), None)
+        (given.clone(), given.join("tokenizer.json"), None)
     };
     let section = DeviceSection {
         kind: arguments.device.clone(),

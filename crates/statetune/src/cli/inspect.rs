@@ -12,10 +12,11 @@ use statetune_tensor::DType;
 use statetune_trainer::memory::MemoryPlan;
 use statetune_trainer::{PretrainConfig, TrainSettings, record};
 
-use super::{InspectArguments, Output, pretrain, setup};
+use super::{InspectArguments, Output, named, pretrain, setup};
+use crate::hub;
 
 pub(super) fn run(arguments: &InspectArguments, output: Output) -> anyhow::Result<()> {
-    let path = &arguments.path;
+    let path = &hub::folder(&arguments.path)?;
     let is = |name: &str| path.join(name).is_file();
     let found = if is("config.toml") || path.extension().is_some_and(|extension| extension == "toml") {
         run_or_config(path)?
@@ -151,6 +152,7 @@ fn pretraining(config: &PretrainConfig, folder: Option<&Path>) -> anyhow::Result
 fn run_or_config(path: &Path) -> anyhow::Result<Value> {
     let file = if path.is_dir() { path.join("config.toml") } else { path.to_path_buf() };
     if let Ok(config) = PretrainConfig::read(&file, &[]) {
+        let config = named::pinned(&config, None, |file| PretrainConfig::read(file, &[]))?;
         return pretraining(&config, path.is_dir().then_some(path));
     }
     let (config, folder) = setup::configuration(path, &[])?;

@@ -11,6 +11,7 @@ use statetune_trainer::verify::logits_apart;
 
 use super::adapters::{self, Named, Source};
 use super::{MergeArguments, Output, out, setup};
+use crate::hub;
 
 /// What stands beside a model's weights in Hugging Face folders and stays as it is.
 const COMPANIONS: [&str; 7] = [
@@ -37,7 +38,7 @@ pub(super) fn run(arguments: &MergeArguments, output: Output) -> anyhow::Result<
     let names = adapters::names(&all);
     let patches = set.patches(&names)?;
     let (merged, report) = set.merge(&names)?;
-    let companions = companions(&source, &base);
+    let companions = companions(&source, &base)?;
     if companions.is_empty() && !output.quiet {
         eprintln!("note: {} has no tokenizer, and the merged model none either", base.display());
     }
@@ -86,13 +87,14 @@ fn print(report: &MergeReport) {
 }
 
 /// The tokenizer's files, and others that a model folder holds. A run may have a tokenizer of its own.
-fn companions(source: &Source, base: &Path) -> Vec<PathBuf> {
-    let mut found = companions_in(base);
-    if let Some(own) = source.run.as_ref().and_then(|run| run.model.tokenizer.clone()).filter(|path| path.is_file()) {
+fn companions(source: &Source, base: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = companions_in(&hub::folder(base)?);
+    let own = source.run.as_ref().and_then(|run| run.model.tokenizer.as_deref());
+    if let Some(own) = own.map(hub::file).transpose()?.filter(|path| path.is_file()) {
         found.retain(|path| path.file_name() != own.file_name());
         found.insert(0, own);
     }
-    found
+    Ok(found)
 }
 
 /// What stands beside the weights in a folder, and stays as it is.

@@ -17,6 +17,7 @@ mod inspect;
 mod merge;
 mod methods;
 pub mod methods_page;
+mod named;
 pub mod out;
 pub mod page;
 pub mod pretrain;
@@ -162,7 +163,7 @@ struct EvalArguments {
 
 #[derive(Debug, Args)]
 struct GenerateArguments {
-    /// A run folder (its best adapter is used) or a model folder.
+    /// A run folder (its best adapter is used), or a model: its folder or its name on the hub, `hf://OWNER/NAME`.
     model: PathBuf,
     /// Another adapter than the run's best, as PATH or NAME=PATH. Several stack.
     #[arg(long = "adapter", value_name = "[NAME=]PATH")]
@@ -219,7 +220,7 @@ struct GenerateArguments {
 
 #[derive(Debug, Args)]
 struct InspectArguments {
-    /// A model folder, adapter folder, run folder, or configuration (TOML).
+    /// A model or adapter (its folder, or its name on the hub: `hf://OWNER/NAME`), a run folder, or a configuration (TOML).
     path: PathBuf,
     /// The base model of an adapter, if it is not where the adapter says.
     #[arg(long)]
@@ -235,7 +236,7 @@ struct MergeArguments {
     adapter: PathBuf,
     /// The model folder to write: new, or empty.
     out: PathBuf,
-    /// The base model, if it is not where the adapter says.
+    /// The base model, a folder or a name on the hub, if it is not where the adapter says.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Another adapter on top, as PATH or NAME=PATH. May be repeated.
@@ -270,7 +271,7 @@ struct ExportArguments {
     adapter: PathBuf,
     /// The folder to write: new, or empty.
     out: PathBuf,
-    /// The base model, if it is not where the adapter says.
+    /// The base model, a folder or a name on the hub, if it is not where the adapter says.
     #[arg(long)]
     model: Option<PathBuf>,
 }
@@ -289,9 +290,9 @@ struct VerifyArguments {
 
 #[derive(Debug, Args)]
 struct ExtractArguments {
-    /// The model folder the adapter is for.
+    /// The model the adapter is for: its folder, or its name on the hub.
     base: PathBuf,
-    /// The model folder it should lead to, of the same shape.
+    /// The model it should lead to, of the same shape: its folder, or its name on the hub.
     tuned: PathBuf,
     /// The adapter folder to write.
     out: PathBuf,
@@ -363,6 +364,9 @@ fn with_device(settings: &[String], device: Option<&String>) -> Vec<String> {
 /// What the command was given cannot be used; the message says which file, key or tensor, and what to do.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let output = arguments.output;
+    if output.quiet {
+        crate::hub::keep_quiet();
+    }
     match &arguments.command {
         Command::Train(arguments) => train::run(arguments, output),
         Command::Pretrain(arguments) => pretrain::run(arguments, output),

@@ -15,7 +15,8 @@ use statetune_trainer::{PretrainConfig, Run};
 use super::merge::companions_in;
 use super::progress::RunProgress;
 use super::train::{lines, result};
-use super::{Output, TrainArguments, page, run_folder, setup, with_device};
+use super::{Output, TrainArguments, named, page, run_folder, setup, with_device};
+use crate::hub;
 
 /// The trained model in the run's folder.
 pub const MODEL: &str = "model";
@@ -48,7 +49,8 @@ pub struct Pretrained {
 /// The configuration, the model, the tokenizer or the text cannot be used; the folder holds another run; those of
 /// [`Run::train`].
 pub fn pretrain(config: &PretrainConfig, folder: &Path, resume: bool, output: Output) -> anyhow::Result<Pretrained> {
-    let config = &PretrainConfig { device: setup::resolved(&config.device), ..config.clone() };
+    let config = named::pinned(config, Some(&folder.join("config.toml")), |file| PretrainConfig::read(file, &[]))?;
+    let config = &PretrainConfig { device: setup::resolved(&config.device), ..config };
     let same = |before: &PretrainConfig| {
         let device = setup::going_on(&config.device, &before.device);
         // The training does not depend on what its model is written in.
@@ -92,7 +94,7 @@ pub fn pretrain(config: &PretrainConfig, folder: &Path, resume: bool, output: Ou
         WeightType::Bf16 => trained.stored_as(DType::Bf16)?,
     };
     let target = folder.join(MODEL);
-    trained.save(&target, &companions(config))?;
+    trained.save(&target, &companions(config)?)?;
     let counts = json!({"train": train.counts, "validation": validation.as_ref().map(|data| data.counts)});
     let mut result = result(folder, &config.train, &summary, counts);
     result["model"] = json!(target);
@@ -119,7 +121,7 @@ pub fn start(section: &StartSection, device: &Device, compute: DType, seed: u64)
     }
     let Some(file) = &section.config else { bail!("`model.config` is missing") };
     let wrong = || format!("cannot use the configuration {}", file.display());
-    let found = ConfigFile::read(file).with_context(wrong)?;
+    let found = ConfigFile::read(&hub::file(file)?).with_context(wrong)?;
     let mut config = found.model.mamba().with_context(wrong)?.clone();
     config.initializer_range = section.initializer_range.unwrap_or(config.initializer_range);
     config.rescale_prenorm_residual = section.rescale_prenorm_residual.unwrap_or(config.rescale_prenorm_residual);
@@ -135,11 +137,14 @@ pub fn adapter(model: &Mamba, seed: u64) -> anyhow::Result<Adapter> {
 }
 
 /// The tokenizer's files, which go into the model's folder.
-fn companions(config: &PretrainConfig) -> Vec<PathBuf> {
-    let tokenizer = config.model.tokenizer_path();
-    let beside = config.model.path.clone().unwrap_or_else(|| tokenizer.with_file_name(""));
+fn companions(config: &PretrainConfig) -> anyhow::Result<Vec<PathBuf>> {
+    let tokenizer = hub::file(&config.model.tokenizer_path())?;
+    let beside = match &config.model.path {
+        Some(path) => hub::folder(path)?,
+        None => tokenizer.with_file_name(""),
+    };
     let mut found = companions_in(&beside);
     found.retain(|path| path.file_name() != tokenizer.file_name());
     found.insert(0, tokenizer);
-    found
+    Ok(found)
 }

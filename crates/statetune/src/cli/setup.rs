@@ -14,9 +14,10 @@ use statetune_tensor::{DType, Device};
 use statetune_trainer::config::DeviceSection;
 use statetune_trainer::{PretrainConfig, RunConfig, RunFolder};
 
-use super::Output;
 use super::pretrain::MODEL;
 use super::progress::Bar;
+use super::{Output, named};
+use crate::hub;
 
 /// The configured device. Of the processor the best instruction set and all cores are taken unless told otherwise.
 ///
@@ -104,20 +105,22 @@ pub fn compute(section: &DeviceSection) -> anyhow::Result<DType> {
     }
 }
 
-/// The base model of a configuration.
+/// The base model of a configuration, from its folder or from the hub.
 ///
 /// # Errors
-/// Those of [`Mamba::load`].
+/// Those of [`Mamba::load`]; it cannot be downloaded.
 pub fn model(path: &Path, device: &Device, compute: DType) -> anyhow::Result<Mamba> {
-    Mamba::load(path, device, compute).with_context(|| format!("cannot use the model {}", path.display()))
+    let wrong = || format!("cannot use the model {}", path.display());
+    let folder = hub::folder(path).with_context(wrong)?;
+    Mamba::load(&folder, device, compute).with_context(wrong)
 }
 
 /// A tokenizer, checked against the model it is for.
 ///
 /// # Errors
-/// The file cannot be read, or has more tokens than the model has embeddings.
+/// The file cannot be read or downloaded, or has more tokens than the model has embeddings.
 pub fn tokenizer(path: &Path, model: &Mamba) -> anyhow::Result<Tokenizer> {
-    let tokenizer = Tokenizer::open(path)?;
+    let tokenizer = Tokenizer::open(&hub::file(path)?)?;
     let (tokens, rows) = (tokenizer.ids(), model.config().vocab_size);
     if tokens > rows {
         bail!(
@@ -162,7 +165,7 @@ pub fn stop_tokens(model: &Mamba, tokenizer: &Tokenizer) -> Vec<u32> {
 /// Training and validation data of a configuration, tokenised, with a cache in the run folder's neighbourhood.
 ///
 /// # Errors
-/// Those of [`load_watched`].
+/// Those of [`load_watched`]; a file cannot be downloaded.
 pub fn data(
     config: &DataConfig,
     tokenizer: &Tokenizer,
@@ -171,6 +174,7 @@ pub fn data(
     quiet: bool,
 ) -> anyhow::Result<(Option<Dataset>, Option<Dataset>)> {
     let pool = pool(device)?;
+    let config = &named::local_data(config)?;
     let read = |split: Split, present: bool| -> anyhow::Result<Option<Dataset>> {
         present.then(|| shown(quiet, |watch| load_watched(config, split, tokenizer, &pool, cache, watch))).transpose()
     };
@@ -180,7 +184,7 @@ pub fn data(
 /// The text of a pretraining, tokenised, with the same cache.
 ///
 /// # Errors
-/// Those of [`load_corpus`].
+/// Those of [`load_corpus`]; a file cannot be downloaded.
 pub fn corpus(
     config: &CorpusConfig,
     tokenizer: &Tokenizer,
@@ -189,6 +193,7 @@ pub fn corpus(
     quiet: bool,
 ) -> anyhow::Result<(Dataset, Option<Dataset>)> {
     let pool = pool(device)?;
+    let config = &named::local_corpus(config)?;
     let read = |split| shown(quiet, |watch| load_corpus(config, split, tokenizer, &pool, cache, watch));
     let validation = (!config.validation.is_empty()).then(|| read(Split::Validation)).transpose()?;
     Ok((read(Split::Train)?, validation))
@@ -214,10 +219,11 @@ fn shown<T>(quiet: bool, tokenise: impl FnOnce(Watch<'_>) -> statetune_datasets_
     Ok(tokenise(&watch)?)
 }
 
-/// A run's configuration from its folder or from a TOML file, and the folder.
+/// A run's configuration from its folder or from a TOML file, and the folder. Names on the hub stand for the commits that
+/// the run recorded, or else for those of now.
 ///
 /// # Errors
-/// It is neither, or the configuration is not valid.
+/// It is neither, or the configuration is not valid; a name cannot be looked up.
 pub fn configuration(path: &Path, settings: &[String]) -> anyhow::Result<(RunConfig, PathBuf)> {
     let (file, folder) = match path.is_dir() {
         true => (path.join("config.toml"), Some(path.to_path_buf())),
@@ -234,6 +240,7 @@ pub fn configuration(path: &Path, settings: &[String]) -> anyhow::Result<(RunCon
         Err(_) => error.into(),
     })?;
     let folder = folder.unwrap_or_else(|| run_folder(&config, path));
+    let config = named::pinned(&config, Some(&folder.join("config.toml")), |file| RunConfig::read(file, &[]))?;
     Ok((config, folder))
 }
 

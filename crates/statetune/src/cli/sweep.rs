@@ -12,7 +12,7 @@ use statetune_trainer::sweep::{
     self, DeviceUsed, Limits, Line, Placed, Plan, Purpose, Results, SweepConfig, Table, TaskData,
 };
 
-use super::{Output, SweepArguments, setup, with_device};
+use super::{Output, SweepArguments, named, setup, with_device};
 
 pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -21,7 +21,12 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
     let default = || PathBuf::from("runs").join(file.file_stem().unwrap_or_default());
     let folder = config.output.folder.clone().unwrap_or_else(default);
     let path = arguments.results.clone().unwrap_or_else(|| folder.join("results.jsonl"));
-    let plan = Plan::new(config)?;
+    // Commits need not be recorded: the results name the weights and rows that they are of.
+    let plan = Plan::new(if arguments.table {
+        config
+    } else {
+        named::pinned(&config, None, |file| SweepConfig::read(file, &[]))?
+    })?;
     if arguments.table {
         let table = Table::new(&plan, &Results::read(&path, &plan)?);
         if output.json {

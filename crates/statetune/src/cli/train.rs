@@ -11,7 +11,7 @@ use statetune_peft_methods::Adapter;
 use statetune_trainer::{Run, RunConfig, Summary, TrainSettings};
 
 use super::progress::RunProgress;
-use super::{Output, TrainArguments, page, run_folder, setup, with_device};
+use super::{Output, TrainArguments, named, page, run_folder, setup, with_device};
 
 pub(super) fn run(arguments: &TrainArguments, output: Output) -> anyhow::Result<()> {
     if arguments.config.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
@@ -56,7 +56,8 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
     if config.data.train.is_none() {
         bail!("`data.train` is missing from the configuration: name the training file");
     }
-    let config = &RunConfig { device: setup::resolved(&config.device), ..config.clone() };
+    let config = named::pinned(config, Some(&folder.join("config.toml")), |file| RunConfig::read(file, &[]))?;
+    let config = &RunConfig { device: setup::resolved(&config.device), ..config };
     let same = |before: &RunConfig| {
         let device = setup::going_on(&config.device, &before.device);
         RunConfig { device, output: before.output.clone(), ..config.clone() }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use statetune_mamba_model::{BeamOptions, GenerateOptions, Generated, Mamba, Patches, Sampling};
 use statetune_tensor::DType;
 
-use crate::support::{configs, every_model, hang_on_everything, hang_on_offsets, model, paths, tokens};
+use crate::support::{close, configs, every_model, hang_on_everything, hang_on_offsets, model, paths, tokens};
 
 /// Eleven unequal prompts, some longer than a chunk.
 fn prompts() -> Vec<Vec<u32>> {
@@ -143,7 +143,13 @@ fn beams_are_searched_group_by_group() {
     let search = |options: &BeamOptions| model.beam_search(&Patches::none(), &prompts(), options).unwrap();
     let expected = search(&options);
     for sequences in [1, 3, 5, 6, 12] {
-        assert_eq!(search(&BeamOptions { sequences, ..options.clone() }), expected, "{sequences} beams at once");
+        let found = search(&BeamOptions { sequences, ..options.clone() });
+        for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+            assert_eq!(found.tokens, expected.tokens, "{sequences} beams at once");
+            // A device takes few sequences another way than many.
+            close(&format!("{sequences} beams at once"), &[found.score], &[expected.score], path.tolerance);
+        }
+        assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [3; 11], "{sequences} beams at once");
     }
     let none = BeamOptions { sequences: 0, ..options };
     let error = model.beam_search(&Patches::none(), &prompts(), &none).unwrap_err().to_string();

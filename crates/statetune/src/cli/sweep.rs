@@ -7,10 +7,10 @@ use anyhow::Context;
 use serde_json::json;
 use statetune_tensor::Device;
 use statetune_trainer::config::DeviceSection;
-use statetune_trainer::{TrainError, memory};
 use statetune_trainer::sweep::{
     self, DeviceUsed, Event, Limits, Line, Placed, Plan, Purpose, Results, SweepConfig, Table, TaskData,
 };
+use statetune_trainer::{TrainError, memory};
 
 use super::{Output, SweepArguments, setup, with_device};
 

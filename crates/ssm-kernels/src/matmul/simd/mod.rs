@@ -109,9 +109,10 @@ pub(super) fn product(cpu: &Cpu, y: &mut [f32], left: Left, right: Right, bias: 
     };
     #[cfg(target_arch = "x86_64")]
     if let (Left::Rows(x), crate::Products::Bf16) = (left, cpu.products()) {
-        // SAFETY: a `Cpu` only holds a precision whose instructions the processor was found to have.
         return match some {
+            // SAFETY: a `Cpu` only holds a precision whose instructions the processor was found to have.
             Some((x, w)) => unsafe { rows::some_rows_bf16(cpu, y, x, w, bias, shape) },
+            // SAFETY: as above.
             None => unsafe { bf16::product(cpu, y, x, right, bias, shape) },
         };
     }

@@ -22,17 +22,18 @@ struct Bench {
     gpu: bool,
 }
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
     Bench { name: "matmul", package: "statetune-ssm-kernels", example: "matmul_bench", peers: false, gpu: false },
     Bench { name: "scan", package: "statetune-ssm-kernels", example: "scan_bench", peers: false, gpu: false },
     Bench { name: "train", package: "statetune", example: "train_bench", peers: true, gpu: false },
+    Bench { name: "decode", package: "statetune-mamba-model", example: "decode_bench", peers: false, gpu: false },
     Bench { name: "methods", package: "statetune", example: "methods_bench", peers: false, gpu: false },
     Bench { name: "cuda", package: "statetune", example: "cuda_bench", peers: false, gpu: true },
 ];
 
 pub const TASK: Task = Task {
     name: "bench",
-    usage: "[matmul|scan|train|methods|cuda] [--peers [--quick]] [--no-record] [-- arguments of the bench], or cuda --from \
+    usage: "[matmul|scan|train|decode|methods|cuda] [--peers [--quick]] [--no-record] [-- arguments of the bench], or cuda --from \
             LOG  (keeps what the bench of a bundle printed on another machine)",
     about: "Run one bench, or all, and keep the metrics in benches/runs",
     run: bench,

@@ -73,6 +73,25 @@ impl State {
         Ok(())
     }
 
+    /// Copies the states of all sequences of another over those of `to`, in place on a device.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn put_rows(
+        &self,
+        cuda: &statetune_ssm_kernels::runtime::cuda::Cuda,
+        other: &State,
+        to: &[usize],
+    ) -> Result<(), ModelError> {
+        use statetune_ssm_kernels::embedding::cuda::put_rows;
+        let to = cuda.upload(&to.iter().map(|&row| row as u32).collect::<Vec<_>>())?;
+        for (own, other) in self.layers.iter().zip(&other.layers) {
+            for (own, other) in [(&own.conv, &other.conv), (&own.ssm, &other.ssm)] {
+                let (own, other) = (own.on_cuda(cuda)?, other.on_cuda(cuda)?.dense()?);
+                put_rows(cuda, own.view(), other.view(), to.view(), self.sequences, own.len() / self.sequences)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A copy of its own, which may be changed in place.
     ///
     /// # Errors
@@ -192,9 +211,14 @@ impl State {
 
     /// The state as constants of a computation, sequence by sequence.
     pub fn vars(&self) -> StateVars {
+        self.vars_of(&(0..self.sequences).collect::<Vec<_>>())
+    }
+
+    /// The same of the sequences `rows`, in that order, without a copy; one may be taken more than once, and all exist.
+    pub(crate) fn vars_of(&self, rows: &[usize]) -> StateVars {
         StateVars {
             layers: self.layers.iter().map(|l| (l.conv.clone().into(), l.ssm.clone().into())).collect(),
-            row_of: (0..self.sequences).collect(),
+            row_of: rows.into(),
         }
     }
 

@@ -350,6 +350,7 @@ fn beam(model: &Mamba, patches: &Patches, case: &Value, tolerance: &Tolerance, a
         early_stopping: case["early_stopping"].as_bool().expect("true or false"),
         end: number("eos_token_id") as u32,
         prefill_chunk: 3,
+        sequences: 64,
     };
     let (prompt, sequence) = (tokens("prompt"), tokens("sequence"));
     let found = model.beam_search(patches, &[&prompt], &options).unwrap().remove(0);

@@ -18,9 +18,15 @@ fn main() {
         let cpu = Cpu::new(level, threads).expect("a CPU");
         let peak = peak(level) * threads as f64;
         println!("METRIC:matmul/{level}/{threads}t/peak:{peak:.1}:GFLOP/s");
-        for (m, n, k) in
-            [(512, 3072, 768), (512, 768, 1536), (512, 80, 1536), (512, 1536, 48), (64, 3072, 768), (1, 3072, 768)]
-        {
+        for (m, n, k) in [
+            (512, 3072, 768),
+            (512, 768, 1536),
+            (512, 80, 1536),
+            (512, 1536, 48),
+            (64, 3072, 768),
+            (32, 3072, 768),
+            (1, 3072, 768),
+        ] {
             products(&cpu, peak, m, n, k);
         }
         cross_entropy(&cpu, peak);

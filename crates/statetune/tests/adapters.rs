@@ -148,6 +148,14 @@ fn adapters_stack_and_switch() {
     };
     assert_eq!(generate(&[&three[..], &["--use", "offset"]].concat()), generate(&["--adapter", "runs/offset"]));
     generate(&three);
+    // Of three prompts one or two at a time come to the same.
+    let several = |batch: &str| {
+        let batch = ["--batch", batch, "--prompt", "b c", "--prompt", "c"];
+        let [one, beams] = [&[][..], &["--beams", "2"]].map(|more| generate(&[&batch[..], more].concat()));
+        (one, beams)
+    };
+    assert_eq!(several("1"), several("64"));
+    assert_eq!(several("2"), several("64"));
 
     let eval = |arguments: &[&str], parts: &[&str]| {
         refused(&fixture, &[&["eval", "run.toml"], arguments].concat(), parts);

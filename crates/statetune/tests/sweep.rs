@@ -100,6 +100,11 @@ fn limits_workers_and_the_table() {
     fixture.run(&["sweep", "sweep.toml", "--workers", "3", "--quiet"]).well();
     let table = fixture.run(&["sweep", "sweep.toml", "--table"]).well().stdout;
     assert!(table.contains("| state-offset-h | ") && table.contains("with up to 3 runs"), "{table}");
+    // The same beside the results.
+    assert_eq!(fixture.read("out/table.md").trim_end(), table.trim_end());
+    assert_eq!(fixture.read("out/table.csv").lines().count(), 3);
+    let page = fixture.read("out/report.html");
+    assert!(page.contains("feeling: score by trained numbers") && page.contains("feeling: loss in training"), "{page}");
     let json = fixture.run(&["sweep", "sweep.toml", "--table", "--json"]).well().json();
     assert_eq!(json["rows"].as_array().map(Vec::len), Some(2));
     assert_eq!(json["rows"][1]["scores"].as_array().map(Vec::len), Some(2));

@@ -74,3 +74,20 @@ pub fn process_peak_mib() -> Option<f64> {
 pub fn start_process_peak() -> bool {
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }
+
+/// Bytes of memory that this process could still take without others being pushed out, where the system tells: the least of what
+/// is available in the machine and within the process's control group.
+pub fn available() -> Option<usize> {
+    let number = |text: &str| text.split_whitespace().find_map(|word| word.parse::<usize>().ok());
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let machine = 1024 * number(meminfo.lines().find(|line| line.starts_with("MemAvailable:"))?)?;
+    let of_group = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/memory.{file}")).ok();
+    let group = || {
+        let (most, now) = (number(&of_group("max")?)?, number(&of_group("current")?)?);
+        // What was read from files and not used since is given back when it is needed.
+        let stat = of_group("stat")?;
+        let cache = stat.lines().find_map(|line| number(line.strip_prefix("inactive_file ")?)).unwrap_or(0);
+        Some(most.saturating_sub(now.saturating_sub(cache)))
+    };
+    Some(group().map_or(machine, |group| machine.min(group)))
+}

@@ -13,7 +13,8 @@ use statetune_ssm_kernels::Level;
 use statetune_tensor::{DType, Device};
 use statetune_trainer::TrainError;
 use statetune_trainer::sweep::{
-    Choice, DeviceUsed, Limits, Line, Placed, Plan, Purpose, Report, Results, SweepConfig, Table, TaskData, run,
+    Choice, DeviceUsed, Event, Limits, Line, Placed, Plan, Purpose, Report, Results, SweepConfig, Table, TaskData, run,
+    write_pages,
 };
 
 /// State-offset (h) has a rate with which it cannot learn and one with which it can; BitFit's is given.
@@ -93,7 +94,12 @@ fn go_on(path: &Path, plan: &Plan, limits: &Limits, rows: usize) -> Result<(Repo
     let data = [TaskData { train: classification(rows), validation: classification(30) }];
     let mut results = Results::open(path, plan)?;
     let made = Mutex::new(Vec::new());
-    let observe = |line: &Line, _: usize| made.lock().unwrap().push(line.clone());
+    let observe = |event: Event<'_>| {
+        if let Event::Finished(line, _) = event {
+            made.lock().unwrap().push(line.clone());
+        }
+        Ok(())
+    };
     let report = run(plan, &data, &mut results, &|_| Ok(Vec::new()), &place()?, &place, limits, &observe)?;
     Ok((report, made.into_inner().unwrap()))
 }
@@ -163,9 +169,9 @@ fn several_at_once_come_to_the_same_and_limits_are_kept() {
     let plan = plan(&[]);
     go_on(&alone, &plan, &Limits::default(), 60).unwrap();
     // No time at all, then one entry, then the rest.
-    let none = Limits { workers: 3, until: Some(std::time::Instant::now()), only: Vec::new() };
+    let none = Limits { workers: 3, until: Some(std::time::Instant::now()), ..Limits::default() };
     assert_eq!(go_on(&together, &plan, &none, 60).unwrap().0, Report { done: 0, of: RUNS, left_out: Vec::new() });
-    let one = Limits { workers: 3, until: None, only: vec!["biases".into()] };
+    let one = Limits { workers: 3, only: vec!["biases".into()], ..Limits::default() };
     assert_eq!(go_on(&together, &plan, &one, 60).unwrap().0, Report { done: 2, of: 2, left_out: Vec::new() });
     let rest = Limits { workers: 3, ..Limits::default() };
     assert_eq!(go_on(&together, &plan, &rest, 60).unwrap().1.len(), RUNS - 2);
@@ -177,6 +183,72 @@ fn several_at_once_come_to_the_same_and_limits_are_kept() {
     assert_eq!(sorted(&alone), sorted(&together));
     let nobody = Limits { only: vec!["bias".into()], ..Limits::default() };
     refused(go_on(&together, &plan, &nobody, 60), &["no entry and no task `bias`"]);
+}
+
+#[test]
+fn without_memory_for_more_one_runs_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, plan) = (folder.path().join("results.jsonl"), plan(&[]));
+    let data = [TaskData { train: classification(60), validation: classification(30) }];
+    let mut results = Results::open(&path, &plan).unwrap();
+    let notes = Mutex::new(Vec::new());
+    let observe = |event: Event<'_>| {
+        if let Event::Note(note) = event {
+            notes.lock().unwrap().push(note.to_owned());
+        }
+        Ok(())
+    };
+    let nobody = || -> Result<Placed, TrainError> { panic!("a further worker has no room") };
+    let limits = Limits { workers: 3, memory: Some(0), ..Limits::default() };
+    let report =
+        run(&plan, &data, &mut results, &|_| Ok(Vec::new()), &place().unwrap(), &nobody, &limits, &observe).unwrap();
+    assert_eq!(report.done, RUNS, "alone every run is started all the same");
+    let notes = notes.into_inner().unwrap();
+    assert!(notes[0].starts_with("1 at once instead of 3") && notes[1].contains("state-offset-h on first runs alone"));
+    assert_eq!(notes.len(), 1 + RUNS, "{notes:?}");
+}
+
+#[test]
+fn the_results_are_a_table_and_a_page_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, plan) = (folder.path().join("results.jsonl"), plan(&[]));
+    go_on(&path, &plan, &Limits { only: vec!["biases".into()], ..Limits::default() }, 60).unwrap();
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let write = || write_pages(folder.path(), &plan, &Results::read(&path, &plan).unwrap()).unwrap();
+    write();
+    let results = Results::read(&path, &plan).unwrap();
+    let table = Table::new(&plan, &results);
+    assert_eq!(read("table.md"), table.markdown);
+    let csv: Vec<String> = read("table.csv").lines().map(str::to_owned).collect();
+    assert_eq!(csv.len(), 3, "a line per entry and task after the names: {csv:?}");
+    assert!(csv[1].starts_with("state-offset-h,first,accuracy %,,,"), "nothing is known yet: {}", csv[1]);
+    let cells: Vec<&str> = csv[2].split(',').collect();
+    let (names, mean) = (csv[0].split(',').count(), table.rows[1].mean.unwrap());
+    assert_eq!((cells.len(), cells[0], cells[3]), (names, "biases", "0.02"));
+    assert_eq!((cells[5].parse(), cells[7].split(' ').count()), (Ok(mean), 2));
+    let page = read("report.html");
+    for text in ["First: score by trained numbers", "First: loss in training", "biases, seed 0", "2 of 6", "<polyline"]
+    {
+        assert!(page.contains(text), "{text}");
+    }
+    // A curve falls where something is learnt, and lines without one, of an older program, are read.
+    let line = &results.lines()[0];
+    let (first, last) = (line.curve[0], line.curve[line.curve.len() - 1]);
+    assert!(last.0 == line.steps && last.1 < first.1, "{:?}", line.curve);
+    let without: String = lines_without(&fs::read_to_string(&path).unwrap(), "curve");
+    fs::write(&path, without).unwrap();
+    write();
+    assert!(!read("report.html").contains("loss in training") && read("report.html").contains("score by"));
+}
+
+/// The lines without a key.
+fn lines_without(text: &str, key: &str) -> String {
+    let without = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut().unwrap().remove(key).expect(key);
+        line.to_string() + "\n"
+    };
+    text.lines().map(without).collect()
 }
 
 #[test]

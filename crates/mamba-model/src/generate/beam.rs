@@ -4,6 +4,7 @@
 //! The procedure is that of the beam scorer of Hugging Face transformers 4.40, by which the State-offset paper's texts were
 //! generated.
 
+use super::check_sequences;
 use super::decoder::Decoder;
 use crate::patch::Patches;
 use crate::{Mamba, ModelError};
@@ -29,6 +30,9 @@ pub struct BeamOptions {
     pub end: u32,
     /// Prompt tokens of a sequence that are processed at once: bounds the memory of a long prompt.
     pub prefill_chunk: usize,
+    /// The most beams of all prompts that are followed at once; one prompt's always are. Bounds the memory of their states:
+    /// prompts are searched group by group. No result depends on it.
+    pub sequences: usize,
 }
 
 /// A finished continuation.
@@ -76,12 +80,26 @@ impl Mamba {
         options: &BeamOptions,
     ) -> Result<Vec<Vec<Hypothesis>>, ModelError> {
         options.check(self.config().vocab_size)?;
-        let mut results = vec![Vec::new(); prompts.len()];
+        self.check_prompts(prompts, options.prefill_chunk)?;
         if prompts.is_empty() || options.max_new_tokens == 0 {
-            return Ok(results);
+            return Ok(vec![Vec::new(); prompts.len()]);
         }
-        let (decoder, width) = (Decoder::new(self, patches)?, options.beams);
-        let (state, logits) = decoder.prefill(prompts, options.prefill_chunk)?;
+        let decoder = Decoder::new(self, patches)?;
+        let groups = prompts.chunks((options.sequences / options.beams).max(1));
+        Ok(groups.map(|group| decoder.search(group, options)).collect::<Result<Vec<_>, _>>()?.concat())
+    }
+}
+
+impl Decoder<'_> {
+    /// The best hypotheses of prompts that are searched together.
+    fn search<S: AsRef<[u32]>>(
+        &self,
+        prompts: &[S],
+        options: &BeamOptions,
+    ) -> Result<Vec<Vec<Hypothesis>>, ModelError> {
+        let (width, vocab) = (options.beams, self.model.config().vocab_size);
+        let mut results = vec![Vec::new(); prompts.len()];
+        let (state, logits) = self.prefill(prompts, options.prefill_chunk)?;
         let first = |(prompt, tokens): (usize, &S)| Search {
             prompt,
             length: tokens.as_ref().len(),
@@ -91,10 +109,8 @@ impl Mamba {
         let mut searches: Vec<Search> = prompts.iter().enumerate().map(first).collect();
         let every_beam: Vec<usize> = (0..prompts.len() * width).map(|row| row / width).collect();
         let mut rows = logits.to_f64_vec();
-        let mut sequences =
-            decoder.sequences(state.gather(&every_beam)?, logits.take_rows(&every_beam)?, options.max_new_tokens)?;
+        let mut sequences = self.sequences(state.gather(&every_beam)?, logits.take_rows(&every_beam)?)?;
         for step in 1..=options.max_new_tokens {
-            let vocab = self.config().vocab_size;
             let (mut going, mut kept, mut from, mut tokens) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
             let mut at = 0;
             for (i, mut search) in searches.into_iter().enumerate() {
@@ -116,7 +132,7 @@ impl Mamba {
             if searches.is_empty() {
                 break;
             }
-            sequences.keep(&kept)?;
+            sequences.keep(&kept, false)?;
             sequences.reorder(&from)?;
             sequences.advance(&tokens)?;
             rows = sequences.logits()?;
@@ -132,6 +148,7 @@ impl BeamOptions {
             let most = vocab / 2;
             return fail(format!("expected 1 to {most} beams (half of the vocabulary), found {}", self.beams));
         }
+        check_sequences(self.sequences)?;
         if self.end as usize >= vocab {
             return fail(format!("the end token {} is not below the vocabulary of {vocab}", self.end));
         }

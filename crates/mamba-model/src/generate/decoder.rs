@@ -13,8 +13,12 @@ use super::sequences::{Sequences, Stepping};
 use crate::batch::Batch;
 use crate::bound::Bound;
 use crate::patch::Patches;
-use crate::state::State;
+use crate::state::{State, StateVars};
 use crate::{Mamba, ModelError};
+
+/// The most prompt tokens of all sequences together that are processed at once (a sequence's own chunk may be longer): enough
+/// for products at full speed, and the activations take half a gigabyte at mamba-130m's width.
+const PREFILL: usize = 8192;
 
 pub(super) struct Decoder<'a> {
     pub model: &'a Mamba,
@@ -52,34 +56,45 @@ impl Decoder<'_> {
         let (state, logits) = self.prefill(prompts, options.prefill_chunk)?;
         #[cfg(feature = "cuda")]
         if let (Some(device), Sampling::Greedy) = (&self.device, options.sampling) {
-            return Ok(Box::new(DeviceSequences::greedy(self, device, state, logits, options.max_new_tokens)?));
+            return Ok(Box::new(DeviceSequences::greedy(self, device, state, logits)?));
         }
-        self.sequences(state, logits, options.max_new_tokens)
+        self.sequences(state, logits)
     }
 
-    /// Sequences in this state, whose next tokens are chosen on the host from their logits, at most so many.
-    pub fn sequences(
-        &self,
-        state: State,
-        logits: Tensor,
-        max_new_tokens: usize,
-    ) -> Result<Box<dyn Sequences + '_>, ModelError> {
+    /// Sequences in this state, whose next tokens are chosen on the host from their logits.
+    pub fn sequences(&self, state: State, logits: Tensor) -> Result<Box<dyn Sequences + '_>, ModelError> {
         #[cfg(feature = "cuda")]
         if let Some(device) = &self.device {
-            return Ok(Box::new(DeviceSequences::drawn(self, device, state, logits, max_new_tokens)?));
+            return Ok(Box::new(DeviceSequences::drawn(self, device, state, logits)?));
         }
-        let _ = max_new_tokens; // a device plans for them
-        Ok(Box::new(Stepping { decoder: self, state, logits }))
+        Ok(Box::new(Stepping::new(self, state, logits)))
     }
 
+    /// Consumes prompts: of a sequence `chunk` tokens at once, and of so many sequences together that their tokens fit
+    /// [`PREFILL`].
     pub fn prefill<S: AsRef<[u32]>>(&self, prompts: &[S], chunk: usize) -> Result<(State, Tensor), ModelError> {
-        if chunk == 0 {
-            return Err(ModelError::Generation { reason: "a prefill chunk has at least one token".into() });
+        self.model.check_prompts(prompts, chunk)?;
+        let at_once = |prompt: &S| prompt.as_ref().len().min(chunk);
+        let (mut done, mut rest) = (Vec::new(), prompts);
+        while !rest.is_empty() {
+            let mut tokens = 0;
+            let fits = rest.iter().take_while(|prompt| {
+                tokens += at_once(prompt);
+                tokens <= PREFILL
+            });
+            let (group, later) = rest.split_at(fits.count().max(1));
+            done.push(self.prefill_together(group, chunk)?);
+            rest = later;
         }
-        if let Some(empty) = prompts.iter().position(|prompt| prompt.as_ref().is_empty()) {
-            let reason = format!("prompt {empty} has no tokens; start it with a begin- or end-of-text token");
-            return Err(ModelError::Generation { reason });
+        if done.len() == 1 {
+            return Ok(done.remove(0));
         }
+        let states: Vec<&State> = done.iter().map(|(state, _)| state).collect();
+        let logits: Vec<Tensor> = done.iter().map(|(_, logits)| logits.clone()).collect();
+        Ok((State::concat(&states)?, Tensor::stacked(&logits)?))
+    }
+
+    fn prefill_together<S: AsRef<[u32]>>(&self, prompts: &[S], chunk: usize) -> Result<(State, Tensor), ModelError> {
         let rounds = prompts.iter().map(|p| p.as_ref().len().div_ceil(chunk)).max().unwrap_or(0);
         if rounds == 1 {
             return self.advance(&Batch::new(prompts)?, None);
@@ -96,7 +111,7 @@ impl Decoder<'_> {
             let batch = Batch::new(&active.iter().map(|&s| part(s)).collect::<Vec<_>>())?;
             let before: Option<Vec<&State>> = active.iter().map(|&s| states[s].as_ref()).collect();
             let before = before.map(|states| State::concat(&states)).transpose()?;
-            let (after, last) = self.advance(&batch, before.as_ref())?;
+            let (after, last) = self.advance(&batch, before.as_ref().map(State::vars).as_ref())?;
             for (i, &s) in active.iter().enumerate() {
                 states[s] = Some(after.gather(&[i])?);
                 logits[s] = Some(last.take_rows(&[i])?);
@@ -113,13 +128,12 @@ impl Decoder<'_> {
         if let Some(device) = &self.device {
             return device.step(self, &batch, state);
         }
-        self.advance(&batch, Some(state))
+        self.advance(&batch, Some(&state.vars()))
     }
 
     /// Runs a batch without recording; returns the final states and the logits after each sequence's last token.
-    pub fn advance(&self, batch: &Batch, state: Option<&State>) -> Result<(State, Tensor), ModelError> {
-        let states = state.map(State::vars);
-        let output = self.model.forward(&self.tape, &self.bound, batch, states.as_ref(), true)?;
+    pub fn advance(&self, batch: &Batch, state: Option<&StateVars>) -> Result<(State, Tensor), ModelError> {
+        let output = self.model.forward(&self.tape, &self.bound, batch, state, true)?;
         let logits = self.model.logits(&self.tape, &self.bound, &output.hidden, batch.last_rows())?;
         let states = output.states.expect("asked for");
         Ok((states.detach(), logits.tensor().clone()))

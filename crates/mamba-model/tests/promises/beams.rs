@@ -15,6 +15,7 @@ fn options(beams: usize, end: u32) -> BeamOptions {
         early_stopping: false,
         end,
         prefill_chunk: 8,
+        sequences: 64,
     }
 }
 

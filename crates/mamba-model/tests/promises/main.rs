@@ -4,6 +4,7 @@
 //! In `f64` on the reference and in `f32` at every level of this processor. What methods owe on top is tested with them.
 
 mod beams;
+mod continuous;
 mod generation;
 mod gradients;
 mod packed;

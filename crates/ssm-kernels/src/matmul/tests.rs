@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::{Stored, assert_close, assert_same_bits, every_level, numbers, reference, widen};
 
 /// (m, n, k): ones, odd sizes, tile edges, skinny LoRA shapes, several blocks of k, decoding, k = 0.
-const SHAPES: [(usize, usize, usize); 26] = [
+const SHAPES: [(usize, usize, usize); 28] = [
     (1, 1, 1),
     (1, 8, 8),
     (1, 17, 31),
@@ -29,6 +29,8 @@ const SHAPES: [(usize, usize, usize); 26] = [
     (100, 7, 1),
     (150, 48, 70),
     (301, 20, 24),
+    (33, 21, 2085),
+    (129, 10, 40),
     (4, 6, 0),
     (20, 6, 0),
 ];
@@ -96,9 +98,18 @@ fn bf16_products_are_those_of_rounded_operands() {
         let bias = (i % 2 == 1).then_some(&bias[..]);
         let (mut nt, mut nn) = (widen(&start), widen(&start));
         let (a64, wide) = (f64::from(alpha), widen(&rounded_x));
-        // Few rows take a single-precision weight as it is.
-        let kept = WeightSlice::F32(if m <= 6 { &w } else { &rounded_w });
-        matmul_nt(&reference(), &mut nt, &wide, kept, bias.map(widen).as_deref(), a64, m, n, k, accumulate);
+        matmul_nt(
+            &reference(),
+            &mut nt,
+            &wide,
+            WeightSlice::F32(&rounded_w),
+            bias.map(widen).as_deref(),
+            a64,
+            m,
+            n,
+            k,
+            accumulate,
+        );
         matmul_nn(&reference(), &mut nn, &wide, WeightSlice::F32(&rounded_w), a64, m, n, k, accumulate);
         let tolerance = 1e-6 * (k as f64).sqrt().max(4.0);
         let stored = Stored::new(&rounded_w);
@@ -106,12 +117,37 @@ fn bf16_products_are_those_of_rounded_operands() {
             let name = format!("{storage} {m}x{n}x{k} accumulate {accumulate}");
             let mut y = start.clone();
             matmul_nt(&cpu, &mut y, &x, w, bias, alpha, m, n, k, accumulate);
-            if !(m <= 6 && storage != "f32") {
-                assert_close(&format!("nt {name}"), &y, &nt, tolerance);
-            }
+            assert_close(&format!("nt {name}"), &y, &nt, tolerance);
             let mut y = start.clone();
             matmul_nn(&cpu, &mut y, &x, w, alpha, m, n, k, accumulate);
             assert_close(&format!("nn {name}"), &y, &nn, tolerance);
+        }
+    }
+}
+
+/// As in decoding: what a row comes to does not depend on how many others are multiplied with it.
+#[test]
+fn a_row_alone_is_a_row_among_others() {
+    for cpu in every_level() {
+        let rounded = cpu.clone().with_products(crate::Products::Bf16).ok();
+        for cpu in [Some(cpu), rounded].into_iter().flatten() {
+            for (n, k) in [(37, 70), (8, 2100)] {
+                let most = 100;
+                let (x, w) = (numbers(most * k, 1), numbers(n * k, 2));
+                let stored = Stored::new(&w);
+                for (storage, w) in stored.slices().into_iter().filter(|(storage, _)| *storage != "f64") {
+                    let product = |first: usize, m: usize| {
+                        let mut y = vec![0f32; m * n];
+                        matmul_nt(&cpu, &mut y, &x[first * k..][..m * k], w, None, 1.0, m, n, k, false);
+                        y
+                    };
+                    let together = product(0, most);
+                    for (first, m) in [(0, 1), (99, 1), (3, 2), (50, 5), (7, 13), (1, 64), (20, 80)] {
+                        let same = product(first, m) == together[first * n..][..m * n];
+                        assert!(same, "{cpu:?} {storage} n {n} k {k}: {m} rows are other bits among others");
+                    }
+                }
+            }
         }
     }
 }

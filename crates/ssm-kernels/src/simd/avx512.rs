@@ -126,6 +126,30 @@ unsafe impl Lanes for Avx512 {
         unsafe { _mm512_reduce_add_ps(v) }
     }
     #[inline(always)]
+    unsafe fn sums(v: [__m512; 4]) -> [f32; 4] {
+        // SAFETY: see the impl.
+        unsafe {
+            // Halves of two vectors, then quarters of four side by side.
+            macro_rules! halves {
+                ($a:expr, $b:expr) => {
+                    _mm512_add_ps(
+                        _mm512_shuffle_f32x4::<0b01_00_01_00>($a, $b),
+                        _mm512_shuffle_f32x4::<0b11_10_11_10>($a, $b),
+                    )
+                };
+            }
+            let (a, b) = (halves!(v[0], v[1]), halves!(v[2], v[3]));
+            let quarters =
+                _mm512_add_ps(_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
+            let pairs = _mm512_add_ps(quarters, _mm512_permute_ps::<0b10_11_00_01>(quarters));
+            let sums = _mm512_add_ps(pairs, _mm512_permute_ps::<0b01_00_11_10>(pairs));
+            let first = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), sums);
+            let mut totals = [0f32; 4];
+            _mm_storeu_ps(totals.as_mut_ptr(), _mm512_castps512_ps128(first));
+            totals
+        }
+    }
+    #[inline(always)]
     unsafe fn reduce_max(v: Self::V) -> f32 {
         // SAFETY: see the impl.
         unsafe { _mm512_reduce_max_ps(v) }

@@ -52,6 +52,12 @@ pub unsafe trait Lanes: Copy + 'static {
     unsafe fn select_lt(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// The sum of all lanes, in a fixed order.
     unsafe fn sum(v: Self::V) -> f32;
+    /// The sums of all lanes of four vectors, each in a fixed order.
+    #[inline(always)]
+    unsafe fn sums(v: [Self::V; 4]) -> [f32; 4] {
+        // SAFETY: same contract as this function's.
+        unsafe { [Self::sum(v[0]), Self::sum(v[1]), Self::sum(v[2]), Self::sum(v[3])] }
+    }
     /// The largest lane.
     unsafe fn reduce_max(v: Self::V) -> f32;
 

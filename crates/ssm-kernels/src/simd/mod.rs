@@ -17,7 +17,7 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use lanes::Lanes;
 pub use portable::Portable;
-pub(crate) use prefetch::prefetch;
+pub(crate) use prefetch::{prefetch, prefetch_near};
 
 /// Calls a generic kernel `name::<L>(args)` with the lanes of a [`Level`](crate::Level).
 ///

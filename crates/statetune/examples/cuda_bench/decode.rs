@@ -27,7 +27,7 @@ pub fn run(size: &str, method: Option<&str>, sequences: usize) -> anyhow::Result
     let patches = adapter.as_ref().map_or(&none, Adapter::patches);
     let prompts: Vec<Vec<u32>> =
         (0..sequences).map(|s| (0..PROMPT).map(|i| ((s * PROMPT + i) * 7919 % 50_000) as u32).collect()).collect();
-    let options = GenerateOptions { max_new_tokens: NEW, ..GenerateOptions::default() };
+    let options = GenerateOptions { max_new_tokens: NEW, sequences, ..GenerateOptions::default() };
     let (mut whole, mut steps) = (Vec::new(), Vec::new());
     for round in 0..6 {
         let (start, mut first) = (Instant::now(), None);

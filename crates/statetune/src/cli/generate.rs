@@ -83,6 +83,7 @@ fn draw(
             seed: arguments.seed,
         }),
         stop,
+        sequences: arguments.batch as usize,
         ..GenerateOptions::default()
     };
     let mut bar = Bar::new("generating", output.quiet);
@@ -112,6 +113,7 @@ fn search(
         early_stopping: arguments.early_stopping,
         end: *end,
         prefill_chunk: GenerateOptions::default().prefill_chunk,
+        sequences: arguments.batch as usize,
     };
     let best = model.beam_search(patches, prompts, &options)?.into_iter().map(|found| {
         let best = found.into_iter().next();

@@ -171,7 +171,7 @@ struct GenerateArguments {
     /// Uses only these of the adapters, by name (a folder's name, if it was given none).
     #[arg(long = "use", value_name = "NAME", value_delimiter = ',', requires = "adapters")]
     names: Vec<String>,
-    /// A prompt. May be repeated: prompts are continued together.
+    /// A prompt. May be repeated.
     #[arg(long, short, required_unless_present = "prompts")]
     prompt: Vec<String>,
     /// A file with one prompt per line.
@@ -204,6 +204,10 @@ struct GenerateArguments {
     /// Stops as soon as there are as many finished continuations as beams.
     #[arg(long, requires = "beams")]
     early_stopping: bool,
+    /// So many sequences (or beams) run at once, which bounds memory; as one ends, the next prompt begins. No result depends on
+    /// it.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
     /// Tokenizer file; default: `tokenizer.json` in the model folder.
     #[arg(long)]
     tokenizer: Option<PathBuf>,

@@ -1,16 +1,16 @@
 //! `statetune sweep`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
 use statetune_tensor::Device;
-use statetune_trainer::TrainError;
 use statetune_trainer::config::DeviceSection;
 use statetune_trainer::sweep::{
-    self, DeviceUsed, Limits, Line, Placed, Plan, Purpose, Results, SweepConfig, Table, TaskData,
+    self, DeviceUsed, Event, Limits, Line, Placed, Plan, Purpose, Results, SweepConfig, Table, TaskData,
 };
+use statetune_trainer::{TrainError, memory};
 
 use super::{Output, SweepArguments, named, setup, with_device};
 
@@ -49,6 +49,9 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
         let missing = || format!("task `{}` names no such file", task.name);
         data.push(TaskData { train: train.with_context(missing)?, validation: validation.with_context(missing)? });
     }
+    // The pages lie beside the results.
+    let pages = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    sweep::write_pages(pages, &plan, &results)?;
     let (before, of) = (results.lines().len(), plan.runs());
     if !output.quiet {
         eprintln!("{before} of {of} runs are finished; {workers} at once on {}", first.device.name);
@@ -57,11 +60,20 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
         workers,
         until: arguments.max_seconds.map(|seconds| started + Duration::from_secs(seconds)),
         only: arguments.only.clone(),
+        memory: memory::available(),
     };
-    let observe = |line: &Line, done: usize| {
-        if !output.quiet {
-            eprintln!("[{done}/{of}] {}", told(line));
+    let observe = |event: Event<'_>| {
+        match event {
+            Event::Finished(line, results) => {
+                sweep::write_pages(pages, &plan, results)?;
+                if !output.quiet {
+                    eprintln!("[{}/{of}] {}", results.lines().len(), told(line));
+                }
+            }
+            Event::Note(note) if !output.quiet => eprintln!("{note}"),
+            Event::Note(_) => {}
         }
+        Ok(())
     };
     let tokenize = |text: &str| tokenizer.encode(text).map_err(|error| error.to_string());
     let again = || {

@@ -124,6 +124,12 @@ fn line(index: usize, series: &Series, x: &Scale, y: &Scale) -> String {
         let places: Vec<(f64, f64)> = run.iter().map(|point| (x.place(point.0), y.place(point.1))).collect();
         if let [(x, y)] = places[..] {
             out += &format!("<circle class=\"dot s{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>\n", index % COLOURS);
+            // A series that is one point has its name beside it, on the side where there is room.
+            if series.points.len() == 1 {
+                let (at, anchor) = if x > WIDTH / 2.0 { (x - 6.0, "end") } else { (x + 6.0, "start") };
+                let name = escape(&series.name);
+                out += &format!("<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{name}</text>\n", y - 5.0);
+            }
         } else {
             let points: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
             out += &format!("<polyline {} points=\"{}\"/>\n", look(index), points.join(" "));

@@ -3,16 +3,20 @@
 //!
 //! - [`SweepConfig`]: the TOML file; [`Plan`]: the runs that follow from it.
 //! - [`Results`]: one line per finished run in one file, which is all that going on needs.
-//! - [`run()`]: runs what is missing; [`Table`]: what came out.
+//! - [`run()`]: runs what is missing; [`Table`]: what came out; [`write_pages`]: the same as files.
 
 mod config;
+mod curve;
+mod pages;
 mod plan;
 mod results;
+mod room;
 mod run;
 mod table;
 
 pub use config::{EntrySection, Reference, SearchSection, SweepConfig, TaskSection};
+pub use pages::write_pages;
 pub use plan::{Job, Plan, PlannedTask, Purpose, Unit};
 pub use results::{Choice, DeviceUsed, Line, Results};
-pub use run::{Limits, Placed, Report, TaskData, run};
+pub use run::{Event, Limits, Placed, Report, TaskData, run};
 pub use table::Table;

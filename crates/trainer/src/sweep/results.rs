@@ -59,6 +59,9 @@ pub struct Line {
     pub settings: Value,
     /// Every score.
     pub evaluation: Value,
+    /// The loss in training: the mean over equal stretches of steps, each at its last step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<(u64, f64)>,
 }
 
 /// What a run was computed on.

@@ -11,10 +11,12 @@ use statetune_peft_methods::{Adapter, Method, PeftError, Tokenize, methods};
 use statetune_ssm_kernels::random::{stream_of, uniform};
 use statetune_tensor::Device;
 
+use super::curve::Curve;
 use super::plan::{Job, Plan, Purpose, Unit};
 use super::results::{Choice, DeviceUsed, Line, Results};
+use super::room::Room;
 use crate::checkpoint::fingerprint;
-use crate::{Run, Silent, TrainError, TrainSettings, memory};
+use crate::{Run, TrainError, TrainSettings, memory};
 
 /// The tokenised files of a task.
 pub struct TaskData {
@@ -41,7 +43,21 @@ pub struct Limits {
     pub until: Option<Instant>,
     /// Only these entries, on these tasks, by name; of a kind that none is named of, all.
     pub only: Vec<String>,
+    /// Bytes of memory that runs on the processor may take beside the first worker's model: none is started beside others that
+    /// would need more by its plan. `None`: as many as there are workers.
+    pub memory: Option<usize>,
 }
+
+/// What happens in a sweep.
+pub enum Event<'a> {
+    /// A run is finished; the results with it.
+    Finished(&'a Line, &'a Results),
+    /// Something to know: a run waits for memory.
+    Note(&'a str),
+}
+
+/// Sees what happens; an error ends the sweep.
+pub type Observe<'a> = dyn Fn(Event<'_>) -> Result<(), TrainError> + Sync + 'a;
 
 /// What is done.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +83,7 @@ struct Rows<'a> {
 struct Shared<'a> {
     results: &'a mut Results,
     running: Vec<Job>,
+    waiting: Option<Job>, // for memory, and it was said
     stopped: bool,
     error: Option<TrainError>,
 }
@@ -78,13 +95,14 @@ struct Sweep<'a> {
     wanted: Vec<bool>,
     limits: &'a Limits,
     tokenize: &'a (dyn Fn(&str) -> Result<Vec<u32>, String> + Sync),
-    observe: &'a (dyn Fn(&Line, usize) + Sync),
+    observe: &'a Observe<'a>,
+    room: Room,
     shared: Mutex<Shared<'a>>,
     changed: Condvar,
 }
 
 /// Runs what is missing from the results. The first worker has the model `first`, further ones ask `place` for one.
-/// `observe` sees each finished run and how many there are by then.
+/// `observe` sees each finished run.
 ///
 /// # Errors
 /// An entry cannot be run with this model or data; results are of another device or other data; a run fails otherwise than
@@ -97,7 +115,7 @@ pub fn run(
     first: &Placed,
     place: &(dyn Fn() -> Result<Placed, TrainError> + Sync),
     limits: &Limits,
-    observe: &(dyn Fn(&Line, usize) + Sync),
+    observe: &Observe<'_>,
 ) -> Result<Report, TrainError> {
     if let Some(name) = limits.only.iter().find(|name| !plan.units.iter().any(|unit| plan.is_called(unit, name))) {
         return Err(TrainError::NothingToDo { reason: format!("there is no entry and no task `{name}`") });
@@ -129,11 +147,15 @@ pub fn run(
         limits,
         tokenize,
         observe,
-        shared: Mutex::new(Shared { results, running: Vec::new(), stopped: false, error: None }),
+        room: Room::new(limits.memory, plan, &first.model),
+        shared: Mutex::new(Shared { results, running: Vec::new(), waiting: None, stopped: false, error: None }),
         changed: Condvar::new(),
     };
     let left_out = sweep.try_units(first)?;
-    let workers = limits.workers.max(1);
+    let (workers, note) = sweep.room.workers(limits.workers.max(1));
+    if let Some(note) = note {
+        observe(Event::Note(&note))?;
+    }
     std::thread::scope(|scope| {
         for _ in 1..workers {
             scope.spawn(|| match place() {
@@ -177,7 +199,13 @@ impl<'a> Sweep<'a> {
             for job in
                 self.plan.search(unit).into_iter().take(1).chain(self.plan.finals(unit, rate).into_iter().take(1))
             {
-                match self.with_run(placed, &job, |run, adapter| run.check(&adapter)) {
+                let checked = self.with_run(placed, &job, |run, adapter| {
+                    run.check(&adapter)?;
+                    Ok((adapter, run.settings.clone()))
+                });
+                let checked =
+                    checked.map(|(adapter, settings)| self.room.plan(unit, &placed.model, &adapter, &settings));
+                match checked {
                     Err(TrainError::Peft(PeftError::MissingFeature { feature, .. })) => {
                         left_out.insert((self.plan.units[unit].name.clone(), feature));
                         self.wanted[unit] = false;
@@ -216,9 +244,15 @@ impl<'a> Sweep<'a> {
             if shared.stopped || self.limits.until.is_some_and(|until| Instant::now() >= until) {
                 return None;
             }
-            if let Some(job) = self.startable(&shared) {
+            let startable = self.startable(&shared);
+            if let Some(job) = startable.iter().find(|job| self.room.fits(&shared.running, job)).copied() {
+                self.say(&mut shared, &job);
                 shared.running.push(job);
                 return Some(job);
+            }
+            if let Some(job) = startable.first().filter(|job| shared.waiting != Some(**job)) {
+                self.say(&mut shared, job);
+                shared.waiting = Some(*job);
             }
             if shared.running.is_empty() {
                 return None;
@@ -227,15 +261,29 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    fn startable(&self, shared: &Shared) -> Option<Job> {
-        (0..self.plan.units.len()).filter(|&unit| self.wanted[unit]).find_map(|unit| {
+    /// The next run of every unit that has one that is neither finished nor under way.
+    fn startable(&self, shared: &Shared) -> Vec<Job> {
+        let next = |unit: usize| {
             let finals = match shared.results.choice(self.plan, unit) {
                 Choice::Rate(rate) => self.plan.finals(unit, rate),
                 Choice::Open | Choice::None => Vec::new(),
             };
             let mut jobs = self.plan.search(unit).into_iter().chain(finals);
             jobs.find(|job| !shared.running.contains(job) && shared.results.of(self.plan, job).is_none())
-        })
+        };
+        (0..self.plan.units.len()).filter(|&unit| self.wanted[unit]).filter_map(next).collect()
+    }
+
+    /// Says what there is to say of a run's memory.
+    fn say(&self, shared: &mut Shared, job: &Job) {
+        let unit = &self.plan.units[job.unit];
+        let name = format!("{} on {}", unit.name, self.plan.task(unit).name);
+        if let Some(note) = self.room.note(&shared.running, job, &name)
+            && let Err(error) = (self.observe)(Event::Note(&note))
+        {
+            shared.stopped = true;
+            shared.error.get_or_insert(error);
+        }
     }
 
     fn work(&self, placed: &Placed) {
@@ -243,18 +291,15 @@ impl<'a> Sweep<'a> {
             let running = Running { sweep: self, job };
             let line = self.line(placed, &job);
             let mut shared = self.lock();
-            match line.and_then(|line| shared.results.append(&line).map(|()| line)) {
-                Ok(line) => {
-                    let done = shared.results.lines().len();
-                    drop(shared);
-                    drop(running);
-                    (self.observe)(&line, done);
-                }
-                Err(error) => {
-                    drop(shared);
-                    self.stop(self.named(&job, error));
-                }
+            let seen = line.and_then(|line| {
+                shared.results.append(&line)?;
+                (self.observe)(Event::Finished(&line, shared.results))
+            });
+            drop(shared);
+            if let Err(error) = seen {
+                self.stop(self.named(&job, error));
             }
+            drop(running);
         }
     }
 
@@ -343,12 +388,16 @@ impl<'a> Sweep<'a> {
             inputs: self.rows[unit.task].inputs.clone(),
             settings: self.plan.settings(job),
             evaluation: serde_json::Value::Null,
+            curve: Vec::new(),
         };
         self.with_run(placed, job, |run, adapter| {
             line.rows = run.train.examples.len();
             line.judged_on = run.validation.map_or(0, |validation| validation.examples.len());
             line.trained = adapter.trainable();
-            let summary = match run.train(adapter, false, &mut Silent) {
+            let mut curve = Curve::default();
+            let trained = run.train(adapter, false, &mut curve);
+            line.curve = curve.into_points();
+            let summary = match trained {
                 Err(error @ TrainError::NonFinite { .. }) => {
                     line.failed = Some(error.to_string());
                     return Ok(());

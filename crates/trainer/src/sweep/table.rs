@@ -44,7 +44,7 @@ pub struct Row {
 }
 
 /// How a metric is shown: its name with the unit, what it is multiplied with, digits behind the point.
-fn shown(metric: &str) -> (&'static str, f64, usize) {
+pub(super) fn shown(metric: &str) -> (&'static str, f64, usize) {
     match metric {
         "accuracy" => ("accuracy %", 100.0, 1),
         "label_accuracy" => ("accuracy of the labels %", 100.0, 1),

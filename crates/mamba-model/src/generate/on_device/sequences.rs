@@ -1,6 +1,7 @@
 //! The sequences of a generation on a device: states and tokens in places that a captured graph knows.
 
 use statetune_ssm_kernels::decode::cuda as kernel;
+use statetune_ssm_kernels::embedding::cuda::put_rows;
 use statetune_ssm_kernels::runtime::cuda::{Cuda, Graph, Readback};
 use statetune_tensor::cuda::DeviceTensor;
 use statetune_tensor::{Staged, Tensor};
@@ -20,8 +21,6 @@ pub(in super::super) struct DeviceSequences<'a> {
     places: Places,
     /// The places of the sequences that go on.
     live: Vec<usize>,
-    /// Steps that may still be taken.
-    left: usize,
     greedy: bool,
 }
 
@@ -74,14 +73,12 @@ impl<'a> DeviceSequences<'a> {
         step: &'a DeviceStep,
         state: State,
         logits: Tensor,
-        max_new_tokens: usize,
     ) -> Result<DeviceSequences<'a>, ModelError> {
         let cuda = step.cuda.clone();
         let sequences = state.sequences();
         let logits = logits.on_cuda(&cuda)?.dense()?;
         let places = Places::new(&cuda, state.unshared(&cuda)?, logits, &vec![0; sequences])?;
-        let (live, left) = ((0..sequences).collect(), max_new_tokens - 1);
-        Ok(DeviceSequences { decoder, step, cuda, places, live, left, greedy: false })
+        Ok(DeviceSequences { decoder, step, cuda, places, live: (0..sequences).collect(), greedy: false })
     }
 
     /// The same with the most probable token chosen on the device.
@@ -90,9 +87,8 @@ impl<'a> DeviceSequences<'a> {
         step: &'a DeviceStep,
         state: State,
         logits: Tensor,
-        max_new_tokens: usize,
     ) -> Result<DeviceSequences<'a>, ModelError> {
-        let mut own = DeviceSequences::drawn(decoder, step, state, logits, max_new_tokens)?;
+        let mut own = DeviceSequences::drawn(decoder, step, state, logits)?;
         let (cuda, vocab) = (own.cuda.clone(), decoder.model.config().vocab_size);
         let chosen = own.places.batch.ids().on(&cuda)?;
         kernel::argmax(&cuda, chosen, own.places.logits.view(), own.live.len(), vocab)?;
@@ -103,7 +99,6 @@ impl<'a> DeviceSequences<'a> {
 
     /// Takes all sequences on by the tokens that lie on the device.
     fn launch(&mut self) -> Result<(), ModelError> {
-        self.left -= 1;
         let Places { graph, batch, rows, state, logits, .. } = &mut self.places;
         let want = match self.greedy {
             true => Want::Chosen(batch.ids().on(&self.cuda)?),
@@ -142,9 +137,9 @@ impl<'a> DeviceSequences<'a> {
 
 impl Sequences for DeviceSequences<'_> {
     /// The step after is under way when the host learns of these.
-    fn greedy(&mut self) -> Result<Vec<u32>, ModelError> {
+    fn greedy(&mut self, more: bool) -> Result<Vec<u32>, ModelError> {
         let turn = self.places.turn;
-        if self.left > 0 {
+        if more {
             self.launch()?;
             self.places.send(&self.cuda)?;
         }
@@ -158,9 +153,10 @@ impl Sequences for DeviceSequences<'_> {
         Ok(self.live.iter().flat_map(|&place| &all[place * vocab..][..vocab]).copied().collect())
     }
 
-    fn keep(&mut self, rows: &[usize]) -> Result<(), ModelError> {
+    /// Where others wait, the places stay for them.
+    fn keep(&mut self, rows: &[usize], others_wait: bool) -> Result<(), ModelError> {
         self.live = rows.iter().map(|&row| self.live[row]).collect();
-        if self.live.len() * 2 > self.places.state.sequences() {
+        if others_wait || self.live.is_empty() || self.live.len() * 2 > self.places.state.sequences() {
             return Ok(());
         }
         if !self.greedy {
@@ -198,5 +194,30 @@ impl Sequences for DeviceSequences<'_> {
         }
         self.places.batch.ids().rewrite(&self.cuda, &all)?;
         self.launch()
+    }
+
+    /// In free places, which the captured graph knows already.
+    fn join(&mut self, state: State, logits: Tensor) -> Result<(), ModelError> {
+        let Places { batch, state: own, logits: own_logits, arriving, turn, .. } = &mut self.places;
+        let free = (0..own.sequences()).filter(|place| !self.live.contains(place));
+        let free: Vec<usize> = free.take(state.sequences()).collect();
+        assert_eq!(free.len(), state.sequences(), "more sequences join than have left");
+        own.put_rows(&self.cuda, &state, &free)?;
+        if self.greedy {
+            // Those under way have chosen their next tokens: the newcomers' go beside them.
+            let mut tokens = arriving[*turn].take()?.unwrap_or_else(|| vec![0; own.sequences()]);
+            for (&place, token) in free.iter().zip(logits.argmax_rows()?) {
+                tokens[place] = token;
+            }
+            batch.ids().rewrite(&self.cuda, &tokens)?;
+            self.places.send(&self.cuda)?;
+        } else {
+            let vocab = self.decoder.model.config().vocab_size;
+            let to = self.cuda.upload(&free.iter().map(|&place| place as u32).collect::<Vec<_>>())?;
+            let logits = logits.on_cuda(&self.cuda)?.dense()?;
+            put_rows(&self.cuda, own_logits.view(), logits.view(), to.view(), own.sequences(), vocab)?;
+        }
+        self.live.extend(free);
+        Ok(())
     }
 }

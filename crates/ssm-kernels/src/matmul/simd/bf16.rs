@@ -9,8 +9,6 @@ use std::cell::Cell;
 use std::mem::transmute;
 use std::ops::Range;
 
-use half::bf16;
-
 use super::tile::{Output, write};
 use super::{MC, Right, Shape, for_each_depth, for_each_task, with_scratch};
 use crate::runtime::DisjointSlice;
@@ -64,11 +62,6 @@ pub(super) unsafe fn product(cpu: &Cpu, y: &mut [f32], x: &[f32], right: Right, 
             });
         });
     });
-}
-
-/// x, every number rounded to bf16.
-pub(super) fn rounded(x: &[f32]) -> Vec<f32> {
-    x.iter().map(|&x| bf16::from_f32(x).to_f32()).collect()
 }
 
 /// Up to 32 numbers from `p` on as 16 pairs, zeros beyond.

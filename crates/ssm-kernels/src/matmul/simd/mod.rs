@@ -1,5 +1,5 @@
-//! The products on vectors: packed panels and a register tile (Goto and van de Geijn 2008), and a streaming path for a
-//! few rows.
+//! The products on vectors: packed panels and a register tile (Goto and van de Geijn 2008), and a streaming path for
+//! some rows.
 //!
 //! One loop nest serves all three products; they differ in how the operands are packed. The left operand is packed once,
 //! into panels of MR rows. Each task owns a block of columns (and, when those are few, of rows): per [`KC`] of the inner
@@ -34,8 +34,8 @@ const NC: usize = 128;
 const MC: usize = 120;
 /// Fewer column blocks than this, and rows are cut into tasks as well.
 const MIN_COLUMN_TASKS: usize = 6;
-/// Up to so many rows, streaming the right operand once beats packing it.
-const FEW_ROWS: usize = 6;
+/// Up to so many rows, streaming a stored weight once beats packing it.
+const SOME_ROWS: usize = 128;
 
 /// The left operand, `f32`.
 #[derive(Clone, Copy)]
@@ -100,16 +100,24 @@ pub(super) fn product(cpu: &Cpu, y: &mut [f32], left: Left, right: Right, bias: 
     if m == 0 || n == 0 {
         return;
     }
+    // What streams, if anything does.
+    let some = match (left, right) {
+        (Left::Rows(x), Right::Transposed(w)) if m <= SOME_ROWS && k > 0 && !matches!(w, WeightSlice::F64(_)) => {
+            Some((x, w))
+        }
+        _ => None,
+    };
     #[cfg(target_arch = "x86_64")]
     if let (Left::Rows(x), crate::Products::Bf16) = (left, cpu.products()) {
-        if let (Right::Transposed(w), true) = (right, m <= FEW_ROWS && k > 0) {
-            return rows::few_rows(cpu, y, &bf16::rounded(x), w, bias, shape);
-        }
-        // SAFETY: a `Cpu` only holds a precision whose instructions the processor was found to have.
-        return unsafe { bf16::product(cpu, y, x, right, bias, shape) };
+        return match some {
+            // SAFETY: a `Cpu` only holds a precision whose instructions the processor was found to have.
+            Some((x, w)) => unsafe { rows::some_rows_bf16(cpu, y, x, w, bias, shape) },
+            // SAFETY: as above.
+            None => unsafe { bf16::product(cpu, y, x, right, bias, shape) },
+        };
     }
-    if let (Left::Rows(x), Right::Transposed(w), true) = (left, right, m <= FEW_ROWS && k > 0) {
-        return rows::few_rows(cpu, y, x, w, bias, shape);
+    if let Some((x, w)) = some {
+        return rows::some_rows(cpu, y, x, w, bias, shape);
     }
     let (mr, nr) = tile_size(cpu.level());
     with_scratch(&LEFT, m.div_ceil(mr) * mr * k, |packed| {

@@ -201,3 +201,103 @@ impl Cell {
         format!("{:.digits$} [{:.digits$}, {:.digits$}]{mark}", self.value, self.low, self.high)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use statetune_datasets_eval::metrics::TextMetric;
+    use statetune_datasets_eval::{Counts, DataConfig};
+
+    use super::super::files::{DataUsed, Kept, Subject};
+    use super::*;
+    use crate::config::EvaluationSection;
+
+    /// An evaluation by exact match whose example `i` is right where `right` says so.
+    fn stored(examples: usize, right: impl Fn(usize) -> bool) -> Stored {
+        let statistics: Vec<Vec<f64>> = (0..examples).map(|i| vec![f64::from(u8::from(right(i))), 1.0]).collect();
+        let settings = EvaluationSection::default();
+        let measure = Measure::Text(TextMetric::ExactMatch);
+        let reducer = measure.reducer(0).unwrap();
+        let interval = settings.bootstrap().interval(examples, |places| reducer.score(&statistics, places)).unwrap();
+        let measured = Measured {
+            measure,
+            name: "exact match".into(),
+            signature: "nrefs:1".into(),
+            interval,
+            rows: (0..examples as u64).collect(),
+            statistics,
+        };
+        let data = DataUsed {
+            config: DataConfig { validation: Some("dev.jsonl".into()), ..DataConfig::default() },
+            rows: examples,
+            answers: "a".into(),
+            tokens: "t".into(),
+            classes: 0,
+            counts: Counts::default(),
+            bad_rows: Vec::new(),
+            bad_golds: Vec::new(),
+        };
+        let subject = Subject { name: "x".into(), model: "m".into(), adapters: Vec::new() };
+        let kept = Kept { version: 1, subject, data, settings, evaluation: json!({}), metrics: Vec::new() };
+        Stored { folder: "f".into(), kept, measured: vec![measured] }
+    }
+
+    fn difference(first: &Stored, second: &Stored) -> Difference {
+        let found = compare(&[("a".into(), first), ("b".into(), second)]).unwrap();
+        found.rows[0].cells[1].unwrap().difference.unwrap()
+    }
+
+    #[test]
+    fn a_real_difference_is_marked_and_a_null_one_is_not() {
+        let first = stored(200, |i| i % 2 == 0);
+        // As many right ones, at other places.
+        let equal = stored(200, |i| i % 2 == 1);
+        // A few more, on the same examples: intervals of the two overlap, that of the difference is clear.
+        let better = stored(200, |i| i % 2 == 0 || i % 20 == 1);
+        // One more is chance.
+        let luck = stored(200, |i| i % 2 == 0 || i == 1);
+        assert_eq!(difference(&first, &equal).verdict, 0);
+        assert_eq!(difference(&first, &luck).verdict, 0);
+        let found = difference(&first, &better);
+        assert!(found.verdict == 1 && found.low > 0.0 && found.p_value < 0.05, "{found:?}");
+        assert!((found.value - 0.05).abs() < 1e-12, "{found:?}");
+        let (a, b) = (first.measured[0].interval, better.measured[0].interval);
+        assert!(a.high > b.low, "intervals of each alone would not tell: {a:?} {b:?}");
+        assert_eq!(difference(&better, &first).verdict, -1);
+    }
+
+    #[test]
+    fn more_is_worse_where_less_is_better() {
+        let of = |shift: f64| {
+            let mut stored = stored(50, |_| true);
+            stored.measured[0].measure = Measure::Loss;
+            stored.measured[0].statistics = (0..50).map(|i| vec![f64::from(i % 3) + shift, 2.0]).collect();
+            stored
+        };
+        assert_eq!(difference(&of(0.0), &of(0.5)).verdict, -1);
+        assert_eq!(difference(&of(0.5), &of(0.0)).verdict, 1);
+    }
+
+    #[test]
+    fn what_does_not_compare_is_noted_or_refused() {
+        let first = stored(20, |_| true);
+        let mut second = stored(20, |_| false);
+        second.measured[0].signature = "nrefs:2".into();
+        let found = compare(&[("a".into(), &first), ("b".into(), &second)]).unwrap();
+        assert_eq!(found.rows[0].cells[1].unwrap().difference, None);
+        assert_eq!(found.notes, ["exact match of `b` and `a`: not compared, since one is nrefs:2, the other nrefs:1"]);
+        assert!(found.markdown().contains("| 0.0000 [0.0000, 0.0000] |"), "{}", found.markdown());
+        let mut third = stored(20, |_| false);
+        third.measured[0].rows[3] = 77;
+        let found = compare(&[("a".into(), &first), ("b".into(), &third)]).unwrap();
+        assert!(found.notes[0].contains("of other examples (20 and 20)"), "{:?}", found.notes);
+        third.kept.data.answers = "other".into();
+        let error = compare(&[("a".into(), &first), ("b".into(), &third)]).unwrap_err().to_string();
+        assert!(error.contains("`a` is of 20 rows of dev.jsonl, `b` is of 20 rows of dev.jsonl"), "{error}");
+        let error = compare(&[("a".into(), &first)]).unwrap_err().to_string();
+        assert!(error.contains("only one evaluation, `a`"), "{error}");
+        second.measured.clear();
+        let found = compare(&[("a".into(), &first), ("b".into(), &second)]).unwrap();
+        assert!(found.markdown().contains("| exact match | 1.0000 [1.0000, 1.0000] | – |"), "{}", found.markdown());
+    }
+}

@@ -272,3 +272,54 @@ impl Reducer {
 fn ratio(sums: &[f64]) -> f64 {
     sums[0] / sums[1]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_read_back() {
+        let own = CLASSES.iter().map(|(_, score)| Measure::Class(*score));
+        let sql = SQL.iter().flat_map(|(_, score)| {
+            let levels = Hardness::ALL.map(|level| Measure::Sql(*score, Some(level)));
+            [Measure::Sql(*score, None)].into_iter().chain(levels)
+        });
+        let texts = TextMetric::all().map(Measure::Text);
+        for measure in [Measure::Loss, Measure::Perplexity].into_iter().chain(own).chain(sql).chain(texts) {
+            assert_eq!(Measure::of_key(&measure.key()), Some(measure), "{}", measure.key());
+            if let Measure::Text(metric) = measure {
+                let built = metric.build(&TextMetricOptions::default()).unwrap();
+                assert_eq!(measure.higher_is_better(), built.higher_is_better(), "{}", measure.key());
+            }
+        }
+        for key in ["", "blue", "accuracy.easy", "bleu.hard", "execution.simple", "loss.easy"] {
+            assert_eq!(Measure::of_key(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn names_are_taken_once() {
+        let data = DataConfig { completion_field: Some("a".into()), ..DataConfig::default() };
+        let names = ["rougeL", "rouge", "bleu", "bleu"].map(String::from);
+        let keys: Vec<String> =
+            Measure::parse_list(&names, &data).unwrap().into_iter().map(Measure::key).collect();
+        assert_eq!(keys, ["rougeL", "rouge1", "rouge2", "rougeLsum", "bleu"]);
+    }
+
+    #[test]
+    fn scores_follow_from_what_examples_add() {
+        let score = |measure: Measure, statistics: &[Vec<f64>], places: &[usize]| {
+            measure.reducer(2).unwrap().score(statistics, places)
+        };
+        let losses = [vec![3.0, 2.0], vec![1.0, 2.0], vec![9.0, 1.0]];
+        assert_eq!(score(Measure::Loss, &losses, &[0, 1]), 1.0);
+        assert_eq!(score(Measure::Loss, &losses, &[2, 2]), 9.0);
+        assert_eq!(score(Measure::Perplexity, &losses, &[0, 1]), 1f64.exp());
+        // Gold and predicted: right, wrong, no class, right.
+        let classes = [vec![1.0, 1.0], vec![0.0, 1.0], vec![1.0, -1.0], vec![0.0, 0.0]];
+        assert_eq!(score(Measure::Class(ClassScore::Accuracy), &classes, &[0, 1, 2, 3]), 0.5);
+        assert_eq!(score(Measure::Class(ClassScore::F1), &classes, &[0, 1, 2, 3]), 0.5);
+        let right = [vec![1.0], vec![0.0]];
+        assert_eq!(score(Measure::Sql(SqlScore::Runs, None), &right, &[0, 0, 0, 1]), 0.75);
+    }
+}

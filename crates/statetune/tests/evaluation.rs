@@ -179,7 +179,8 @@ fn classes_have_intervals_and_lines_too() {
     assert_eq!((lines.len(), right as f64 / 24.0), (24, scores["over_labels"]["accuracy"].as_f64().expect("a share")));
     let rows = fixture.read("validation.jsonl");
     let first: Value = serde_json::from_str(rows.lines().next().expect("a row")).expect("JSON");
-    assert_eq!((&lines[0]["prompt"], &lines[0]["references"][0]), (&first["prompt"], &first["label"]));
+    let label = first["label"].as_u64().expect("a number").to_string();
+    assert_eq!((&lines[0]["prompt"], &lines[0]["references"][0]), (&first["prompt"], &label.into()));
 }
 
 #[test]
@@ -222,9 +223,11 @@ fn with_spider(fixture: &Fixture, queries: &[(&str, &str)]) {
     fixture.write(
         "tables.json",
         r#"[{"db_id": "pets", "table_names_original": ["Pet"],
-             "column_names_original": [[-1, "*"], [0, "id"], [0, "kind"]], "foreign_keys": []},
+             "column_names_original": [[-1, "*"], [0, "id"], [0, "kind"]],
+             "column_types": ["text", "number", "text"], "primary_keys": [], "foreign_keys": []},
             {"db_id": "lost", "table_names_original": ["Pet"],
-             "column_names_original": [[-1, "*"], [0, "id"]], "foreign_keys": []}]"#,
+             "column_names_original": [[-1, "*"], [0, "id"]],
+             "column_types": ["text", "number"], "primary_keys": [], "foreign_keys": []}]"#,
     );
     let row = |(database, query): &(&str, &str)| {
         serde_json::json!({"question": "How many?", "query": query, "db_id": database}).to_string()

@@ -115,12 +115,11 @@ fn jobs(
             }
             None => free(&folder.join(EVALUATIONS).join(own), &subject, config),
         };
-        // Before hours of computing, not after them.
-        let parent = folder.parent().unwrap_or(Path::new(""));
-        if !parent.as_os_str().is_empty() {
-            fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-        }
         jobs.push(Job { adapters, subject, folder });
+    }
+    // Before hours of computing, not after them.
+    for parent in jobs.iter().filter_map(|job| job.folder.parent()).filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     }
     Ok(jobs)
 }

@@ -33,20 +33,15 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// `ends`: the tokens that end a text; the first is the one of a search.
+    /// `ends`: the tokens that end a text; the first, which a search must have, is the one of a search.
     ///
     /// # Errors
-    /// There is none, and a search is asked for; a token cannot be made into a text.
+    /// A token cannot be made into a text.
     pub fn new(
         section: &'a EvaluationSection,
         tokenizer: &'a Tokenizer,
         ends: &'a [u32],
     ) -> Result<Writer<'a>, TrainError> {
-        if section.searches() && ends.is_empty() {
-            let reason = "`evaluation.beams`, `min_new_tokens` and `min_length` need a token that ends a text, and neither \
-                          the model nor `data.end_of_text` names one";
-            return Err(TrainError::NothingToDo { reason: reason.into() });
-        }
         let mut stops = HashSet::new();
         if !section.stop.is_empty() {
             for id in 0..tokenizer.ids() as u32 {

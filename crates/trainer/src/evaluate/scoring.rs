@@ -81,7 +81,7 @@ impl<'a> Scorer<'a> {
     /// the data comes before them.
     ///
     /// # Errors
-    /// A measure does not fit the data, or a file it takes cannot be read.
+    /// A measure does not fit the data, a file it takes cannot be read, or a search is asked for and no token ends a text.
     pub fn new(
         section: &'a EvaluationSection,
         data: &DataConfig,
@@ -110,6 +110,11 @@ impl<'a> Scorer<'a> {
         let own = data.end_of_text.as_deref().filter(|name| !name.is_empty()).and_then(|name| tokenizer.token(name));
         let mut all: Vec<u32> = own.into_iter().collect();
         all.extend(ends.iter().filter(|end| own != Some(**end)));
+        if section.searches() && all.is_empty() && (!texts.is_empty() || sql.is_some()) {
+            let reason = "`evaluation.beams`, `min_new_tokens` and `min_length` need a token that ends a text, and neither \
+                          the model nor `data.end_of_text` names one";
+            return Err(TrainError::NothingToDo { reason: reason.into() });
+        }
         let file = data.file(Split::Validation)?.to_path_buf();
         Ok(Scorer { section, measures, tokenizer, ends: all, texts, sql, file })
     }

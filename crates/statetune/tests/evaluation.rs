@@ -262,14 +262,17 @@ fn queries_are_run_and_bad_golds_named() {
     let golds = found["counts"]["bad_golds"].as_array().expect("messages");
     let told: Vec<&str> = golds.iter().filter_map(Value::as_str).collect();
     assert!(told.len() == 2 && told[0].starts_with("dev.json:3: gold query") && told[0].contains("SELEKT"), "{told:?}");
-    assert!(told[1].starts_with("dev.json:4: gold query") && told[1].contains("ended at the limit of steps"), "{told:?}");
+    assert!(
+        told[1].starts_with("dev.json:4: gold query") && told[1].contains("ended at the limit of steps"),
+        "{told:?}"
+    );
     for key in ["exact_set_match", "execution", "strict_execution", "runs"] {
         assert_eq!(metric(&found, key)["examples"], 2, "{key}");
         assert_eq!(metric(&found, &format!("{key}.easy"))["examples"], 1, "{key}");
     }
     let lines = lines(&fixture, "sql/evaluations/base");
     assert_eq!(lines.len(), 4);
-    assert!(lines[0]["scores"]["runs"].is_boolean() && lines[0]["hardness"] == "easy" && lines[0]["bad_gold"].is_null());
+    assert!(lines[0]["scores"]["runs"] == 0 && lines[0]["hardness"] == "easy" && lines[0]["bad_gold"].is_null());
     assert!(lines[1]["bad_gold"].as_str().expect("a reason").contains("SELEKT") && lines[1]["hardness"].is_null());
     assert!(lines[0]["failure"].is_string(), "what a random model writes does not run: {}", lines[0]);
     assert_eq!(lines[0]["database"], "pets");
@@ -343,4 +346,7 @@ fn mistakes_of_an_evaluation_are_named_before_it_begins() {
     refused(&["--each", "--base"], &["--each", "--base"]);
     fixture.write("file", "in the way");
     refused(&["--out", "file/x"], &["file"]);
+    // A tokenizer that has nothing to end a text with.
+    fixture.edit("model/tokenizer.json", "<|endoftext|>", "<|other|>");
+    set("evaluation.beams=2", &["`evaluation.beams`", "need a token that ends a text"]);
 }

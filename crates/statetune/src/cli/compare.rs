@@ -61,11 +61,7 @@ fn find(given: &str) -> anyhow::Result<Vec<(String, PathBuf)>> {
     folders.retain(|folder| is_evaluation(folder) && !hidden(folder));
     folders.sort();
     if folders.is_empty() {
-        bail!(
-            "{} holds no evaluation ({}): `statetune eval` writes one",
-            path.display(),
-            Kept::FILE
-        );
+        bail!("{} holds no evaluation ({}): `statetune eval` writes one", path.display(), Kept::FILE);
     }
     let run = name.unwrap_or_else(|| file_name(&fs::canonicalize(&path).unwrap_or_else(|_| path.clone())));
     match &folders[..] {

@@ -85,12 +85,7 @@ pub(super) fn run(arguments: &EvalArguments, output: Output) -> anyhow::Result<(
 }
 
 /// What is to be evaluated, and where the results go.
-fn jobs(
-    arguments: &EvalArguments,
-    config: &RunConfig,
-    folder: &Path,
-    chosen: Vec<Named>,
-) -> anyhow::Result<Vec<Job>> {
+fn jobs(arguments: &EvalArguments, config: &RunConfig, folder: &Path, chosen: Vec<Named>) -> anyhow::Result<Vec<Job>> {
     const BASE: &str = "base";
     let groups: Vec<Vec<Named>> = match arguments.each {
         true => [Vec::new()].into_iter().chain(chosen.into_iter().map(|named| vec![named])).collect(),

@@ -146,12 +146,7 @@ impl EvaluationSection {
 
     /// The data as an evaluation reads it: the validation file alone, its first rows, bad ones as configured here.
     pub fn data(&self, data: &DataConfig) -> DataConfig {
-        DataConfig {
-            train: None,
-            limit: self.limit.or(data.limit),
-            on_bad_row: self.on_bad_row,
-            ..data.clone()
-        }
+        DataConfig { train: None, limit: self.limit.or(data.limit), on_bad_row: self.on_bad_row, ..data.clone() }
     }
 }
 
@@ -202,9 +197,13 @@ mod tests {
         let asked = |format, name: &str| refusal(&of(format), |section| section.metrics = Some(vec![name.to_owned()]));
         assert!(asked(Format::Dart, "bluu").contains("unknown metric `bluu` (did you mean `bleu`?)"));
         assert!(asked(Format::Glue, "bleu").contains("`bleu` is of written answers, and this data has classes"));
-        assert!(asked(Format::Dart, "accuracy").contains("`accuracy` is of classes, and this data has written answers"));
+        assert!(
+            asked(Format::Dart, "accuracy").contains("`accuracy` is of classes, and this data has written answers")
+        );
         assert!(asked(Format::Dart, "execution").contains("`execution` is of SQL, which only format spider has"));
-        assert!(asked(Format::Spider, "execution").contains("`execution` runs queries: name the folder of the databases"));
+        assert!(
+            asked(Format::Spider, "execution").contains("`execution` runs queries: name the folder of the databases")
+        );
         assert!(asked(Format::Text, "rouge").contains("and this data has running text"));
     }
 

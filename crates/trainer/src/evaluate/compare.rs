@@ -138,9 +138,7 @@ fn find(stored: &Stored, measure: Measure) -> Option<&Measured> {
 
 /// Why two scores by one measure do not compare, if so.
 fn obstacle(measure: Measure, first: (&Stored, &Measured), second: (&Stored, &Measured)) -> Option<String> {
-    if matches!(measure, Measure::Loss | Measure::Perplexity)
-        && first.0.kept.data.tokens != second.0.kept.data.tokens
-    {
+    if matches!(measure, Measure::Loss | Measure::Perplexity) && first.0.kept.data.tokens != second.0.kept.data.tokens {
         return Some("not compared, since the tokens are others".into());
     }
     if first.1.signature != second.1.signature {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use statetune_datasets_eval::metrics::Interval;
 use statetune_datasets_eval::{Counts, DataConfig, Dataset};
@@ -61,12 +61,16 @@ pub struct MetricLine {
     /// Examples.
     pub examples: usize,
     /// The score.
+    #[serde(deserialize_with = "number")]
     pub value: f64,
     /// Lower end of the interval.
+    #[serde(deserialize_with = "number")]
     pub low: f64,
     /// The middle sample.
+    #[serde(deserialize_with = "number")]
     pub median: f64,
     /// Upper end.
+    #[serde(deserialize_with = "number")]
     pub high: f64,
 }
 
@@ -103,7 +107,7 @@ pub struct Stored {
 struct Statistics {
     key: String,
     rows: Vec<u64>,
-    #[serde(serialize_with = "numbers")]
+    #[serde(serialize_with = "short", deserialize_with = "numbers")]
     statistics: Vec<Vec<f64>>,
 }
 
@@ -209,7 +213,8 @@ impl Stored {
             let line: Statistics = serde_json::from_str(line).map_err(|error| fail(error.to_string()))?;
             let measure = Measure::of_key(&line.key).ok_or_else(|| fail(format!("unknown metric `{}`", line.key)))?;
             let metric = kept.metrics.get(index).filter(|metric| metric.key == line.key);
-            let metric = metric.ok_or_else(|| fail(format!("`{}` is not metric {} of {}", line.key, index, Kept::FILE)))?;
+            let metric =
+                metric.ok_or_else(|| fail(format!("`{}` is not metric {} of {}", line.key, index, Kept::FILE)))?;
             let width = line.statistics.first().map_or(0, Vec::len);
             if line.rows.is_empty()
                 || line.rows.len() != line.statistics.len()
@@ -237,8 +242,18 @@ impl Stored {
     }
 }
 
+/// A number; JSON has none that is not finite, such as the loss of a model that has diverged, and `null` in its place.
+fn number<'d, D: Deserializer<'d>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+fn numbers<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Vec<Vec<f64>>, D::Error> {
+    let rows = Vec::<Vec<Option<f64>>>::deserialize(deserializer)?;
+    Ok(rows.into_iter().map(|row| row.into_iter().map(|x| x.unwrap_or(f64::NAN)).collect()).collect())
+}
+
 /// Counts without the `.0` that makes most of the file.
-fn numbers<S: Serializer>(rows: &[Vec<f64>], serializer: S) -> Result<S::Ok, S::Error> {
+fn short<S: Serializer>(rows: &[Vec<f64>], serializer: S) -> Result<S::Ok, S::Error> {
     let number = |x: &f64| match *x {
         x if x.fract() == 0.0 && x.abs() < 1e15 => Value::from(x as i64),
         x => Value::from(x),
@@ -248,4 +263,23 @@ fn numbers<S: Serializer>(rows: &[Vec<f64>], serializer: S) -> Result<S::Ok, S::
 
 fn line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain data") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_back_and_those_that_are_not_finite_are_none() {
+        let written = Statistics {
+            key: "loss".into(),
+            rows: vec![3],
+            statistics: vec![vec![0.1, 2.0, -1.0, 1e300, f64::NAN, f64::INFINITY]],
+        };
+        let text = line(&written);
+        assert_eq!(text, "{\"key\":\"loss\",\"rows\":[3],\"statistics\":[[0.1,2,-1,1e+300,null,null]]}\n");
+        let read: Statistics = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.statistics[0][..4], written.statistics[0][..4]);
+        assert!(read.statistics[0][4..].iter().all(|x| x.is_nan()));
+    }
 }

@@ -126,10 +126,6 @@ impl<'a> Writer<'a> {
         // A stop text may have come together from several tokens, in the midst of what was generated.
         let cut = self.section.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
         let ended = generated.stopped || cut.is_some();
-        Ok(Answer {
-            text: text[..cut.unwrap_or(text.len())].trim().to_owned(),
-            tokens: generated.tokens.len(),
-            ended,
-        })
+        Ok(Answer { text: text[..cut.unwrap_or(text.len())].trim().to_owned(), tokens: generated.tokens.len(), ended })
     }
 }

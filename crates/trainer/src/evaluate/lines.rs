@@ -54,8 +54,11 @@ pub(super) fn written(
     let records = found.sql.map(|sql| records(dataset, sql));
     let mut lines = Vec::with_capacity(dataset.items.len());
     for (place, (item, answer)) in dataset.items.iter().zip(found.answers).enumerate() {
-        let scores: Map<String, Value> =
-            found.scores.iter().map(|(metric, score)| (metric.key().to_owned(), json!(score.examples[place]))).collect();
+        let scores: Map<String, Value> = found
+            .scores
+            .iter()
+            .map(|(metric, score)| (metric.key().to_owned(), json!(score.examples[place])))
+            .collect();
         let loss = losses.get(&item.row).map(|(loss, tokens)| loss / *tokens as f64);
         let mut line = json!({
             "row": item.row,
@@ -87,7 +90,7 @@ pub(super) fn written(
 fn tell(line: &mut Value, record: &SpiderRecord) {
     line["hardness"] = json!(record.hardness);
     line["unparsed"] = json!(record.unparsed);
-    line["scores"]["exact_set_match"] = json!(record.exact);
+    line["scores"]["exact_set_match"] = json!(u8::from(record.exact));
     if let Some(execution) = &record.execution {
         line["failure"] = json!(execution.failure.as_ref().map(ToString::to_string));
         for (key, score) in [
@@ -95,7 +98,7 @@ fn tell(line: &mut Value, record: &SpiderRecord) {
             ("strict_execution", SqlScore::StrictExecution),
             ("runs", SqlScore::Runs),
         ] {
-            line["scores"][key] = json!(right(score, record));
+            line["scores"][key] = json!(u8::from(right(score, record)));
         }
     }
 }

@@ -120,7 +120,8 @@ impl Measure {
     pub fn parse_list(names: &[String], data: &DataConfig) -> Result<Vec<Measure>, String> {
         let mut found: Vec<Measure> = Vec::new();
         for name in names {
-            let measures = match (CLASSES.iter().find(|(known, _)| known == name), SQL.iter().find(|(n, _)| n == name)) {
+            let measures = match (CLASSES.iter().find(|(known, _)| known == name), SQL.iter().find(|(n, _)| n == name))
+            {
                 (Some((_, score)), _) => vec![Measure::Class(*score)],
                 (_, Some((_, score))) => vec![Measure::Sql(*score, None)],
                 _ => {
@@ -146,7 +147,11 @@ impl Measure {
             Measure::Text(_) | Measure::Sql(..) => Answers::Written,
         };
         if needs != has {
-            return Err(format!("`evaluation.metrics`: `{key}` is of {}, and this data has {}", needs.name(), has.name()));
+            return Err(format!(
+                "`evaluation.metrics`: `{key}` is of {}, and this data has {}",
+                needs.name(),
+                has.name()
+            ));
         }
         let Measure::Sql(score, _) = self else { return Ok(()) };
         if data.format != Format::Spider {
@@ -261,9 +266,7 @@ impl Reducer {
         let Ok(confusion) = Confusion::new(&gold, &predicted, self.classes) else { return f64::NAN };
         match score {
             ClassScore::Accuracy | ClassScore::LabelAccuracy => accuracy(&confusion),
-            ClassScore::F1 => {
-                f1(&confusion, if self.classes == 2 { F1Average::Class(1) } else { F1Average::Macro })
-            }
+            ClassScore::F1 => f1(&confusion, if self.classes == 2 { F1Average::Class(1) } else { F1Average::Macro }),
             ClassScore::Matthews => matthews(&confusion),
         }
     }
@@ -301,8 +304,7 @@ mod tests {
     fn names_are_taken_once() {
         let data = DataConfig { completion_field: Some("a".into()), ..DataConfig::default() };
         let names = ["rougeL", "rouge", "bleu", "bleu"].map(String::from);
-        let keys: Vec<String> =
-            Measure::parse_list(&names, &data).unwrap().into_iter().map(Measure::key).collect();
+        let keys: Vec<String> = Measure::parse_list(&names, &data).unwrap().into_iter().map(Measure::key).collect();
         assert_eq!(keys, ["rougeL", "rouge1", "rouge2", "rougeLsum", "bleu"]);
     }
 

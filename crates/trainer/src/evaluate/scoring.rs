@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use statetune_datasets_eval::metrics::spider::{Hardness, OnBadGold, SpiderEvaluation, SpiderEvaluator, SpiderExample, SpiderOptions};
+use statetune_datasets_eval::metrics::spider::{
+    Hardness, OnBadGold, SpiderEvaluation, SpiderEvaluator, SpiderExample, SpiderOptions,
+};
 use statetune_datasets_eval::metrics::{Interval, Metric, TextMetric, TextScore, score};
 use statetune_datasets_eval::{DataConfig, Dataset, Format, OnBadRow, Split, Tokenizer};
 use statetune_mamba_model::{Mamba, Patches};
@@ -98,9 +100,9 @@ impl<'a> Scorer<'a> {
         let wanted = measures.iter().any(|measure| matches!(measure, Measure::Sql(..)));
         let sql = match (&data.tables, wanted && data.format == Format::Spider) {
             (Some(tables), true) => {
-                let execute = measures.iter().any(|measure| {
-                    matches!(measure, Measure::Sql(score, _) if *score != SqlScore::ExactSetMatch)
-                });
+                let execute = measures
+                    .iter()
+                    .any(|measure| matches!(measure, Measure::Sql(score, _) if *score != SqlScore::ExactSetMatch));
                 let databases = data.databases.as_deref().unwrap_or(Path::new(""));
                 let options = SpiderOptions { execute, ..SpiderOptions::default() };
                 Some(SpiderEvaluator::open_with(tables, databases, options)?)
@@ -133,10 +135,9 @@ impl<'a> Scorer<'a> {
         share_prefix: bool,
         progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Examination, TrainError> {
-        let likelihood =
-            likelihood::examine(model, patches, dataset, micro_batch_tokens, share_prefix, |done, of| {
-                progress(Stage::Likelihood, done, of);
-            })?;
+        let likelihood = likelihood::examine(model, patches, dataset, micro_batch_tokens, share_prefix, |done, of| {
+            progress(Stage::Likelihood, done, of);
+        })?;
         let written = match self.texts.is_empty() && self.sql.is_none() {
             true => None,
             false => Some(self.write(model, patches, dataset, progress)?),
@@ -157,7 +158,8 @@ impl<'a> Scorer<'a> {
         let bad_golds = bad_golds.map(|bad| format!("{}:{}: {}", bad.file.display(), bad.line, bad.reason)).collect();
         let lines = match &written {
             Some(written) => {
-                let found = lines::Found { answers: &written.answers, scores: &written.scores, sql: written.sql.as_ref() };
+                let found =
+                    lines::Found { answers: &written.answers, scores: &written.scores, sql: written.sql.as_ref() };
                 lines::written(dataset, &likelihood, &found, self.tokenizer)?
             }
             None => lines::given(dataset, &likelihood, self.tokenizer)?,
@@ -174,7 +176,8 @@ impl<'a> Scorer<'a> {
     ) -> Result<Written, TrainError> {
         let prompts: Vec<&[u32]> = dataset.items.iter().map(|item| &item.prompt[..]).collect();
         if prompts.is_empty() {
-            let reason = format!("{}: no prompt is short enough to be answered: raise data.max_tokens", self.file.display());
+            let reason =
+                format!("{}: no prompt is short enough to be answered: raise data.max_tokens", self.file.display());
             return Err(TrainError::NothingToDo { reason });
         }
         let writer = Writer::new(self.section, self.tokenizer, &self.ends)?;
@@ -268,12 +271,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// Of all, then of each hardness that there is.
-    fn sql(
-        &self,
-        score: SqlScore,
-        dataset: &Dataset,
-        found: &SpiderEvaluation,
-    ) -> Result<Vec<Measured>, TrainError> {
+    fn sql(&self, score: SqlScore, dataset: &Dataset, found: &SpiderEvaluation) -> Result<Vec<Measured>, TrainError> {
         let records: Vec<_> = lines::records(dataset, found).into_iter().flatten().collect();
         let name = match score {
             SqlScore::ExactSetMatch => "exact set match",

@@ -6,6 +6,7 @@
 
 mod cache;
 mod config;
+mod digest;
 mod error;
 mod example;
 pub mod metrics;

@@ -1,4 +1,5 @@
-//! What the pages say of the methods is what METHODS says.
+//! What the pages say of the methods is what METHODS says, and of evaluations what the configuration has; the recipes are
+//! configurations.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use statetune::cli::methods_page::fill;
 use statetune::mamba_model::config::MambaConfig;
 use statetune::peft_methods::METHODS;
 use statetune::trainer::RunConfig;
+use statetune::trainer::config::EvaluationSection;
 
 fn page(name: &str) -> (PathBuf, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
@@ -74,5 +76,37 @@ fn every_method_is_shown_as_it_is_typed() {
     }
     for info in METHODS {
         assert!(shown.contains(&info.tag), "no block of TOML shows `{}`", info.tag);
+    }
+}
+
+#[test]
+fn every_key_of_an_evaluation_is_explained() {
+    let (_, text) = page("docs/src/configuration.md");
+    let section =
+        text.split("## `[evaluation]`").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
+    let whole = EvaluationSection {
+        metrics: Some(Vec::new()),
+        limit: Some(1),
+        wordnet: Some("w".into()),
+        ..EvaluationSection::default()
+    };
+    let toml = toml::Table::try_from(&whole).expect("a table");
+    for key in toml.keys() {
+        assert!(section.contains(&format!("| `{key}` |")), "no row for `{key}`");
+    }
+    let rows = section.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, toml.len(), "a row for a key that there is not");
+}
+
+#[test]
+fn recipes_are_configurations() {
+    for name in ["dart", "samsum", "spider"] {
+        let (path, text) = page(&format!("benches/{name}.toml"));
+        let config = RunConfig::read(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.output.folder, Some(format!("runs/{name}").into()));
+        // LoRA, as the first lines have it typed.
+        let lora = text.split('\'').find(|part| part.starts_with("methods=")).expect("a setting");
+        let config = RunConfig::read(&path, &[lora.to_owned()]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.methods().expect("methods")[0].tag(), "lora");
     }
 }

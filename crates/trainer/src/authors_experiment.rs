@@ -13,7 +13,7 @@ use statetune_mamba_model::config::{MambaConfig, ModelConfig};
 use statetune_peft_methods::{foreign, nearest};
 use yaml_rust2::{Yaml, YamlLoader};
 
-use crate::config::{DeviceSection, ModelSection, OutputSection};
+use crate::config::{DeviceSection, EvaluationSection, ModelSection, OutputSection};
 use crate::error::io_error;
 use crate::schedule::ScheduleKind;
 use crate::{RunConfig, TrainError, TrainSettings};
@@ -134,6 +134,7 @@ fn convert_texts(keys: &Keys, peft: Option<(&Path, &str)>, model: &MambaConfig) 
         data,
         methods,
         train,
+        evaluation: EvaluationSection::default(),
         device: DeviceSection::default(),
         output: OutputSection::default(),
     };

@@ -1,5 +1,6 @@
 //! The configuration of a run: one TOML file, plain structs, unknown keys refused with the nearest known one.
 
+mod evaluation;
 mod pretrain;
 
 use std::fs;
@@ -14,6 +15,7 @@ use crate::long::CHUNK_TOKENS;
 use crate::schedule::ScheduleKind;
 use crate::{AdamWSettings, TrainError};
 
+pub use evaluation::EvaluationSection;
 pub use pretrain::{ModelOutput, PretrainConfig, StartSection, WeightType, pretraining};
 
 /// A whole run.
@@ -30,6 +32,9 @@ pub struct RunConfig {
     /// The training.
     #[serde(default)]
     pub train: TrainSettings,
+    /// What `statetune eval` generates and scores.
+    #[serde(default)]
+    pub evaluation: EvaluationSection,
     /// The processor.
     #[serde(default)]
     pub device: DeviceSection,
@@ -254,6 +259,7 @@ impl RunConfig {
         }
         config.train.check().map_err(fail)?;
         config.data.check().map_err(|error| fail(error.to_string()))?;
+        config.evaluation.check(&config.data).map_err(fail)?;
         Ok(config)
     }
 

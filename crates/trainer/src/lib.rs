@@ -4,7 +4,7 @@
 //! - [`Run`]: the loop; [`step`]: gradients of a step; [`AdamW`], [`schedule`]: the update.
 //! - [`checkpoint`]: what resume needs; [`record`]: the log; [`report`]: a page of it.
 //! - [`mod@sweep`]: every method on every task, and a table.
-//! - [`evaluate()`]: loss and scores on a data set; [`verify()`]: the promises, on a model and an adapter.
+//! - [`evaluate()`]: loss and scores on a data set; [`evaluate::Scorer`]: answers, metrics, intervals; [`verify()`]: the promises, on a model and an adapter.
 //!
 //! Models, methods and data come from their own crates; the command line is in `statetune`.
 #![forbid(unsafe_code)]

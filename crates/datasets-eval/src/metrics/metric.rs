@@ -76,7 +76,7 @@ pub fn score(metric: &dyn Metric, predictions: &[String], references: &[Vec<Stri
 }
 
 /// The sums of the rows at these places.
-pub(super) fn sums(statistics: &[Vec<f64>], places: impl IntoIterator<Item = usize>) -> Vec<f64> {
+pub fn sums(statistics: &[Vec<f64>], places: impl IntoIterator<Item = usize>) -> Vec<f64> {
     let mut sums = vec![0.0; statistics.first().map_or(0, Vec::len)];
     for place in places {
         for (sum, x) in sums.iter_mut().zip(&statistics[place]) {

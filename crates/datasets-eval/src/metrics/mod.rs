@@ -37,7 +37,7 @@ pub use f1::{F1Average, f1};
 pub use hf_bleu::HfBleu;
 pub use matthews::matthews;
 pub use meteor::{Meteor, MeteorAlignment, Synonyms};
-pub use metric::{Metric, TextScore, score};
+pub use metric::{Metric, TextScore, score, sums};
 pub use perplexity::perplexity;
 pub use rouge::{Rouge, RougeKind, RougeScore};
 pub use ter::Ter;

@@ -7,6 +7,7 @@ macro_rules! say {
 
 pub mod adapters;
 mod average;
+mod compare;
 mod convert;
 mod doctor;
 mod eval;
@@ -65,7 +66,14 @@ enum Command {
     /// Every finished run is a line of one file, `results.jsonl` in the output folder; the same command goes on from there.
     Sweep(SweepArguments),
     /// Evaluate a run's best adapter, an adapter, or a base model.
+    ///
+    /// Answers are generated where the data asks for written ones, and scored as `[evaluation]` says. Scores with their
+    /// intervals and a line for each example are kept in a folder.
     Eval(EvalArguments),
+    /// Table evaluations, and mark what is beyond chance.
+    ///
+    /// Each is compared with the first on the same examples, by the paired bootstrap.
+    Compare(CompareArguments),
     /// Continue prompts.
     Generate(GenerateArguments),
     /// Show a model, adapter or run folder: sizes, sites, trainable counts, planned memory.
@@ -153,12 +161,27 @@ struct EvalArguments {
     /// The base model without an adapter.
     #[arg(long)]
     base: bool,
+    /// Evaluates the base model and each of the adapters by itself, one after another, and compares them.
+    #[arg(long, conflicts_with_all = ["base", "names"])]
+    each: bool,
+    /// The folder of the results; default: in the run folder, `evaluations/` and the adapter's name. With `--each` the
+    /// folder of their folders.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
     /// Overrides a key of the configuration. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
     /// What it runs on: cpu, cuda, or cuda:1 for the second GPU; default: the configuration's.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct CompareArguments {
+    /// Evaluations: their folders, or run folders, which stand for all of theirs; as PATH or NAME=PATH. The first is what the
+    /// others are compared with.
+    #[arg(required = true, value_name = "[NAME=]PATH")]
+    evaluations: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -376,6 +399,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Pretrain(arguments) => pretrain::run(arguments, output),
         Command::Sweep(arguments) => sweep::run(arguments, output),
         Command::Eval(arguments) => eval::run(arguments, output),
+        Command::Compare(arguments) => compare::run(arguments, output),
         Command::Generate(arguments) => generate::run(arguments, output),
         Command::Inspect(arguments) => inspect::run(arguments, output),
         Command::Merge(arguments) => merge::run(arguments, output),

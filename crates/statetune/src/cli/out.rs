@@ -30,22 +30,62 @@ pub fn check_free(out: &Path) -> anyhow::Result<()> {
 /// The folder is not free; those of `write`; the system refuses. Nothing is left behind then.
 pub fn write_whole(out: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     check_free(out)?;
+    let staging = beside(out, "writing")?;
+    staged(out, &staging, write, || Ok(fs::rename(&staging, out)?))
+}
+
+/// The same in the place of a folder that may be there already: it stays whole until the new one is.
+///
+/// # Errors
+/// Those of `write`; the system refuses. The old folder is still there then.
+pub fn replace_whole(out: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let (staging, old) = (beside(out, "writing")?, beside(out, "old")?);
+    staged(out, &staging, write, || {
+        if !out.exists() {
+            return Ok(fs::rename(&staging, out)?);
+        }
+        remove(&old)?;
+        fs::rename(out, &old)?;
+        if let Err(error) = fs::rename(&staging, out) {
+            fs::rename(&old, out)?;
+            return Err(error.into());
+        }
+        remove(&old)
+    })
+}
+
+/// A hidden name beside a folder's.
+fn beside(out: &Path, what: &str) -> anyhow::Result<PathBuf> {
     let name = out.file_name().with_context(|| format!("{} is no name for a folder", out.display()))?;
     let mut hidden = OsStr::new(".").to_owned();
     hidden.push(name);
-    hidden.push(".writing");
-    let staging = out.with_file_name(hidden);
-    // What a killed process left behind.
-    if staging.exists() {
-        fs::remove_dir_all(&staging).with_context(|| format!("cannot remove {}", staging.display()))?;
+    hidden.push(".");
+    hidden.push(what);
+    Ok(out.with_file_name(hidden))
+}
+
+/// Removes what a killed process left behind.
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    match folder.exists() {
+        true => fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display())),
+        false => Ok(()),
     }
-    let written = fs::create_dir_all(&staging)
+}
+
+fn staged(
+    out: &Path,
+    staging: &Path,
+    write: impl FnOnce(&Path) -> anyhow::Result<()>,
+    appear: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    remove(staging)?;
+    let written = fs::create_dir_all(staging)
         .with_context(|| format!("cannot create {}", out.display()))
-        .and_then(|()| write(&staging))
-        .and_then(|()| fs::rename(&staging, out).with_context(|| format!("cannot write {}", out.display())));
+        .and_then(|()| write(staging))
+        .and_then(|()| appear().with_context(|| format!("cannot write {}", out.display())));
     if written.is_err() {
         // What was written so far is of no use; the error that matters is the first.
-        let _ = fs::remove_dir_all(&staging);
+        let _ = fs::remove_dir_all(staging);
     }
     written
 }

@@ -60,7 +60,8 @@ pub fn train(config: &RunConfig, folder: &Path, resume: bool, output: Output) ->
     let config = &RunConfig { device: setup::resolved(&config.device), ..config };
     let same = |before: &RunConfig| {
         let device = setup::going_on(&config.device, &before.device);
-        RunConfig { device, output: before.output.clone(), ..config.clone() }
+        // What is scored after a run has no part in it.
+        RunConfig { device, output: before.output.clone(), evaluation: before.evaluation.clone(), ..config.clone() }
     };
     run_folder::check(folder, resume, |file| RunConfig::read(file, &[]), same)?;
     let device = setup::device(&config.device)?;

@@ -108,6 +108,7 @@ impl<'a> Writer<'a> {
             length_penalty: section.length_penalty,
             early_stopping: section.early_stopping,
             end: self.ends[0],
+            sequences: GenerateOptions::default().sequences,
             prefill_chunk: GenerateOptions::default().prefill_chunk,
         };
         let best = model.beam_search(patches, prompts, &options)?.into_iter().map(|found| {

@@ -89,9 +89,12 @@ pub fn linear_cross_entropy<T: Real>(
     let below = additions.iter().any(|part| part.dprojected.is_some() || part.db.is_some());
     let grad_scale = (dx.is_some() || dw.is_some() || below).then_some(grad_scale);
     let argmax = argmax.map(DisjointSlice::new);
-    let mut logits = vec![T::ZERO; rows.min(ROWS_PER_BLOCK) * vocab];
-    for start in (0..rows).step_by(ROWS_PER_BLOCK) {
-        let count = ROWS_PER_BLOCK.min(rows - start);
+    // Blocks as large as one another: few rows are multiplied in another order than many, and a row's bits must not tell where
+    // in the batch it lay.
+    let block = rows.div_ceil(rows.div_ceil(ROWS_PER_BLOCK).max(1)).max(1);
+    let mut logits = vec![T::ZERO; rows.min(block) * vocab];
+    for start in (0..rows).step_by(block) {
+        let count = block.min(rows - start);
         let x = &x[start * k..(start + count) * k];
         let logits = &mut logits[..count * vocab];
         matmul_nt(cpu, logits, x, w, None, T::ONE, count, vocab, k, false);

@@ -132,3 +132,72 @@ fn what_cannot_be_is_refused() {
     fixture.edit("validation.jsonl", "\"label\":1", "\"label\":0");
     sweep(&[]).refused(&["line 1", "another model or other data"]);
 }
+
+/// Rows that ask for written answers: [`CONFIG`]'s other half.
+const WRITTEN: &str = r#"
+seeds = [3]
+every_method = false
+
+[model]
+path = "model"
+
+[train]
+batch_size = 6
+warmup_steps = 1
+epochs = 2
+
+[[tasks]]
+name = "records"
+metric = "loss"
+evaluation = { metrics = ["chrf"], max_new_tokens = 8 }
+
+[tasks.data]
+format = "jsonl"
+train = "records.jsonl"
+validation = "records-validation.jsonl"
+prompt_field = "prompt"
+completion_field = "completion"
+
+[[entries]]
+methods = [{ method = "state-offset-h" }]
+rates = [0.02]
+
+[output]
+folder = "out"
+"#;
+
+#[test]
+fn answers_judge_as_an_evaluation_scores_them() {
+    let fixture = Fixture::new();
+    fixture.write("sweep.toml", WRITTEN);
+    fixture.run(&["sweep", "sweep.toml", "--quiet"]).well();
+    let lines = timeless(&fixture, "out/results.jsonl");
+    let (score, loss) = (&lines[0]["score"], &lines[0]["loss"]);
+    assert_ne!(score, loss);
+    let table = fixture.run(&["sweep", "sweep.toml", "--table"]).well().stdout;
+    assert!(table.contains("| records chrf |"), "{table}");
+    // The same run by itself.
+    let (tasks, methods) = ("[[tasks]]", "[[entries]]\nmethods = [{ method = \"state-offset-h\" }]\nrates = [0.02]\n");
+    let run = WRITTEN
+        .replace("seeds = [3]\nevery_method = false\n", "")
+        .replace(methods, "[[methods]]\nmethod = \"state-offset-h\"\n");
+    let run = run.replace(tasks, "[evaluation]").replace("name = \"records\"\nmetric = \"loss\"\n", "");
+    let run = run.replace(
+        "evaluation = { metrics = [\"chrf\"], max_new_tokens = 8 }",
+        "metrics = [\"chrf\"]\nmax_new_tokens = 8",
+    );
+    let run = run
+        .replace("[tasks.data]", "[data]")
+        .replace("epochs = 2", "epochs = 2\nlearning_rate = 0.02\nseed = 3\neval_every = 100000");
+    fixture.write("alone.toml", run.replace("folder = \"out\"", "folder = \"alone\""));
+    fixture.run(&["train", "alone.toml", "--quiet"]).well();
+    let found = fixture.run(&["eval", "alone", "--json", "--quiet"]).well().json();
+    let metrics = found["metrics"].as_array().expect("a list");
+    let chrf = metrics.iter().find(|metric| metric["key"] == "chrf").unwrap_or_else(|| panic!("{found}"));
+    assert_eq!(&chrf["value"], score, "{found}");
+    // Other answers are another result.
+    let other = ["sweep", "sweep.toml", "--set", "tasks.0.evaluation.max_new_tokens=9"];
+    fixture.run(&other).refused(&["line 1", "`evaluation.max_new_tokens` was 8 then, is 9 now"]);
+    let two = ["sweep", "sweep.toml", "--set", "tasks.0.evaluation.metrics=[\"chrf\",\"bleu\"]"];
+    fixture.run(&two).refused(&["task `records`", "must name one score"]);
+}

@@ -34,6 +34,22 @@ fn every_method_has_the_chosen_rate_on_every_task() {
 }
 
 #[test]
+fn written_answers_are_judged_as_in_the_paper() {
+    for (path, plan) in presets() {
+        for task in &plan.tasks {
+            let judge = task.judge.as_ref().map(|judge| judge.measure.key());
+            let expected = match task.name.as_str() {
+                "samsum" => Some("rougeL"),
+                "spider" => Some("execution"),
+                "dart" => Some("bleu"),
+                _ => None,
+            };
+            assert_eq!(judge.as_deref(), expected, "{} in {}", task.name, path.display());
+        }
+    }
+}
+
+#[test]
 fn some_numbers_as_the_authors_have_them() {
     let presets = presets();
     let unit = |preset: usize, entry: &str, task: &str| {

@@ -8,13 +8,13 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 use statetune_datasets_eval::Dataset;
-use statetune_mamba_model::Mamba;
+use statetune_mamba_model::{Mamba, Patches};
 use statetune_ssm_kernels::Level;
 use statetune_tensor::{DType, Device};
 use statetune_trainer::TrainError;
 use statetune_trainer::sweep::{
-    Choice, DeviceUsed, Event, Limits, Line, Placed, Plan, Purpose, Report, Results, SweepConfig, Table, TaskData, run,
-    write_pages,
+    Choice, DeviceUsed, Event, Judge, Limits, Line, Placed, Plan, PlannedTask, Purpose, Report, Results, SweepConfig,
+    Table, TaskData, run, write_pages,
 };
 
 /// State-offset (h) has a rate with which it cannot learn and one with which it can; BitFit's is given.
@@ -100,7 +100,7 @@ fn go_on(path: &Path, plan: &Plan, limits: &Limits, rows: usize) -> Result<(Repo
         }
         Ok(())
     };
-    let report = run(plan, &data, &mut results, &|_| Ok(Vec::new()), &place()?, &place, limits, &observe)?;
+    let report = run(plan, &data, &mut results, &|_| Ok(Vec::new()), &unjudged, &place()?, &place, limits, &observe)?;
     Ok((report, made.into_inner().unwrap()))
 }
 
@@ -185,6 +185,11 @@ fn several_at_once_come_to_the_same_and_limits_are_kept() {
     refused(go_on(&together, &plan, &nobody, 60), &["no entry and no task `bias`"]);
 }
 
+/// No task here is judged by answers.
+fn unjudged(judge: &Judge, _: &PlannedTask, _: &Mamba, _: &Patches, _: &Dataset) -> Result<f64, TrainError> {
+    panic!("asked for {:?}", judge.measure)
+}
+
 #[test]
 fn without_memory_for_more_one_runs_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
@@ -201,7 +206,8 @@ fn without_memory_for_more_one_runs_at_a_time() {
     let nobody = || -> Result<Placed, TrainError> { panic!("a further worker has no room") };
     let limits = Limits { workers: 3, memory: Some(0), ..Limits::default() };
     let report =
-        run(&plan, &data, &mut results, &|_| Ok(Vec::new()), &place().unwrap(), &nobody, &limits, &observe).unwrap();
+        run(&plan, &data, &mut results, &|_| Ok(Vec::new()), &unjudged, &place().unwrap(), &nobody, &limits, &observe)
+            .unwrap();
     assert_eq!(report.done, RUNS, "alone every run is started all the same");
     let notes = notes.into_inner().unwrap();
     assert!(notes[0].starts_with("1 at once instead of 3") && notes[1].contains("state-offset-h on first runs alone"));

@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
+use statetune_datasets_eval::Dataset;
+use statetune_mamba_model::{Mamba, Patches};
 use statetune_tensor::Device;
 use statetune_trainer::config::DeviceSection;
 use statetune_trainer::sweep::{
-    self, DeviceUsed, Event, Limits, Line, Placed, Plan, Purpose, Results, SweepConfig, Table, TaskData,
+    self, DeviceUsed, Event, Judge, Limits, Line, Placed, Plan, PlannedTask, Purpose, Results, SweepConfig, Table,
+    TaskData,
 };
 use statetune_trainer::{TrainError, memory};
 
@@ -76,11 +79,15 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
         Ok(())
     };
     let tokenize = |text: &str| tokenizer.encode(text).map_err(|error| error.to_string());
+    let ends = setup::stop_tokens(&first.model, &tokenizer);
+    let judging = |judge: &Judge, task: &PlannedTask, model: &Mamba, patches: &Patches, dataset: &Dataset| {
+        sweep::judged(judge, task, &tokenizer, &ends, model, patches, dataset)
+    };
     let again = || {
         let reason = |error: anyhow::Error| TrainError::NothingToDo { reason: format!("a further worker: {error:#}") };
         place(&plan, &section).map_err(reason)
     };
-    let report = sweep::run(&plan, &data, &mut results, &tokenize, &first, &again, &limits, &observe)?;
+    let report = sweep::run(&plan, &data, &mut results, &tokenize, &judging, &first, &again, &limits, &observe)?;
     if output.json {
         let left_out: Vec<&str> = report.left_out.iter().map(|(name, _)| name.as_str()).collect();
         say!("{:#}", json!({"results": path, "done": report.done, "of": report.of, "left_out": left_out}));

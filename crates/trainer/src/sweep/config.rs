@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 use statetune_datasets_eval::DataConfig;
 use statetune_peft_methods::nearest;
 
-use crate::config::{DeviceSection, METRICS, ModelSection, OutputSection, explain, from_toml, text_of};
+use crate::config::{
+    DeviceSection, EvaluationSection, METRICS, ModelSection, OutputSection, explain, from_toml, text_of,
+};
+use crate::evaluate::Measure;
 use crate::{TrainError, TrainSettings};
 
 /// A whole sweep.
@@ -59,6 +62,10 @@ pub struct TaskSection {
     /// What is otherwise than in `[train]`.
     #[serde(default)]
     pub train: toml::Table,
+    /// How the model's answers judge the runs of the table, by the one score in its `metrics`, in place of `metric`; the search
+    /// goes by `metric`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<EvaluationSection>,
     /// The data; both files are needed.
     pub data: DataConfig,
 }
@@ -137,6 +144,14 @@ fn yes() -> bool {
 const OURS: [&str; 8] =
     ["learning_rate", "seed", "metric", "log_every", "eval_every", "save_every", "keep_checkpoints", "early_stop"];
 
+impl TaskSection {
+    /// The score that judges the runs of the table, if the model's answers do.
+    pub(super) fn judge(&self) -> Result<Option<Measure>, String> {
+        let Some(evaluation) = &self.evaluation else { return Ok(None) };
+        Ok(evaluation.measures(&self.data)?.first().copied())
+    }
+}
+
 impl SweepConfig {
     /// Reads a file and applies `key=value` settings to it.
     ///
@@ -173,6 +188,12 @@ impl SweepConfig {
             task.data.check().or_else(|error| fail(error.to_string()))?;
             if task.data.train.is_none() || task.data.validation.is_none() {
                 return fail("`data.train` and `data.validation` are both needed".into());
+            }
+            if let Some(evaluation) = &task.evaluation {
+                evaluation.check(&task.data).or_else(fail)?;
+                if evaluation.metrics.as_ref().is_none_or(|metrics| metrics.len() != 1) || task.judge()?.is_none() {
+                    return fail("`evaluation.metrics` must name one score".into());
+                }
             }
             self.settings(task)?;
         }

@@ -16,7 +16,7 @@ mod table;
 
 pub use config::{EntrySection, Reference, SearchSection, SweepConfig, TaskSection};
 pub use pages::write_pages;
-pub use plan::{Job, Plan, PlannedTask, Purpose, Unit};
+pub use plan::{Job, Judge, Plan, PlannedTask, Purpose, Unit};
 pub use results::{Choice, DeviceUsed, Line, Results};
-pub use run::{Event, Limits, Placed, Report, TaskData, run};
+pub use run::{Event, Judging, Limits, Placed, Report, TaskData, judged, run};
 pub use table::Table;

@@ -42,7 +42,7 @@ fn csv(plan: &Plan, table: &Table) -> String {
         let cells = [
             row.entry.clone(),
             row.task.clone(),
-            shown(&plan.task(unit).settings.metric).0.to_owned(),
+            shown(plan.task(unit)).0,
             number(row.learning_rate),
             number(row.trained),
             number(row.mean),
@@ -69,7 +69,7 @@ fn page(plan: &Plan, results: &Results, table: &Table) -> String {
     let header = ["method", "task", "rate", "trained", "score", "deviation", "s", "peak MiB"];
     let cells = |(at, row): (usize, &Row)| {
         let task = plan.task(&plan.units[at]);
-        let (metric, _, digits) = shown(&task.settings.metric);
+        let (metric, _, digits) = shown(task);
         let number =
             |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
         let score = match row.mean {
@@ -114,7 +114,7 @@ fn scores(plan: &Plan, table: &Table, task: usize) -> Chart {
     Chart {
         title: format!("{}: score by trained numbers", task.title),
         x_label: "trained numbers, log10".into(),
-        y_label: shown(&task.settings.metric).0.into(),
+        y_label: shown(task).0,
         series: series.collect(),
     }
 }

@@ -6,7 +6,8 @@ use statetune_datasets_eval::DataConfig;
 use statetune_peft_methods::{METHODS, Method, methods};
 
 use super::config::{EntrySection, SweepConfig};
-use crate::config::default_rate;
+use crate::config::{EvaluationSection, default_rate};
+use crate::evaluate::Measure;
 use crate::{TrainError, TrainSettings};
 
 /// What a run is for.
@@ -30,6 +31,17 @@ pub struct PlannedTask {
     pub settings: TrainSettings,
     /// Its data.
     pub data: DataConfig,
+    /// What judges the runs of the table in place of `settings.metric`.
+    pub judge: Option<Judge>,
+}
+
+/// A score of the model's own answers.
+#[derive(Debug, Clone)]
+pub struct Judge {
+    /// How they are made and compared.
+    pub evaluation: EvaluationSection,
+    /// The score.
+    pub measure: Measure,
 }
 
 /// An entry on a task.
@@ -83,6 +95,11 @@ impl Plan {
                 title: task.title.clone().unwrap_or_else(|| task.name.clone()),
                 settings: config.settings(task).map_err(fail)?,
                 data: task.data.clone(),
+                judge: task
+                    .judge()
+                    .map_err(fail)?
+                    .zip(task.evaluation.clone())
+                    .map(|(measure, evaluation)| Judge { evaluation, measure }),
             });
         }
         let mut entries: Vec<(String, EntrySection)> = Vec::new();
@@ -171,6 +188,9 @@ impl Plan {
         }
         let data = DataConfig { train: None, validation: None, ..task.data.clone() };
         let mut settings = json!({"methods": self.methods(job), "train": train, "data": data});
+        if let (Purpose::Final, Some(judge)) = (job.purpose, &task.judge) {
+            settings["evaluation"] = serde_json::to_value(&judge.evaluation).expect("plain data");
+        }
         if job.purpose == Purpose::Search {
             let search = &self.config.search;
             settings["search"] = json!({"rows": search.rows, "share": search.share, "seed": search.seed});

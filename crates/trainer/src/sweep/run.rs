@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-use statetune_datasets_eval::Dataset;
-use statetune_mamba_model::Mamba;
+use statetune_datasets_eval::{Dataset, Tokenizer};
+use statetune_mamba_model::{Mamba, Patches};
 use statetune_peft_methods::{Adapter, Method, PeftError, Tokenize, methods};
 use statetune_ssm_kernels::random::{stream_of, uniform};
 use statetune_tensor::Device;
 
 use super::curve::Curve;
-use super::plan::{Job, Plan, Purpose, Unit};
+use super::plan::{Job, Judge, Plan, PlannedTask, Purpose, Unit};
 use super::results::{Choice, DeviceUsed, Line, Results};
 use super::room::Room;
 use crate::checkpoint::fingerprint;
+use crate::evaluate::Scorer;
 use crate::{Run, TrainError, TrainSettings, memory};
 
 /// The tokenised files of a task.
@@ -32,6 +33,33 @@ pub struct Placed {
     pub model: Mamba,
     /// What is recorded of the device.
     pub device: DeviceUsed,
+}
+
+/// The score of a task's judge for a model with patches, on the validation file.
+pub type Judging<'a> = dyn Fn(&Judge, &PlannedTask, &Mamba, &Patches, &Dataset) -> Result<f64, TrainError> + Sync + 'a;
+
+/// Such a score, by the tokens that `tokenizer` makes; `ends` are those that end a text for the model.
+///
+/// # Errors
+/// A file that the score takes cannot be read; the model refuses; there is nothing to judge on.
+pub fn judged(
+    judge: &Judge,
+    task: &PlannedTask,
+    tokenizer: &Tokenizer,
+    ends: &[u32],
+    model: &Mamba,
+    patches: &Patches,
+    dataset: &Dataset,
+) -> Result<f64, TrainError> {
+    let (data, settings) = (judge.evaluation.data(&task.data), &task.settings);
+    let scorer = Scorer::new(&judge.evaluation, &data, tokenizer, ends)?;
+    let (tokens, shares) = (settings.micro_batch_tokens, settings.share_prefix);
+    let found = scorer.examine(model, patches, dataset, tokens, shares, &mut |_, _, _| {})?;
+    let measured = found.measured.iter().find(|measured| measured.measure == judge.measure);
+    let measured = measured.ok_or_else(|| TrainError::NothingToDo {
+        reason: format!("no row of the validation file asks for an answer that `{}` could score", judge.measure.key()),
+    })?;
+    Ok(measured.interval.value)
 }
 
 /// How far to go.
@@ -95,6 +123,7 @@ struct Sweep<'a> {
     wanted: Vec<bool>,
     limits: &'a Limits,
     tokenize: &'a (dyn Fn(&str) -> Result<Vec<u32>, String> + Sync),
+    judging: &'a Judging<'a>,
     observe: &'a Observe<'a>,
     room: Room,
     shared: Mutex<Shared<'a>>,
@@ -102,7 +131,7 @@ struct Sweep<'a> {
 }
 
 /// Runs what is missing from the results. The first worker has the model `first`, further ones ask `place` for one.
-/// `observe` sees each finished run.
+/// `judging` scores the answers of runs for the table, where a task has a judge; `observe` sees each finished run.
 ///
 /// # Errors
 /// An entry cannot be run with this model or data; results are of another device or other data; a run fails otherwise than
@@ -112,6 +141,7 @@ pub fn run(
     data: &[TaskData],
     results: &mut Results,
     tokenize: &(dyn Fn(&str) -> Result<Vec<u32>, String> + Sync),
+    judging: &Judging<'_>,
     first: &Placed,
     place: &(dyn Fn() -> Result<Placed, TrainError> + Sync),
     limits: &Limits,
@@ -146,6 +176,7 @@ pub fn run(
         wanted: plan.units.iter().map(only).collect(),
         limits,
         tokenize,
+        judging,
         observe,
         room: Room::new(limits.memory, plan, &first.model),
         shared: Mutex::new(Shared { results, running: Vec::new(), waiting: None, stopped: false, error: None }),
@@ -411,6 +442,12 @@ impl<'a> Sweep<'a> {
                 line.score = evaluation.metric(&run.settings.metric).map(|(value, _)| value);
                 line.loss = Some(evaluation.loss).filter(|loss| loss.is_finite());
                 line.evaluation = serde_json::to_value(evaluation).expect("plain data");
+            }
+            if let (Purpose::Final, Some(judge), Some(validation), Some(_)) =
+                (job.purpose, &task.judge, run.validation, line.loss)
+            {
+                let patches = summary.adapter.patches();
+                line.score = Some((self.judging)(judge, task, run.model, &patches, validation)?);
             }
             if line.loss.is_none() {
                 (line.score, line.failed) = (None, Some("the loss of the evaluation is not finite".into()));

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::plan::{Plan, Purpose, Unit};
+use super::plan::{Plan, PlannedTask, Purpose, Unit};
 use super::results::{Choice, Line, Results};
 
 /// What came out, as text for a page and as numbers.
@@ -43,15 +43,19 @@ pub struct Row {
     pub peak_memory_mib: Option<f64>,
 }
 
-/// How a metric is shown: its name with the unit, what it is multiplied with, digits behind the point.
-pub(super) fn shown(metric: &str) -> (&'static str, f64, usize) {
-    match metric {
+/// How a task's score is shown: its name with the unit, what it is multiplied with, digits behind the point.
+pub(super) fn shown(task: &PlannedTask) -> (String, f64, usize) {
+    if let Some(judge) = &task.judge {
+        return (judge.measure.key(), 1.0, judge.measure.digits());
+    }
+    let (name, factor, digits) = match task.settings.metric.as_str() {
         "accuracy" => ("accuracy %", 100.0, 1),
         "label_accuracy" => ("accuracy of the labels %", 100.0, 1),
         "f1" => ("F1", 1.0, 3),
         "matthews" => ("Matthews", 1.0, 3),
         _ => ("loss", 1.0, 4),
-    }
+    };
+    (name.to_owned(), factor, digits)
 }
 
 impl Table {
@@ -77,7 +81,7 @@ fn row(plan: &Plan, results: &Results, at: usize) -> Row {
         Choice::Rate(rate) => plan.finals(at, rate).iter().filter_map(|job| results.of(plan, job)).collect(),
         Choice::Open | Choice::None => Vec::new(),
     };
-    let factor = shown(&plan.task(unit).settings.metric).1;
+    let factor = shown(plan.task(unit)).1;
     let scores: Vec<f64> = lines.iter().filter_map(|line| line.score).map(|score| score * factor).collect();
     let mean = |values: &[f64]| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
     let middle = mean(&scores);
@@ -107,7 +111,7 @@ fn markdown(plan: &Plan, results: &Results, devices: &[String], rows: &[Row], ru
     let tasks = &plan.tasks;
     text += "\n\n| method | trained |";
     for task in tasks {
-        let name = shown(&task.settings.metric).0;
+        let name = shown(task).0;
         let title = &task.title;
         text += &format!(" {title} rate | {title} {name} | {title} s |");
     }
@@ -155,7 +159,7 @@ fn cells(plan: &Plan, unit: &Unit, row: &Row) -> String {
 
 /// Mean ± deviation, and how many seeds there are if not all.
 fn score(plan: &Plan, unit: &Unit, row: &Row) -> String {
-    let digits = shown(&plan.task(unit).settings.metric).2;
+    let digits = shown(plan.task(unit)).2;
     let Some(mean) = row.mean else { return if row.failed { "diverged".into() } else { "–".into() } };
     let mut text = format!("{mean:.digits$}");
     if let Some(deviation) = row.deviation {
@@ -223,7 +227,7 @@ fn references(plan: &Plan, rows: &[Row]) -> String {
             "| {} | {} | {} | {} | {} | {} | {} |\n",
             task.title,
             row.entry,
-            shown(&task.settings.metric).0,
+            shown(task).0,
             reference.rate,
             scores.join(", "),
             or_dash(row.learning_rate.map_or(String::new(), |rate| rate.to_string())),

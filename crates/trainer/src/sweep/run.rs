@@ -447,7 +447,7 @@ impl<'a> Sweep<'a> {
                 (job.purpose, &task.judge, run.validation, line.loss)
             {
                 let patches = summary.adapter.patches();
-                line.score = Some((self.judging)(judge, task, run.model, &patches, validation)?);
+                line.score = Some((self.judging)(judge, task, run.model, patches, validation)?);
             }
             if line.loss.is_none() {
                 (line.score, line.failed) = (None, Some("the loss of the evaluation is not finite".into()));

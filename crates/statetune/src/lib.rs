@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod hub;
+mod model_folder;
 
 pub use statetune_datasets_eval as datasets_eval;
 pub use statetune_mamba_model as mamba_model;

@@ -4,8 +4,8 @@
 //! The procedure is that of the beam scorer of Hugging Face transformers 4.40, by which the State-offset paper's texts were
 //! generated.
 
-use super::check_sequences;
 use super::decoder::Decoder;
+use super::{Generated, check_sequences};
 use crate::patch::Patches;
 use crate::{Mamba, ModelError};
 
@@ -79,14 +79,47 @@ impl Mamba {
         prompts: &[S],
         options: &BeamOptions,
     ) -> Result<Vec<Vec<Hypothesis>>, ModelError> {
+        self.searched(patches, prompts, options, |_| {})
+    }
+
+    /// The best hypothesis of each prompt, as [`Mamba::generate`] gives a continuation. `progress` hears how many prompts are
+    /// finished.
+    ///
+    /// # Errors
+    /// As [`Mamba::beam_search`].
+    pub fn search_best<S: AsRef<[u32]>>(
+        &self,
+        patches: &Patches,
+        prompts: &[S],
+        options: &BeamOptions,
+        progress: impl FnMut(usize),
+    ) -> Result<Vec<Generated>, ModelError> {
+        let best = |found: Vec<Hypothesis>| match found.into_iter().next() {
+            Some(best) => Generated { tokens: best.tokens, stopped: best.ended },
+            None => Generated::default(),
+        };
+        Ok(self.searched(patches, prompts, options, progress)?.into_iter().map(best).collect())
+    }
+
+    fn searched<S: AsRef<[u32]>>(
+        &self,
+        patches: &Patches,
+        prompts: &[S],
+        options: &BeamOptions,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Vec<Vec<Hypothesis>>, ModelError> {
         options.check(self.config().vocab_size)?;
         self.check_prompts(prompts, options.prefill_chunk)?;
         if prompts.is_empty() || options.max_new_tokens == 0 {
             return Ok(vec![Vec::new(); prompts.len()]);
         }
         let decoder = Decoder::new(self, patches)?;
-        let groups = prompts.chunks((options.sequences / options.beams).max(1));
-        Ok(groups.map(|group| decoder.search(group, options)).collect::<Result<Vec<_>, _>>()?.concat())
+        let mut found = Vec::with_capacity(prompts.len());
+        for group in prompts.chunks((options.sequences / options.beams).max(1)) {
+            found.extend(decoder.search(group, options)?);
+            progress(found.len());
+        }
+        Ok(found)
     }
 }
 

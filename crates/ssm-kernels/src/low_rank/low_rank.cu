@@ -30,20 +30,6 @@ struct alignas(16) Eight {
     u32 pair[4];
 };
 
-// Two numbers as bf16, the first in the low half.
-DEVICE u32 pair_of(float x, float y) {
-#ifdef __CUDA_ARCH__
-    u32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
-    return pair;
-#else
-    return (u32)bf16_bits(x) | (u32)bf16_bits(y) << 16;
-#endif
-}
-
-DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
-DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
-
 // The low halves of two words as one, or the high halves.
 DEVICE u32 lows(u32 x, u32 y) { return (x & 0xffffu) | y << 16; }
 DEVICE u32 highs(u32 x, u32 y) { return x >> 16 | (y & 0xffff0000u); }
@@ -60,8 +46,8 @@ DEVICE void multiply_8(float (&d)[4], u32 a0, u32 a1, u32 b) {
         u32 upper = __shfl_sync(ALL_LANES, a0, 4 * g + k), lower = __shfl_sync(ALL_LANES, a1, 4 * g + k);
         for (int n = 0; n < 2; n++) {
             u32 column = __shfl_sync(ALL_LANES, b, 4 * (2 * q + n) + k);
-            d[n] += low(upper) * low(column) + high(upper) * high(column);
-            d[2 + n] += low(lower) * low(column) + high(lower) * high(column);
+            d[n] += bf16_low(upper) * bf16_low(column) + bf16_high(upper) * bf16_high(column);
+            d[2 + n] += bf16_low(lower) * bf16_low(column) + bf16_high(lower) * bf16_high(column);
         }
     }
 #endif
@@ -164,8 +150,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
 #pragma unroll
             for (int tile = 0; tile < TILES; tile++) {
                 const float *f = in[k].down[tile];
-                multiply_16(found[tile], a[0], b[0], a[1], b[1], pair_of(f[0], f[1]), pair_of(f[2], f[3]));
-                multiply_16(found[tile], a[2], b[2], a[3], b[3], pair_of(f[4], f[5]), pair_of(f[6], f[7]));
+                multiply_16(found[tile], a[0], b[0], a[1], b[1], bf16_pair(f[0], f[1]), bf16_pair(f[2], f[3]));
+                multiply_16(found[tile], a[2], b[2], a[3], b[3], bf16_pair(f[4], f[5]), bf16_pair(f[6], f[7]));
             }
         }
     }
@@ -220,7 +206,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
                 }
 #endif
 #pragma unroll
-                for (int i = 0; i < 4; i++) multiply_8(sum[k][i], above[tile], below[tile], pair_of(one[i], other[i]));
+                for (int i = 0; i < 4; i++) multiply_8(sum[k][i], above[tile], below[tile], bf16_pair(one[i], other[i]));
             }
         }
         Eight result[AHEAD][2];
@@ -234,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
                 for (int i = 0; i < 4; i++) {
                     // Pairs 0 and 1 are the first column's, 2 and 3 the second's.
                     const float *x = &sum[k][2 * i % 4][2 * half + i / 2], *z = &sum[k][2 * i % 4 + 1][2 * half + i / 2];
-                    to.pair[i] = pair_of(low(from.pair[i]) + outer * *x, high(from.pair[i]) + outer * *z);
+                    to.pair[i] = bf16_pair(bf16_low(from.pair[i]) + outer * *x, bf16_high(from.pair[i]) + outer * *z);
                 }
             }
         }

@@ -61,17 +61,9 @@ DEVICE act *row_at(act *base, int t, int bytes) { return (act *)((char *)base + 
 // Two neighbouring activations, which the fast kernels read and write at once.
 #if ACT_BF16
 typedef u32 Pair;
-DEVICE float low(Pair x) { return __uint_as_float(x << 16); }
-DEVICE float high(Pair x) { return __uint_as_float(x & 0xffff0000u); }
-DEVICE Pair pair_of(float x, float y) {
-#ifdef __CUDA_ARCH__
-    u32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
-    return pair;
-#else
-    return (u32)bf16_bits(x) | (u32)bf16_bits(y) << 16;
-#endif
-}
+DEVICE float low(Pair x) { return bf16_low(x); }
+DEVICE float high(Pair x) { return bf16_high(x); }
+DEVICE Pair pair_of(float x, float y) { return bf16_pair(x, y); }
 #else
 typedef float2 Pair;
 DEVICE float low(Pair x) { return x.x; }

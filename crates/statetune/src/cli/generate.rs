@@ -43,7 +43,9 @@ pub(super) fn run(arguments: &GenerateArguments, output: Output) -> anyhow::Resu
     let texts = prompts(&arguments.prompt, arguments.prompts.as_deref())?;
     let prompts = texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>, _>>()?;
     let results = match arguments.beams {
-        Some(beams) => search(arguments, beams, &model, &patches, &prompts, &setup::stop_tokens(&model, &tokenizer))?,
+        Some(beams) => {
+            search(arguments, beams, &model, &patches, &prompts, &setup::stop_tokens(&model, &tokenizer), output)?
+        }
         None => draw(arguments, &model, &patches, &prompts, setup::stop_tokens(&model, &tokenizer), output)?,
     };
     let mut list = Vec::new();
@@ -102,6 +104,7 @@ fn search(
     patches: &Patches,
     prompts: &[Vec<u32>],
     stop: &[u32],
+    output: Output,
 ) -> anyhow::Result<Vec<Generated>> {
     let [end, ..] = stop else { bail!("--beams needs an end-of-text token, and the model names none") };
     let options = BeamOptions {
@@ -115,11 +118,9 @@ fn search(
         prefill_chunk: GenerateOptions::default().prefill_chunk,
         sequences: arguments.batch as usize,
     };
-    let best = model.beam_search(patches, prompts, &options)?.into_iter().map(|found| {
-        let best = found.into_iter().next();
-        best.map_or_else(Generated::default, |best| Generated { stopped: best.ended, tokens: best.tokens })
-    });
-    Ok(best.collect())
+    let mut bar = Bar::new("generating", output.quiet);
+    let of = prompts.len() as u64;
+    Ok(model.search_best(patches, prompts, &options, |done| bar.at(done as u64, of, String::new))?)
 }
 
 /// The prompts of the command line, then those of the file.

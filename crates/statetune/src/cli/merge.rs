@@ -12,17 +12,7 @@ use statetune_trainer::verify::logits_apart;
 use super::adapters::{self, Named, Source};
 use super::{MergeArguments, Output, out, setup};
 use crate::hub;
-
-/// What stands beside a model's weights in Hugging Face folders and stays as it is.
-const COMPANIONS: [&str; 7] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-];
+use crate::model_folder::COMPANIONS;
 
 pub(super) fn run(arguments: &MergeArguments, output: Output) -> anyhow::Result<()> {
     let out = &arguments.out;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::name::{Name, is_inside};
 use super::{Hub, HubError, Progress};
+use crate::model_folder::COMPANIONS;
 
 const MODEL: &str = "config.json";
 const ADAPTER: &str = "adapter_config.json";
@@ -15,18 +16,6 @@ const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 /// Kinds of weights in the order in which a model folder is read: one file, and the index of several.
 const WEIGHTS: [[&str; 2]; 2] =
     [["model.safetensors", "model.safetensors.index.json"], ["pytorch_model.bin", "pytorch_model.bin.index.json"]];
-/// What may stand beside the weights.
-const COMPANIONS: [&str; 8] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-    "chat_template.jinja",
-];
-
 /// A folder of a repository at a commit.
 pub(super) struct Contents<'a> {
     pub hub: &'a Hub,

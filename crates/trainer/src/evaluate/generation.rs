@@ -8,9 +8,6 @@ use statetune_mamba_model::{BeamOptions, GenerateOptions, Generated, Mamba, Patc
 use crate::TrainError;
 use crate::config::EvaluationSection;
 
-/// Prompts whose beams are followed at once.
-const SEARCHED_AT_ONCE: usize = 16;
-
 /// An answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Answer {
@@ -67,12 +64,8 @@ impl<'a> Writer<'a> {
     ) -> Result<Vec<Answer>, TrainError> {
         let of = prompts.len() * self.section.max_new_tokens;
         let generated = if self.section.searches() {
-            let mut found = Vec::with_capacity(prompts.len());
-            for some in prompts.chunks(SEARCHED_AT_ONCE) {
-                found.extend(self.search(model, patches, some)?);
-                progress(found.len() * self.section.max_new_tokens, of);
-            }
-            found
+            let heard = |prompts: usize| progress(prompts * self.section.max_new_tokens, of);
+            model.search_best(patches, prompts, &self.search(), heard)?
         } else {
             let mut done = 0;
             let found = model.generate(patches, prompts, &self.options(), |_, _| {
@@ -98,9 +91,9 @@ impl<'a> Writer<'a> {
         GenerateOptions { max_new_tokens, sampling, stop, ..GenerateOptions::default() }
     }
 
-    fn search(&self, model: &Mamba, patches: &Patches, prompts: &[&[u32]]) -> Result<Vec<Generated>, TrainError> {
+    fn search(&self) -> BeamOptions {
         let section = self.section;
-        let options = BeamOptions {
+        BeamOptions {
             beams: section.beams,
             max_new_tokens: section.max_new_tokens,
             min_new_tokens: section.min_new_tokens,
@@ -110,12 +103,7 @@ impl<'a> Writer<'a> {
             end: self.ends[0],
             sequences: GenerateOptions::default().sequences,
             prefill_chunk: GenerateOptions::default().prefill_chunk,
-        };
-        let best = model.beam_search(patches, prompts, &options)?.into_iter().map(|found| {
-            let best = found.into_iter().next();
-            best.map_or_else(Generated::default, |best| Generated { stopped: best.ended, tokens: best.tokens })
-        });
-        Ok(best.collect())
+        }
     }
 
     fn answer(&self, generated: &Generated) -> Result<Answer, TrainError> {

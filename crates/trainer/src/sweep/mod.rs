@@ -7,6 +7,7 @@
 
 mod config;
 mod curve;
+mod judge;
 mod pages;
 mod plan;
 mod results;
@@ -15,8 +16,9 @@ mod run;
 mod table;
 
 pub use config::{EntrySection, Reference, SearchSection, SweepConfig, TaskSection};
+pub use judge::{Judge, Judging, judged};
 pub use pages::write_pages;
-pub use plan::{Job, Judge, Plan, PlannedTask, Purpose, Unit};
+pub use plan::{Job, Plan, PlannedTask, Purpose, Unit};
 pub use results::{Choice, DeviceUsed, Line, Results};
-pub use run::{Event, Judging, Limits, Placed, Report, TaskData, judged, run};
+pub use run::{Event, Limits, Placed, Report, TaskData, run};
 pub use table::Table;

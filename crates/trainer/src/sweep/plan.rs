@@ -6,8 +6,8 @@ use statetune_datasets_eval::DataConfig;
 use statetune_peft_methods::{METHODS, Method, methods};
 
 use super::config::{EntrySection, SweepConfig};
-use crate::config::{EvaluationSection, default_rate};
-use crate::evaluate::Measure;
+use super::judge::Judge;
+use crate::config::default_rate;
 use crate::{TrainError, TrainSettings};
 
 /// What a run is for.
@@ -33,15 +33,6 @@ pub struct PlannedTask {
     pub data: DataConfig,
     /// What judges the runs of the table in place of `settings.metric`.
     pub judge: Option<Judge>,
-}
-
-/// A score of the model's own answers.
-#[derive(Debug, Clone)]
-pub struct Judge {
-    /// How they are made and compared.
-    pub evaluation: EvaluationSection,
-    /// The score.
-    pub measure: Measure,
 }
 
 /// An entry on a task.

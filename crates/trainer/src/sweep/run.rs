@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-use statetune_datasets_eval::{Dataset, Tokenizer};
-use statetune_mamba_model::{Mamba, Patches};
+use statetune_datasets_eval::Dataset;
+use statetune_mamba_model::Mamba;
 use statetune_peft_methods::{Adapter, Method, PeftError, Tokenize, methods};
 use statetune_ssm_kernels::random::{stream_of, uniform};
 use statetune_tensor::Device;
 
 use super::curve::Curve;
-use super::plan::{Job, Judge, Plan, PlannedTask, Purpose, Unit};
+use super::judge::Judging;
+use super::plan::{Job, Plan, Purpose, Unit};
 use super::results::{Choice, DeviceUsed, Line, Results};
 use super::room::Room;
 use crate::checkpoint::fingerprint;
-use crate::evaluate::Scorer;
 use crate::{Run, TrainError, TrainSettings, memory};
 
 /// The tokenised files of a task.
@@ -33,33 +33,6 @@ pub struct Placed {
     pub model: Mamba,
     /// What is recorded of the device.
     pub device: DeviceUsed,
-}
-
-/// The score of a task's judge for a model with patches, on the validation file.
-pub type Judging<'a> = dyn Fn(&Judge, &PlannedTask, &Mamba, &Patches, &Dataset) -> Result<f64, TrainError> + Sync + 'a;
-
-/// Such a score, by the tokens that `tokenizer` makes; `ends` are those that end a text for the model.
-///
-/// # Errors
-/// A file that the score takes cannot be read; the model refuses; there is nothing to judge on.
-pub fn judged(
-    judge: &Judge,
-    task: &PlannedTask,
-    tokenizer: &Tokenizer,
-    ends: &[u32],
-    model: &Mamba,
-    patches: &Patches,
-    dataset: &Dataset,
-) -> Result<f64, TrainError> {
-    let (data, settings) = (judge.evaluation.data(&task.data), &task.settings);
-    let scorer = Scorer::new(&judge.evaluation, &data, tokenizer, ends)?;
-    let (tokens, shares) = (settings.micro_batch_tokens, settings.share_prefix);
-    let found = scorer.examine(model, patches, dataset, tokens, shares, &mut |_, _, _| {})?;
-    let measured = found.measured.iter().find(|measured| measured.measure == judge.measure);
-    let measured = measured.ok_or_else(|| TrainError::NothingToDo {
-        reason: format!("no row of the validation file asks for an answer that `{}` could score", judge.measure.key()),
-    })?;
-    Ok(measured.interval.value)
 }
 
 /// How far to go.

@@ -90,8 +90,7 @@ impl Cuda {
     }
 
     /// Gives the working pool's segments back and takes one for all that was in use at once: a first step, which takes them
-    /// as it goes, leaves gaps; and gives back what loading the model took and left. Does nothing while something lies there or
-    /// a captured graph may write there.
+    /// as it goes, leaves gaps. Does nothing while something lies there or a captured graph may write there.
     ///
     /// # Errors
     /// When the device has not that much left.
@@ -104,7 +103,6 @@ impl Cuda {
             return Ok(());
         }
         driver.release_unused(&turn, &mut memory, Pool::Working)?;
-        driver.release_unused(&turn, &mut memory, Pool::Lasting)?;
         let peak = memory.pools[1].peak();
         // Best fit leaves some gaps even in one piece.
         let size = Arena::rounded((peak + peak / 64) as usize);

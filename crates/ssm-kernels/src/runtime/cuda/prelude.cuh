@@ -41,6 +41,19 @@ DEVICE u16 bf16_bits(float x) {
 #endif
 }
 
+// Two numbers as bf16 in a word, the first in the low half, and each of them.
+DEVICE u32 bf16_pair(float x, float y) {
+#ifdef __CUDA_ARCH__
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
+    return pair;
+#else
+    return (u32)bf16_bits(x) | (u32)bf16_bits(y) << 16;
+#endif
+}
+DEVICE float bf16_low(u32 pair) { return __uint_as_float(pair << 16); }
+DEVICE float bf16_high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+
 DEVICE void put(float *p, float x) { *p = x; }
 DEVICE void put(bf16 *p, float x) { p->bits = bf16_bits(x); }
 

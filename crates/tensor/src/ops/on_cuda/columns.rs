@@ -16,12 +16,9 @@ pub fn join(cuda: &Cuda, inputs: &Inputs<'_>) -> Result<(Vec<Tensor>, Joined)> {
         (0..inputs.len()).map(|i| Ok(input(cuda, inputs, i)?.shape()[1])).collect::<Result<_>>()?;
     let width = widths.iter().sum();
     let y = DeviceTensor::unset(cuda, first.dtype(), &[rows, width])?;
-    let mut at = 0;
-    for (i, &part) in widths.iter().enumerate() {
-        let x = input(cuda, inputs, i)?;
-        kernel::put_columns(cuda, y.view(), rows, width, at, x.spread(), x.stride(), part)?;
-        at += part;
-    }
+    let side = |(i, &part): (usize, &usize)| input(cuda, inputs, i).map(|x| (x.spread(), x.stride(), part));
+    let sides = widths.iter().enumerate().map(side).collect::<Result<Vec<_>>>()?;
+    kernel::join_columns(cuda, y.view(), rows, width, &sides)?;
     Ok((vec![y.into()], (rows, widths)))
 }
 

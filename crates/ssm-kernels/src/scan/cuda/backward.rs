@@ -309,20 +309,34 @@ fn clear_tables(cuda: &Cuda, grads: &ScanGradViews) -> Result<(), CudaError> {
     sums.into_iter().flatten().try_for_each(|grad| cuda.clear(grad))
 }
 
-/// Into how many segments each sequence is cut, for `room` blocks at a time. The time is that of the rounds of blocks,
-/// each half a chunk longer than its chunks, and of the carries, a pass over all segments but one: by measurement on an
-/// H100 a chunk of them takes 0.136 of a chunk's time for every block on a multiprocessor, and no less than 0.18.
+/// Into how many segments each sequence is cut, for `room` blocks at a time. Times are in those of a chunk, by measurement on
+/// an H100: a block takes its chunks' and 0.4 more, and 0.008 for each segment, from half of which on average carries enter.
+/// The carries are a pass over all segments but one, of which a chunk takes 0.136 for every block on a multiprocessor, and
+/// no less than 0.18.
 fn segments(room: usize, columns: usize, sequences: usize, tokens: usize) -> usize {
     let chunks = tokens.div_ceil(sequences).div_ceil(CHUNK).max(1);
     let time = |&segments: &usize| {
         let each = chunks.div_ceil(segments);
-        let rounds = (columns * sequences * segments).div_ceil(room);
+        let block = |chunks: usize| chunks as f64 + 0.4 + 0.008 * segments as f64;
+        let (whole, rest) = (chunks / each * columns * sequences, chunks % each);
+        let short = if rest > 0 { columns * sequences } else { 0 };
         let carries = (RESIDENT * columns * sequences * (segments - 1)).div_ceil(room);
         let carried = if segments > 1 { (0.136 * carries as f64).max(0.18) * each as f64 } else { 0.0 };
-        rounds as f64 * (each as f64 + 0.5) + carried
+        in_turn(room, (whole, block(each)), (short, block(rest))) + carried
     };
     let most = chunks.min(32).min(65_535 / sequences.min(65_535)).max(1);
     (1..=most).min_by(|a, b| time(a).total_cmp(&time(b))).expect("at least one")
+}
+
+/// When the last block ends of so many of one length and then so many of another, not longer, if `room` run at a time.
+fn in_turn(room: usize, (whole, long): (usize, f64), (rest, short): (usize, f64)) -> f64 {
+    let (rounds, running) = (whole / room, whole % room);
+    let free = room - running;
+    let until = if running > 0 { long } else { 0.0 };
+    // Beside the last round's whole blocks.
+    let beside = free * (until / short) as usize;
+    let after = rest.saturating_sub(beside).div_ceil(if running > 0 { room } else { free });
+    rounds as f64 * long + until + after as f64 * short
 }
 
 /// Bytes of the partial sums of db, dc and dc_previous that the general kernel may use.
@@ -383,12 +397,22 @@ fn general(
 
 #[cfg(test)]
 mod tests {
-    use super::segments;
+    use super::{in_turn, segments};
 
     #[test]
     fn sequences_are_cut_where_they_do_not_fill_the_device() {
         assert_eq!(segments(264, 32, 8, 8 * 1024), 1);
         assert!(segments(264, 12, 4, 4 * 2048) > 2);
         assert_eq!(segments(264, 6, 64, 2048), 1);
+    }
+
+    #[test]
+    fn a_short_last_segment_runs_beside_the_others() {
+        // Five segments of three chunks and one of one: 288 blocks end with the first 240.
+        assert_eq!(segments(264, 12, 4, 4 * 512), 6);
+        assert_eq!(in_turn(264, (240, 3.0), (48, 1.0)), 3.0);
+        assert_eq!(in_turn(264, (240, 3.0), (73, 1.0)), 4.0);
+        assert_eq!(in_turn(264, (264, 3.0), (1, 1.0)), 4.0);
+        assert_eq!(in_turn(264, (265, 3.0), (0, 1.0)), 6.0);
     }
 }

@@ -88,7 +88,8 @@ impl<'a> Writer<'a> {
         stop.sort_unstable();
         stop.dedup();
         let max_new_tokens = self.section.max_new_tokens;
-        GenerateOptions { max_new_tokens, sampling, stop, ..GenerateOptions::default() }
+        let sequences = self.section.sequences;
+        GenerateOptions { max_new_tokens, sampling, stop, sequences, ..GenerateOptions::default() }
     }
 
     fn search(&self) -> BeamOptions {
@@ -101,7 +102,7 @@ impl<'a> Writer<'a> {
             length_penalty: section.length_penalty,
             early_stopping: section.early_stopping,
             end: self.ends[0],
-            sequences: GenerateOptions::default().sequences,
+            sequences: section.sequences,
             prefill_chunk: GenerateOptions::default().prefill_chunk,
         }
     }

@@ -286,7 +286,8 @@ fn what_is_judged_is_not_judged_again() {
     let fixture = compared();
     let sweep = |more: &[&str]| fixture.run(&[&["sweep", "sweep.toml"], more].concat()).well();
     let made = |outcome: &support::Outcome| outcome.stderr.lines().filter(|line| line.starts_with('[')).count();
-    assert_eq!(made(&sweep(&["--only", "base"])), 1);
+    let base = sweep(&["--only", "base"]);
+    assert!(made(&base) == 1 && base.stderr.contains("[1/3] base on records: "), "{}", base.stderr);
     let first = fixture.tree("out/evaluations/records");
     assert!(!fixture.read("out/table.md").contains("## records"), "one alone is not compared");
     assert_eq!(made(&sweep(&[])), 2);
@@ -305,6 +306,16 @@ fn what_is_judged_is_not_judged_again() {
     assert!(whole.iter().all(|(name, bytes)| name == "lora-3/evaluation.json" || after.get(name) == Some(bytes)));
     assert_eq!(whole.len(), after.len(), "{:?}", after.keys());
     assert_eq!(fixture.read("out/results.jsonl").lines().count(), 3);
+    assert!(again.stdout.contains("3 of 3 runs are finished, 0 of them"), "{}", again.stdout);
+    // An evaluation of that name that is another's.
+    let place = "out/evaluations/records/state-offset-h-3/evaluation.json";
+    let own = fixture.read(place);
+    let mut other: Value = serde_json::from_str(&own).expect("JSON");
+    other["metrics"][0]["value"] = 0.875.into();
+    fixture.write(place, other.to_string());
+    let told = sweep(&["--quiet"]).stdout;
+    assert!(told.ends_with("Judged, but without an evaluation in this folder: state-offset-h.\n"), "{told}");
+    fixture.write(place, own);
     // Results travel without their evaluations.
     std::fs::remove_dir_all(fixture.path("out/evaluations/records/lora-3")).expect("its folder");
     let told = sweep(&["--quiet"]).stdout;

@@ -221,16 +221,16 @@ fn processor() -> String {
 
 /// A finished run in a line.
 fn told(line: &Line) -> String {
-    let purpose = match line.purpose {
-        Purpose::Search => "search".to_owned(),
-        Purpose::Final => format!("seed {}", line.seed),
-    };
     let outcome = match (line.score, &line.failed) {
         (Some(score), _) => format!("{score:.4}"),
         (None, failed) => failed.clone().unwrap_or_default(),
     };
-    format!(
-        "{} on {}, {purpose}, rate {}: {outcome} ({} steps in {:.1} s)",
-        line.entry, line.task, line.learning_rate, line.steps, line.seconds
-    )
+    let what = format!("{} on {}", line.entry, line.task);
+    let purpose = match line.purpose {
+        // The untuned model.
+        Purpose::Final if line.rows == 0 => return format!("{what}: {outcome}"),
+        Purpose::Search => "search".to_owned(),
+        Purpose::Final => format!("seed {}", line.seed),
+    };
+    format!("{what}, {purpose}, rate {}: {outcome} ({} steps in {:.1} s)", line.learning_rate, line.steps, line.seconds)
 }

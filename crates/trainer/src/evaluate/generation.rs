@@ -119,3 +119,20 @@ impl<'a> Writer<'a> {
         Ok(Answer { text: text[..cut.unwrap_or(text.len())].trim().to_owned(), tokens: generated.tokens.len(), ended })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_prompts_at_once_as_the_section_says() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../statetune/assets/mamba-tiny/tokenizer.json");
+        let tokenizer = Tokenizer::open(file.as_ref()).unwrap();
+        let section = EvaluationSection { sequences: 5, beams: 2, ..EvaluationSection::default() };
+        let writer = Writer::new(&section, &tokenizer, &[0]).unwrap();
+        assert_eq!((writer.options().sequences, writer.search().sequences), (5, 5));
+        let default = EvaluationSection::default();
+        let writer = Writer::new(&default, &tokenizer, &[0]).unwrap();
+        assert_eq!(writer.options().sequences, GenerateOptions::default().sequences);
+    }
+}

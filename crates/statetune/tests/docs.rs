@@ -1,4 +1,4 @@
-//! What the pages say of the methods is what METHODS says, and of evaluations what the configuration has; the recipes are
+//! What the pages say of the methods is what METHODS says, and of evaluations and sweeps what the configuration has; the recipes are
 //! configurations.
 
 use std::fs;
@@ -9,6 +9,7 @@ use statetune::mamba_model::config::MambaConfig;
 use statetune::peft_methods::METHODS;
 use statetune::trainer::RunConfig;
 use statetune::trainer::config::EvaluationSection;
+use statetune::trainer::sweep::SweepConfig;
 
 fn page(name: &str) -> (PathBuf, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
@@ -99,14 +100,41 @@ fn every_key_of_an_evaluation_is_explained() {
 }
 
 #[test]
-fn recipes_are_configurations() {
+fn recipes_are_tried_as_they_say() {
     for name in ["dart", "samsum", "spider"] {
         let (path, text) = page(&format!("benches/{name}.toml"));
-        let config = RunConfig::read(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        // What the first lines have typed after `--set`.
+        let typed =
+            text.lines().take_while(|line| line.starts_with('#')).map(|line| line[1..].trim()).collect::<Vec<_>>();
+        let typed = typed.join(" ");
+        let settings: Vec<String> = typed
+            .split("--set ")
+            .skip(1)
+            .filter_map(|rest| rest.split([' ', ',']).next())
+            .map(|setting| setting.trim_end_matches('.').to_owned())
+            .collect();
+        assert_eq!(settings.len(), 5, "{settings:?}");
+        let config = SweepConfig::read(&path, &settings).unwrap_or_else(|error| panic!("{error}"));
+        let evaluation = config.tasks[0].evaluation.as_ref().expect("answers judge");
+        assert_eq!((config.tasks[0].data.limit, evaluation.limit), (Some(400), Some(24)), "{name}");
+        let config = SweepConfig::read(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config.output.folder, Some(format!("runs/{name}").into()));
-        // LoRA, as the first lines have it typed.
-        let lora = text.split('\'').find(|part| part.starts_with("methods=")).expect("a setting");
-        let config = RunConfig::read(&path, &[lora.to_owned()]).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(config.methods().expect("methods")[0].tag(), "lora");
+    }
+}
+
+#[test]
+fn every_key_of_a_sweep_is_explained() {
+    let (_, text) = page("docs/src/methods-compared.md");
+    let section = text.split("## Configuration").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
+    let own = "name = \"a\"\nmetric = \"loss\"\nsearch = { rows = 1, share = 1.0, factors = [1.0] }\n\
+               [tasks.data]\nformat = \"text\"\ntrain = \"t\"\nvalidation = \"v\"\n";
+    let config = format!("base = true\n[model]\npath = \"m\"\n[output]\nfolder = \"o\"\n[[tasks]]\n{own}");
+    let config = SweepConfig::parse(&config, Path::new("sweep.toml"), &[]).unwrap_or_else(|error| panic!("{error}"));
+    let toml = toml::Table::try_from(&config).expect("a table");
+    let keys = |name: &str| toml[name].as_table().expect("a table").keys().cloned().collect::<Vec<_>>();
+    let whole = ["seeds", "every_method", "base"].map(str::to_owned).into_iter();
+    let parts = ["search", "output"].into_iter();
+    for key in whole.chain(parts.flat_map(|part| keys(part).into_iter().map(move |key| format!("{part}.{key}")))) {
+        assert!(section.contains(&format!("| `{key}` |")), "no row for `{key}`");
     }
 }

@@ -132,6 +132,9 @@ fn each_adapter_is_evaluated_beside_the_base_and_compared() {
         assert_eq!(found["evaluations"][index]["folder"], format!("out/evaluations/{name}"));
         assert_eq!(lines(&fixture, &format!("out/evaluations/{name}")).len(), 12);
     }
+    // How many prompts are answered at once is nothing to the results: the same folders hold the same.
+    let one = eval(&fixture, &[&arguments[..], &["--set", "evaluation.sequences=1"]].concat());
+    assert_eq!(one["evaluations"], found["evaluations"]);
     // Each is what it is alone.
     let alone = eval(&fixture, &["--base", "--out", "alone"]);
     assert_eq!(alone["metrics"], found["evaluations"][0]["metrics"]);

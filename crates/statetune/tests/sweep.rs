@@ -4,8 +4,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use support::Fixture;
+use serde_json::{Value, json};
+use support::{Fixture, RECORDS};
 
 const CONFIG: &str = r#"
 seeds = [0, 1]
@@ -198,6 +198,157 @@ fn answers_judge_as_an_evaluation_scores_them() {
     // Other answers are another result.
     let other = ["sweep", "sweep.toml", "--set", "tasks.0.evaluation.max_new_tokens=9"];
     fixture.run(&other).refused(&["line 1", "`evaluation.max_new_tokens` was 8 then, is 9 now"]);
-    let two = ["sweep", "sweep.toml", "--set", "tasks.0.evaluation.metrics=[\"chrf\",\"bleu\"]"];
-    fixture.run(&two).refused(&["task `records`", "must name one score"]);
+    let none = ["sweep", "sweep.toml", "--set", "tasks.0.evaluation.metrics=[]"];
+    fixture.run(&none).refused(&["task `records`", "`evaluation.metrics` names no score"]);
+}
+
+/// The untuned model and two methods, whose answers are scored by all that the task usually is.
+fn compared() -> Fixture {
+    let fixture = Fixture::new();
+    let more =
+        "[[entries]]\nmethods = [{ method = \"lora\", rank = 2 }]\nrates = [0.01]\n\n[output]\nkeep_adapters = true\n";
+    let text = WRITTEN.replace("[output]\n", more).replace("every_method = false", "every_method = false\nbase = true");
+    fixture.write("sweep.toml", text.replace("metrics = [\"chrf\"], ", ""));
+    fixture
+}
+
+const FOLDERS: [&str; 3] = ["base", "state-offset-h-3", "lora-3"];
+
+#[test]
+fn a_sweep_ends_with_the_comparison_and_keeps_what_it_is_of() {
+    let fixture = compared();
+    let told = fixture.run(&["sweep", "sweep.toml", "--quiet"]).well().stdout;
+    assert!(told.contains("3 of 3 runs are finished"), "{told}");
+    let named: Vec<String> = [("base", "base"), ("state-offset-h", "state-offset-h-3"), ("lora", "lora-3")]
+        .map(|(name, folder)| format!("{name}=out/evaluations/records/{folder}"))
+        .to_vec();
+    let arguments: Vec<&str> = ["compare"].into_iter().chain(named.iter().map(String::as_str)).collect();
+    let comparison = fixture.run(&arguments).well().stdout;
+    for score in ["| exact match |", "| BLEU |", "| ROUGE-L |", "| loss |", "| perplexity |"] {
+        assert!(comparison.contains(score), "{score} in {comparison}");
+    }
+    assert!(
+        comparison.starts_with("| | base | state-offset-h | lora |\n") && comparison.contains('\u{2191}'),
+        "{comparison}"
+    );
+    assert!(told.ends_with(&format!("\n## records\n\n{comparison}")), "{told}");
+    let page = fixture.read("out/table.md");
+    assert!(page.ends_with(&format!("\n## records\n\n{comparison}")), "{page}");
+    assert!(page.contains("| records exact_match |") && page.contains("| base | 0 | – |"), "{page}");
+    assert_eq!(fixture.run(&["sweep", "sweep.toml", "--table"]).well().stdout, page);
+    assert!(fixture.read("out/table.csv").lines().nth(1).expect("a line").starts_with("base,records,exact_match,,0,"));
+    // The folder alone: the untuned model comes first there too.
+    let all = fixture.run(&["compare", "out/evaluations/records", "--json"]).well().json();
+    assert_eq!(all["names"], json!(["records/base", "records/lora-3", "records/state-offset-h-3"]));
+    // In every line all scores with intervals.
+    for (line, name) in timeless(&fixture, "out/results.jsonl").iter().zip(FOLDERS) {
+        let kept: Value =
+            serde_json::from_str(&fixture.read(&format!("out/evaluations/records/{name}/evaluation.json")))
+                .expect("JSON");
+        assert_eq!(line["evaluation"]["metrics"], kept["metrics"], "{name}");
+        assert_eq!((&line["score"], &kept["metrics"][0]["key"]), (&kept["metrics"][0]["value"], &"exact_match".into()));
+    }
+}
+
+#[test]
+fn what_is_kept_is_what_an_evaluation_of_the_adapter_writes() {
+    let fixture = compared();
+    fixture.run(&["sweep", "sweep.toml", "--quiet"]).well();
+    fixture.write(
+        "alone.toml",
+        format!("[model]\npath = \"model\"\n{RECORDS}[evaluation]\nmax_new_tokens = 8\n[output]\nfolder = \"alone\"\n"),
+    );
+    for name in FOLDERS {
+        let adapter = format!("out/adapters/records/{name}");
+        let of = if name == "base" { ["--base"].to_vec() } else { ["--adapter", &adapter].to_vec() };
+        let own = ["eval", "alone.toml", "--quiet", "--out", name];
+        fixture.run(&[&own[..], &of].concat()).well();
+        let (mut kept, mut own) = (fixture.tree(&format!("out/evaluations/records/{name}")), fixture.tree(name));
+        // What it is called depends on who asks.
+        let told = [&mut kept, &mut own].map(|tree| {
+            let text = tree.remove("evaluation.json").expect("its file");
+            let mut value: Value = serde_json::from_slice(&text).expect("JSON");
+            value["subject"].as_object_mut().expect("an object").remove("name").expect("a name");
+            value
+        });
+        assert_eq!(told[0], told[1], "{name}");
+        assert!(kept.len() == 2 && kept == own, "{name}");
+    }
+    assert!(!fixture.path("out/adapters/records/base").exists());
+    // Adapters are kept where that is asked for.
+    let other = ["--set", "output.keep_adapters=false", "--set", "output.folder=other"];
+    fixture.run(&[&["sweep", "sweep.toml", "--quiet", "--only", "lora"], &other[..]].concat()).well();
+    assert!(fixture.path("other/evaluations/records/lora-3").is_dir() && !fixture.path("other/adapters").exists());
+}
+
+#[test]
+fn what_is_judged_is_not_judged_again() {
+    let fixture = compared();
+    let sweep = |more: &[&str]| fixture.run(&[&["sweep", "sweep.toml"], more].concat()).well();
+    let made = |outcome: &support::Outcome| outcome.stderr.lines().filter(|line| line.starts_with('[')).count();
+    let base = sweep(&["--only", "base"]);
+    assert!(made(&base) == 1 && base.stderr.contains("[1/3] base on records: "), "{}", base.stderr);
+    let first = fixture.tree("out/evaluations/records");
+    assert!(!fixture.read("out/table.md").contains("## records"), "one alone is not compared");
+    assert_eq!(made(&sweep(&[])), 2);
+    let whole = fixture.tree("out/evaluations/records");
+    assert!(first.iter().all(|(name, bytes)| whole.get(name) == Some(bytes)) && whole.len() == 9, "{:?}", whole.keys());
+    // How many prompts are answered at once is nothing to the results.
+    let again = sweep(&["--set", "tasks.0.evaluation.sequences=1"]);
+    assert!(made(&again) == 0 && again.stdout.contains("## records"), "{}", again.stdout);
+    // A run whose result is gone, and what was half written when it was killed.
+    let lines = fixture.read("out/results.jsonl");
+    fixture.write("out/results.jsonl", &lines[..lines.trim_end().rfind('\n').expect("lines") + 20]);
+    fixture.edit("out/evaluations/records/lora-3/predictions.jsonl", "prediction", "nothing");
+    std::fs::create_dir_all(fixture.path("out/evaluations/records/.lora-3.writing")).expect("a folder");
+    assert_eq!(made(&sweep(&["--set", "tasks.0.evaluation.sequences=2"])), 1);
+    let after = fixture.tree("out/evaluations/records");
+    assert!(whole.iter().all(|(name, bytes)| name == "lora-3/evaluation.json" || after.get(name) == Some(bytes)));
+    assert_eq!(whole.len(), after.len(), "{:?}", after.keys());
+    assert_eq!(fixture.read("out/results.jsonl").lines().count(), 3);
+    assert!(again.stdout.contains("3 of 3 runs are finished, 0 of them"), "{}", again.stdout);
+    // An evaluation of that name that is another's.
+    let place = "out/evaluations/records/state-offset-h-3/evaluation.json";
+    let own = fixture.read(place);
+    let mut other: Value = serde_json::from_str(&own).expect("JSON");
+    other["metrics"][0]["value"] = 0.875.into();
+    fixture.write(place, other.to_string());
+    let told = sweep(&["--quiet"]).stdout;
+    assert!(told.ends_with("Judged, but without an evaluation in this folder: state-offset-h.\n"), "{told}");
+    fixture.write(place, own);
+    // Results travel without their evaluations.
+    std::fs::remove_dir_all(fixture.path("out/evaluations/records/lora-3")).expect("its folder");
+    let told = sweep(&["--quiet"]).stdout;
+    assert!(told.ends_with("Judged, but without an evaluation in this folder: lora.\n"), "{told}");
+    assert!(told.contains("| | base | state-offset-h |\n"), "{told}");
+}
+
+#[test]
+fn judges_read_the_rows_that_an_evaluation_reads_and_mistakes_come_first() {
+    let fixture = compared();
+    let rows = fixture.read("records-validation.jsonl");
+    fixture.write("records-validation.jsonl", rows + "{\"prompt\": \"a\"}\n");
+    let set = |setting: &'static str| ["sweep", "sweep.toml", "--quiet", "--only", "base", "--set", setting];
+    fixture.run(&set("output.folder=out")).well();
+    let kept: Value =
+        serde_json::from_str(&fixture.read("out/evaluations/records/base/evaluation.json")).expect("JSON");
+    assert_eq!((&kept["data"]["rows"], &kept["data"]["counts"]["bad"]), (&12.into(), &1.into()));
+    let few = [&set("output.folder=few")[..], &["--set", "tasks.0.evaluation.limit=5"]].concat();
+    fixture.run(&few).well();
+    assert_eq!(fixture.read("few/evaluations/records/base/predictions.jsonl").lines().count(), 5);
+    let absent = [
+        &set("output.folder=none")[..],
+        &["--set", "tasks.0.evaluation.metrics=[\"meteor\"]", "--set", "tasks.0.evaluation.wordnet=absent"],
+    ];
+    fixture.run(&absent.concat()).refused(&["task `records`", "absent"]);
+    assert_eq!(fixture.read("none/results.jsonl"), "");
+    // Several: the first is in the table.
+    let several =
+        [&set("output.folder=two")[..], &["--set", "tasks.0.evaluation.metrics=[\"rougeL\",\"chrf\"]"]].concat();
+    fixture.run(&several).well();
+    let kept: Value =
+        serde_json::from_str(&fixture.read("two/evaluations/records/base/evaluation.json")).expect("JSON");
+    let keys: Vec<&Value> = kept["metrics"].as_array().expect("a list").iter().map(|metric| &metric["key"]).collect();
+    assert_eq!(keys, ["rougeL", "chrf", "loss", "perplexity"]);
+    assert!(fixture.read("two/table.md").contains("| records rougeL |"));
 }

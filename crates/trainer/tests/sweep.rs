@@ -11,11 +11,11 @@ use statetune_datasets_eval::Dataset;
 use statetune_mamba_model::{Mamba, Patches};
 use statetune_ssm_kernels::Level;
 use statetune_tensor::{DType, Device};
-use statetune_trainer::TrainError;
 use statetune_trainer::sweep::{
-    Choice, DeviceUsed, Event, Judge, Limits, Line, Placed, Plan, PlannedTask, Purpose, Report, Results, SweepConfig,
+    Candidate, Choice, DeviceUsed, Event, Judgement, Limits, Line, Placed, Plan, Purpose, Report, Results, SweepConfig,
     Table, TaskData, run, write_pages,
 };
+use statetune_trainer::{TrainError, evaluate};
 
 /// State-offset (h) has a rate with which it cannot learn and one with which it can; BitFit's is given.
 const CONFIG: &str = r#"
@@ -186,8 +186,9 @@ fn several_at_once_come_to_the_same_and_limits_are_kept() {
 }
 
 /// No task here is judged by answers.
-fn unjudged(judge: &Judge, _: &PlannedTask, _: &Mamba, _: &Patches, _: &Dataset) -> Result<f64, TrainError> {
-    panic!("asked for {:?}", judge.measure)
+fn unjudged(candidate: &Candidate<'_>) -> Result<Option<Judgement>, TrainError> {
+    assert!(candidate.task.judge.is_none());
+    Ok(None)
 }
 
 #[test]
@@ -220,7 +221,10 @@ fn the_results_are_a_table_and_a_page_as_well() {
     let (path, plan) = (folder.path().join("results.jsonl"), plan(&[]));
     go_on(&path, &plan, &Limits { only: vec!["biases".into()], ..Limits::default() }, 60).unwrap();
     let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
-    let write = || write_pages(folder.path(), &plan, &Results::read(&path, &plan).unwrap()).unwrap();
+    let write = || {
+        let results = Results::read(&path, &plan).unwrap();
+        write_pages(folder.path(), &plan, &results, &Table::new(&plan, &results)).unwrap();
+    };
     write();
     let results = Results::read(&path, &plan).unwrap();
     let table = Table::new(&plan, &results);
@@ -238,7 +242,7 @@ fn the_results_are_a_table_and_a_page_as_well() {
         assert!(page.contains(text), "{text}");
     }
     // A curve falls where something is learnt, and lines without one, of an older program, are read.
-    let line = &results.lines()[0];
+    let line = results.lines(&plan)[0];
     let (first, last) = (line.curve[0], line.curve[line.curve.len() - 1]);
     assert!(last.0 == line.steps && last.1 < first.1, "{:?}", line.curve);
     let without: String = lines_without(&fs::read_to_string(&path).unwrap(), "curve");
@@ -266,7 +270,6 @@ fn results_of_other_settings_are_refused() {
     let open = |settings: &[&str]| Results::open(&path, &plan(settings));
     let before = fs::read_to_string(&path).unwrap();
     refused(open(&["train.batch_size=4"]), &["line 1", "state-offset-h on first", "`train.batch_size` was 8", "4 now"]);
-    refused(open(&["search.rows=10"]), &["`search.rows` was 20"]);
     refused(open(&["entries.0.methods.0.rank=2"]), &["`methods.0.rank` was null"]);
     refused(open(&["tasks.0.data.max_tokens=100"]), &["`data.max_tokens` was 512"]);
     refused(open(&["entries.0.rates=[1e-7, 0.07]"]), &["rate 0.05", "no such run"]);
@@ -282,11 +285,78 @@ fn results_of_other_settings_are_refused() {
     // Two files put together: the same run twice is one, unless they disagree.
     let first = before.lines().next().unwrap();
     fs::write(&path, format!("{before}{first}\n")).unwrap();
-    assert_eq!(open(&[]).unwrap().lines().len(), RUNS);
+    assert_eq!(open(&[]).unwrap().lines(&whole).len(), RUNS);
     let mut other: Value = serde_json::from_str(first).unwrap();
     other["score"] = json!(0.123);
     fs::write(&path, format!("{before}{other}\n")).unwrap();
     refused(open(&[]), &["line 7", "another result"]);
+}
+
+#[test]
+fn another_search_is_run_anew_and_what_it_confirms_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.jsonl");
+    let whole = plan(&[]);
+    go_on(&path, &whole, &Limits::default(), 60).unwrap();
+    let before = fs::read_to_string(&path).unwrap();
+    // Two runs of the search with all steps; they find the same rate, so the runs for the table are there.
+    let longer = plan(&["tasks.0.search.share=1.0"]);
+    let results = Results::open(&path, &longer).unwrap();
+    assert_eq!((results.choice(&longer, 0), results.lines(&longer).len()), (Choice::Open, 2), "only BitFit's");
+    let table = Table::new(&longer, &results);
+    assert!(table.runs == (2, RUNS) && table.markdown.contains("feature `lapack`: state-offset-h."), "{table:?}");
+    drop(results);
+    let (report, made) = go_on(&path, &longer, &Limits::default(), 60).unwrap();
+    assert_eq!(report.done, RUNS);
+    assert!(made.len() == 2 && made.iter().all(|line| line.purpose == Purpose::Search && line.steps == 64), "{made:?}");
+    assert!(fs::read_to_string(&path).unwrap().starts_with(&before), "what was there stays");
+    // Both ways find what is theirs.
+    for (plan, steps) in [(&longer, 64), (&whole, 32)] {
+        let results = Results::open(&path, plan).unwrap();
+        let lines = results.lines(plan);
+        let searched = lines.iter().filter(|line| line.purpose == Purpose::Search);
+        assert!(lines.len() == RUNS && searched.clone().count() == 2 && searched.clone().all(|l| l.steps == steps));
+    }
+    // A rate that the new search does not choose is no result of it; one that was never asked for is still refused.
+    let made_up = |rate: f64| {
+        fs::read_to_string(&path).unwrap().replace("\"learning_rate\":0.05", &format!("\"learning_rate\":{rate}"))
+    };
+    fs::write(&path, made_up(0.07)).unwrap();
+    let other = plan(&["tasks.0.search.share=0.75", "entries.0.rates=[1e-7, 0.05]"]);
+    assert_eq!(Results::open(&path, &other).unwrap().lines(&other).len(), 2);
+    refused(Results::open(&path, &whole), &["rate 0.07", "no such run"]);
+}
+
+#[test]
+fn the_untuned_model_is_a_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, plan) = (folder.path().join("results.jsonl"), plan(&["base=true"]));
+    let (report, made) = go_on(&path, &plan, &Limits::default(), 60).unwrap();
+    assert_eq!((report.done, report.of, made.len()), (RUNS + 1, RUNS + 1, RUNS + 1));
+    let base = &made[0];
+    assert_eq!((&*base.entry, base.trained, base.steps, base.judged_on), ("base", 0, 0, 30));
+    // What it scores is what the model scores.
+    let (model, rows) = (place().unwrap().model, classification(30));
+    let found = evaluate(&model, &Patches::none(), &rows, 2048, true, |_, _| {}).unwrap();
+    assert_eq!((base.score, base.loss), (found.metric("accuracy").map(|(value, _)| value), Some(found.loss)));
+    assert!(go_on(&path, &plan, &Limits::default(), 60).unwrap().1.is_empty(), "nothing is evaluated twice");
+    let results = Results::read(&path, &plan).unwrap();
+    let table = Table::new(&plan, &results);
+    assert_eq!((table.rows[0].learning_rate, table.rows[0].seconds, table.rows.len()), (None, None, 3));
+    let score = format!("{:.1}", 100.0 * base.score.unwrap());
+    assert!(table.markdown.contains(&format!("| base | 0 | – | {score} | – |")), "{}", table.markdown);
+    assert!(table.markdown.contains("First: 60 rows"), "{}", table.markdown);
+    write_pages(folder.path(), &plan, &results, &table).unwrap();
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(
+        read("table.csv").lines().nth(1).unwrap().starts_with("base,first,accuracy %,,0,"),
+        "{}",
+        read("table.csv")
+    );
+    let page = read("report.html");
+    assert!(page.contains("<td>base</td>") && page.contains("7 of 7"), "{page}");
+    let left = Limits { only: vec!["biases".into()], ..Limits::default() };
+    assert_eq!(go_on(&folder.path().join("other.jsonl"), &plan, &left, 60).unwrap().1.len(), 2);
 }
 
 #[test]

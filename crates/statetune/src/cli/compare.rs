@@ -10,6 +10,8 @@ use super::{CompareArguments, Output};
 
 /// The folder of evaluations in a run folder.
 pub const EVALUATIONS: &str = "evaluations";
+/// The evaluation of the untuned model there.
+pub const BASE: &str = "base";
 
 pub(super) fn run(arguments: &CompareArguments, output: Output) -> anyhow::Result<()> {
     let mut all = Vec::new();
@@ -59,7 +61,8 @@ fn find(given: &str) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let entries = fs::read_dir(&inside).with_context(|| format!("cannot read {}", inside.display()))?;
     let mut folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     folders.retain(|folder| is_evaluation(folder) && !hidden(folder));
-    folders.sort();
+    // What others are compared with comes first.
+    folders.sort_by_key(|folder| (file_name(folder) != BASE, folder.clone()));
     if folders.is_empty() {
         bail!("{} holds no evaluation ({}): `statetune eval` writes one", path.display(), Kept::FILE);
     }

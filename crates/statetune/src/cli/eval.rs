@@ -12,7 +12,7 @@ use statetune_trainer::RunConfig;
 use statetune_trainer::evaluate::{Examination, Kept, Measure, Measured, Scorer, Stage, Subject};
 
 use super::adapters::{self, Named};
-use super::compare::EVALUATIONS;
+use super::compare::{BASE, EVALUATIONS};
 use super::progress::Bar;
 use super::{EvalArguments, Output, compare, out, setup, with_device};
 
@@ -86,7 +86,6 @@ pub(super) fn run(arguments: &EvalArguments, output: Output) -> anyhow::Result<(
 
 /// What is to be evaluated, and where the results go.
 fn jobs(arguments: &EvalArguments, config: &RunConfig, folder: &Path, chosen: Vec<Named>) -> anyhow::Result<Vec<Job>> {
-    const BASE: &str = "base";
     let groups: Vec<Vec<Named>> = match arguments.each {
         true => [Vec::new()].into_iter().chain(chosen.into_iter().map(|named| vec![named])).collect(),
         false => vec![chosen],
@@ -123,7 +122,7 @@ fn jobs(arguments: &EvalArguments, config: &RunConfig, folder: &Path, chosen: Ve
 fn is_of(folder: &Path, subject: &Subject, config: &RunConfig) -> bool {
     Kept::read(folder).is_ok_and(|kept| {
         kept.subject == *subject
-            && kept.settings == config.evaluation
+            && kept.settings.scores_as(&config.evaluation)
             && kept.data.config == config.evaluation.data(&config.data)
     })
 }

@@ -5,17 +5,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
-use statetune_datasets_eval::Dataset;
-use statetune_mamba_model::{Mamba, Patches};
+use statetune_datasets_eval::Tokenizer;
 use statetune_tensor::Device;
 use statetune_trainer::config::DeviceSection;
+use statetune_trainer::evaluate::{Kept, Scorer, Subject};
 use statetune_trainer::sweep::{
-    self, DeviceUsed, Event, Judge, Limits, Line, Placed, Plan, PlannedTask, Purpose, Results, SweepConfig, Table,
+    self, Candidate, DeviceUsed, Event, Judgement, Limits, Line, Placed, Plan, Purpose, Results, SweepConfig, Table,
     TaskData,
 };
 use statetune_trainer::{TrainError, memory};
 
-use super::{Output, SweepArguments, named, setup, with_device};
+use super::compare::EVALUATIONS;
+use super::{Output, SweepArguments, named, out, setup, with_device};
+
+/// The folder of adapters beside that of evaluations.
+const ADAPTERS: &str = "adapters";
 
 pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -30,8 +34,14 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
     } else {
         named::pinned(&config, None, |file| SweepConfig::read(file, &[]))?
     })?;
+    // All else lies beside the results.
+    let beside = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let whole_table = |results: &Results| -> anyhow::Result<Table> {
+        let comparisons = sweep::compared(&beside.join(EVALUATIONS), &plan, results)?;
+        Ok(Table::new(&plan, results).with(comparisons))
+    };
     if arguments.table {
-        let table = Table::new(&plan, &Results::read(&path, &plan)?);
+        let table = whole_table(&Results::read(&path, &plan)?)?;
         if output.json {
             say!("{:#}", serde_json::to_value(&table)?);
         } else {
@@ -47,15 +57,15 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
     let cache = path.parent().map(|folder| folder.join(".cache"));
     let mut data = Vec::new();
     for task in &plan.tasks {
-        let (train, validation) =
-            setup::data(&task.data, &tokenizer, first.model.device(), cache.as_deref(), output.quiet)?;
+        let read = |data| setup::data(data, &tokenizer, first.model.device(), cache.as_deref(), output.quiet);
+        let (train, validation) = (read(&task.training())?.0, read(&task.validation())?.1);
         let missing = || format!("task `{}` names no such file", task.name);
         data.push(TaskData { train: train.with_context(missing)?, validation: validation.with_context(missing)? });
     }
-    // The pages lie beside the results.
-    let pages = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    sweep::write_pages(pages, &plan, &results)?;
-    let (before, of) = (results.lines().len(), plan.runs());
+    let ends = setup::stop_tokens(&first.model, &tokenizer);
+    let keeper = Keeper::new(&plan, beside, &tokenizer, &ends)?;
+    sweep::write_pages(beside, &plan, &results, &Table::new(&plan, &results))?;
+    let (before, of) = (results.lines(&plan).len(), plan.runs());
     if !output.quiet {
         eprintln!("{before} of {of} runs are finished; {workers} at once on {}", first.device.name);
     }
@@ -68,9 +78,10 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
     let observe = |event: Event<'_>| {
         match event {
             Event::Finished(line, results) => {
-                sweep::write_pages(pages, &plan, results)?;
+                let table = Table::new(&plan, results);
+                sweep::write_pages(beside, &plan, results, &table)?;
                 if !output.quiet {
-                    eprintln!("[{}/{of}] {}", results.lines().len(), told(line));
+                    eprintln!("[{}/{of}] {}", table.runs.0, told(line));
                 }
             }
             Event::Note(note) if !output.quiet => eprintln!("{note}"),
@@ -79,30 +90,83 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
         Ok(())
     };
     let tokenize = |text: &str| tokenizer.encode(text).map_err(|error| error.to_string());
-    let ends = setup::stop_tokens(&first.model, &tokenizer);
-    let judging = |judge: &Judge, task: &PlannedTask, model: &Mamba, patches: &Patches, dataset: &Dataset| {
-        sweep::judged(judge, task, &tokenizer, &ends, model, patches, dataset)
-    };
+    let judging = |candidate: &Candidate<'_>| keeper.judge(candidate);
     let again = || {
         let reason = |error: anyhow::Error| TrainError::NothingToDo { reason: format!("a further worker: {error:#}") };
         place(&plan, &section).map_err(reason)
     };
     let report = sweep::run(&plan, &data, &mut results, &tokenize, &judging, &first, &again, &limits, &observe)?;
+    let table = whole_table(&results)?;
+    sweep::write_pages(beside, &plan, &results, &table)?;
     if output.json {
         let left_out: Vec<&str> = report.left_out.iter().map(|(name, _)| name.as_str()).collect();
-        say!("{:#}", json!({"results": path, "done": report.done, "of": report.of, "left_out": left_out}));
+        let (done, of) = (report.done, report.of);
+        let told = json!({
+            "results": path, "done": done, "of": of, "left_out": left_out, "comparisons": table.comparisons,
+        });
+        say!("{told:#}");
         return Ok(());
     }
     for (name, feature) in &report.left_out {
         say!("left out: {name}, which needs a build with the feature `{feature}`");
     }
     let seconds = started.elapsed().as_secs();
-    let new = results.lines().len() - before;
+    let new = table.runs.0.saturating_sub(before);
     say!("{}: {} of {} runs are finished, {new} of them in these {seconds} s", path.display(), report.done, report.of);
     if report.done < report.of {
         say!("{} are left: the same command goes on", report.of - report.done);
     }
+    table.comparisons.iter().for_each(|compared| say!("\n{}", compared.markdown().trim_end()));
     Ok(())
+}
+
+/// Judges models of the table, and keeps their evaluations and adapters.
+struct Keeper<'a> {
+    plan: &'a Plan,
+    folder: &'a Path,
+    /// By task, where answers judge.
+    scorers: Vec<Option<Scorer<'a>>>,
+}
+
+impl<'a> Keeper<'a> {
+    /// For a folder. What scores take is read now, so that a file that is missing is told before hours are spent.
+    fn new(plan: &'a Plan, folder: &'a Path, tokenizer: &'a Tokenizer, ends: &[u32]) -> anyhow::Result<Keeper<'a>> {
+        let mut scorers = Vec::new();
+        for task in &plan.tasks {
+            let scorer = task.judge.as_ref().map(|judge| {
+                let data = named::local_data(&task.validation())?;
+                anyhow::Ok(Scorer::new(&judge.evaluation, &data, tokenizer, ends)?)
+            });
+            scorers.push(scorer.transpose().with_context(|| format!("task `{}`", task.name))?);
+        }
+        Ok(Keeper { plan, folder, scorers })
+    }
+
+    /// What answers come to, where they judge; the files are whole when this returns.
+    fn judge(&self, candidate: &Candidate<'_>) -> Result<Option<Judgement>, TrainError> {
+        let base = &self.plan.config.model.path;
+        let write = |kind: &str, write: &dyn Fn(&Path) -> anyhow::Result<()>| {
+            let folder = self.folder.join(kind).join(candidate.place);
+            match out::replace_whole(&folder, write) {
+                Ok(()) => Ok(folder),
+                Err(error) => Err(TrainError::RunFolder { folder, reason: format!("{error:#}") }),
+            }
+        };
+        let kept = candidate.adapter.filter(|_| self.plan.config.output.keep_adapters);
+        let kept = kept.map(|adapter| {
+            write(ADAPTERS, &|staging| Ok(adapter.exported(candidate.model)?.save(staging, &base.to_string_lossy())?))
+        });
+        let adapters: Vec<PathBuf> = kept.transpose()?.into_iter().collect();
+        let at = self.plan.tasks.iter().position(|task| task.name == candidate.task.name);
+        let scorer = at.and_then(|at| self.scorers[at].as_ref());
+        let (Some(judge), Some(scorer)) = (&candidate.task.judge, scorer) else { return Ok(None) };
+        let found = candidate.examine(scorer)?;
+        let subject = Subject { name: candidate.name.to_owned(), model: base.clone(), adapters };
+        let (data, dataset) = (candidate.task.validation(), candidate.dataset);
+        let kept = Kept::new(subject, data, dataset, &judge.evaluation, &found);
+        write(EVALUATIONS, &|staging| Ok(kept.write(&found, staging)?))?;
+        judge.judgement(&found, &kept.metrics).map(Some)
+    }
 }
 
 /// The device of one of several workers: of the processor each has a part.
@@ -157,16 +221,16 @@ fn processor() -> String {
 
 /// A finished run in a line.
 fn told(line: &Line) -> String {
-    let purpose = match line.purpose {
-        Purpose::Search => "search".to_owned(),
-        Purpose::Final => format!("seed {}", line.seed),
-    };
     let outcome = match (line.score, &line.failed) {
         (Some(score), _) => format!("{score:.4}"),
         (None, failed) => failed.clone().unwrap_or_default(),
     };
-    format!(
-        "{} on {}, {purpose}, rate {}: {outcome} ({} steps in {:.1} s)",
-        line.entry, line.task, line.learning_rate, line.steps, line.seconds
-    )
+    let what = format!("{} on {}", line.entry, line.task);
+    let purpose = match line.purpose {
+        // The untuned model.
+        Purpose::Final if line.rows == 0 => return format!("{what}: {outcome}"),
+        Purpose::Search => "search".to_owned(),
+        Purpose::Final => format!("seed {}", line.seed),
+    };
+    format!("{what}, {purpose}, rate {}: {outcome} ({} steps in {:.1} s)", line.learning_rate, line.steps, line.seconds)
 }

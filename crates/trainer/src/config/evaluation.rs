@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use statetune_datasets_eval::metrics::{Bootstrap, TextMetricOptions};
 use statetune_datasets_eval::{DataConfig, OnBadRow};
+use statetune_mamba_model::GenerateOptions;
 
 use crate::evaluate::{Answers, Measure};
 
-/// `[evaluation]`, of which only `statetune eval` makes use: the evaluations of a run in training score what can be
-/// scored without generating.
+/// `[evaluation]`, of which `statetune eval` and a sweep's tasks make use: the evaluations of a run in training score what can
+/// be scored without generating.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationSection {
@@ -24,6 +25,8 @@ pub struct EvaluationSection {
     pub max_new_tokens: usize,
     /// So many tokens come before the end of the text may.
     pub min_new_tokens: usize,
+    /// The most prompts that are answered at once, at least 1: bounds memory. No result depends on it.
+    pub sequences: usize,
     /// The end of the text may not come while prompt and answer together are shorter.
     pub min_length: usize,
     /// Continuations followed at once; 1: the most probable token is taken, or one drawn.
@@ -65,6 +68,7 @@ impl Default for EvaluationSection {
             metrics: None,
             limit: None,
             max_new_tokens: 128,
+            sequences: GenerateOptions::default().sequences,
             min_new_tokens: 0,
             min_length: 0,
             beams: 1,
@@ -96,6 +100,7 @@ impl EvaluationSection {
         let ranges = [
             ("limit", self.limit != Some(0), "at least 1, or absent"),
             ("max_new_tokens", self.max_new_tokens > 0, "at least 1"),
+            ("sequences", self.sequences > 0, "at least 1"),
             ("min_new_tokens", self.min_new_tokens <= self.max_new_tokens, "at most `evaluation.max_new_tokens`"),
             ("beams", self.beams > 0, "at least 1"),
             ("length_penalty", self.length_penalty.is_finite(), "a finite number"),
@@ -123,6 +128,11 @@ impl EvaluationSection {
             Some(names) => Measure::parse_list(names, data),
             None => Ok(Answers::of(data).default_measures(data)),
         }
+    }
+
+    /// Whether another section asks for the same results.
+    pub fn scores_as(&self, other: &EvaluationSection) -> bool {
+        *self == EvaluationSection { sequences: self.sequences, ..other.clone() }
     }
 
     /// Whether answers come from a search, which alone keeps to a minimum.
@@ -170,9 +180,10 @@ mod tests {
         let data = of(Format::Jsonl);
         assert_eq!(EvaluationSection::default().check(&data), Ok(()));
         type Change = fn(&mut EvaluationSection);
-        let cases: [(Change, &str); 12] = [
+        let cases: [(Change, &str); 13] = [
             (|s| s.limit = Some(0), "`evaluation.limit` must be at least 1, or absent"),
             (|s| s.max_new_tokens = 0, "`evaluation.max_new_tokens` must be at least 1"),
+            (|s| s.sequences = 0, "`evaluation.sequences` must be at least 1"),
             (|s| s.min_new_tokens = 129, "`evaluation.min_new_tokens` must be at most `evaluation.max_new_tokens`"),
             (|s| s.beams = 0, "`evaluation.beams` must be at least 1"),
             (|s| s.length_penalty = f64::NAN, "`evaluation.length_penalty` must be a finite number"),

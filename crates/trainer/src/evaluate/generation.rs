@@ -88,7 +88,8 @@ impl<'a> Writer<'a> {
         stop.sort_unstable();
         stop.dedup();
         let max_new_tokens = self.section.max_new_tokens;
-        GenerateOptions { max_new_tokens, sampling, stop, ..GenerateOptions::default() }
+        let sequences = self.section.sequences;
+        GenerateOptions { max_new_tokens, sampling, stop, sequences, ..GenerateOptions::default() }
     }
 
     fn search(&self) -> BeamOptions {
@@ -101,7 +102,7 @@ impl<'a> Writer<'a> {
             length_penalty: section.length_penalty,
             early_stopping: section.early_stopping,
             end: self.ends[0],
-            sequences: GenerateOptions::default().sequences,
+            sequences: section.sequences,
             prefill_chunk: GenerateOptions::default().prefill_chunk,
         }
     }
@@ -116,5 +117,22 @@ impl<'a> Writer<'a> {
         let cut = self.section.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
         let ended = generated.stopped || cut.is_some();
         Ok(Answer { text: text[..cut.unwrap_or(text.len())].trim().to_owned(), tokens: generated.tokens.len(), ended })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_prompts_at_once_as_the_section_says() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../statetune/assets/mamba-tiny/tokenizer.json");
+        let tokenizer = Tokenizer::open(file.as_ref()).unwrap();
+        let section = EvaluationSection { sequences: 5, beams: 2, ..EvaluationSection::default() };
+        let writer = Writer::new(&section, &tokenizer, &[0]).unwrap();
+        assert_eq!((writer.options().sequences, writer.search().sequences), (5, 5));
+        let default = EvaluationSection::default();
+        let writer = Writer::new(&default, &tokenizer, &[0]).unwrap();
+        assert_eq!(writer.options().sequences, GenerateOptions::default().sequences);
     }
 }

@@ -1,17 +1,15 @@
 //! The configuration of a sweep: one TOML file, unknown keys refused.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use statetune_datasets_eval::DataConfig;
 use statetune_peft_methods::nearest;
 
-use crate::config::{
-    DeviceSection, EvaluationSection, METRICS, ModelSection, OutputSection, explain, from_toml, text_of,
-};
-use crate::evaluate::Measure;
+use super::judge::Judge;
+use crate::config::{DeviceSection, EvaluationSection, METRICS, ModelSection, explain, from_toml, text_of};
 use crate::{TrainError, TrainSettings};
 
 /// A whole sweep.
@@ -24,6 +22,9 @@ pub struct SweepConfig {
     /// Compare every method of the list with its default options; `entries` add to them, or replace one by its name.
     #[serde(default = "yes")]
     pub every_method: bool,
+    /// The untuned model is a row too, the first.
+    #[serde(default)]
+    pub base: bool,
     /// The base model.
     pub model: ModelSection,
     /// The tasks.
@@ -42,7 +43,7 @@ pub struct SweepConfig {
     pub device: DeviceSection,
     /// Where results go.
     #[serde(default)]
-    pub output: OutputSection,
+    pub output: SweepOutput,
     /// Numbers of others, put beside ours.
     #[serde(default)]
     pub references: Vec<Reference>,
@@ -62,12 +63,26 @@ pub struct TaskSection {
     /// What is otherwise than in `[train]`.
     #[serde(default)]
     pub train: toml::Table,
-    /// How the model's answers judge the runs of the table, by the one score in its `metrics`, in place of `metric`; the search
-    /// goes by `metric`.
+    /// How the search is otherwise than in `[search]`.
+    #[serde(default, skip_serializing_if = "SearchOnTask::is_empty")]
+    pub search: SearchOnTask,
+    /// How the model's answers judge the runs of the table, by the first of its `metrics`, in place of `metric`; the search goes
+    /// by `metric`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationSection>,
     /// The data; both files are needed.
     pub data: DataConfig,
+}
+
+/// `[output]`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SweepOutput {
+    /// The folder of results; default: `runs/<name of the configuration file>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
+    /// The adapters of the runs for the table are kept there as well.
+    pub keep_adapters: bool,
 }
 
 /// `[[entries]]`: a row of the table.
@@ -118,6 +133,47 @@ impl Default for SearchSection {
     }
 }
 
+/// `[tasks.search]`: what is otherwise than in `[search]`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SearchOnTask {
+    /// See [`SearchSection::rows`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<usize>,
+    /// See [`SearchSection::share`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// See [`SearchSection::factors`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub factors: Option<Vec<f64>>,
+}
+
+impl SearchOnTask {
+    fn is_empty(&self) -> bool {
+        *self == SearchOnTask::default()
+    }
+}
+
+impl SearchSection {
+    fn check(&self) -> Result<(), String> {
+        if !above_zero(&self.factors) {
+            return Err(format!("search.factors: expected numbers above 0, found {:?}", self.factors));
+        }
+        if !(self.share > 0.0 && self.share <= 1.0) {
+            return Err(format!("`search.share` must be above 0 and at most 1, found {}", self.share));
+        }
+        if self.rows == 0 {
+            return Err("`search.rows` must be at least 1".into());
+        }
+        Ok(())
+    }
+}
+
+/// Whether there are numbers, all of them above 0.
+fn above_zero(list: &[f64]) -> bool {
+    !list.is_empty() && list.iter().all(|x| x.is_finite() && *x > 0.0)
+}
+
 /// `[[references]]`: what somebody else measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,10 +201,12 @@ const OURS: [&str; 8] =
     ["learning_rate", "seed", "metric", "log_every", "eval_every", "save_every", "keep_checkpoints", "early_stop"];
 
 impl TaskSection {
-    /// The score that judges the runs of the table, if the model's answers do.
-    pub(super) fn judge(&self) -> Result<Option<Measure>, String> {
-        let Some(evaluation) = &self.evaluation else { return Ok(None) };
-        Ok(evaluation.measures(&self.data)?.first().copied())
+    /// What judges the runs of the table, if the model's answers do.
+    pub(super) fn judge(&self) -> Result<Option<Judge>, String> {
+        let Some(evaluation) = self.evaluation.clone() else { return Ok(None) };
+        let first = evaluation.measures(&self.data)?.first().copied();
+        let measure = first.ok_or("`evaluation.metrics` names no score: name some, or leave `evaluation` out")?;
+        Ok(Some(Judge { evaluation, measure }))
     }
 }
 
@@ -172,6 +230,7 @@ impl SweepConfig {
     }
 
     fn check(&self) -> Result<(), String> {
+        self.search.check()?;
         if self.tasks.is_empty() {
             return Err("`tasks` is empty: name at least one task".into());
         }
@@ -191,27 +250,17 @@ impl SweepConfig {
             }
             if let Some(evaluation) = &task.evaluation {
                 evaluation.check(&task.data).or_else(fail)?;
-                if evaluation.metrics.as_ref().is_none_or(|metrics| metrics.len() != 1) || task.judge()?.is_none() {
-                    return fail("`evaluation.metrics` must name one score".into());
-                }
+                task.judge().map(drop).or_else(fail)?;
             }
+            self.search_on(task).check().or_else(fail)?;
             self.settings(task)?;
         }
-        let rates = self.entries.iter().flat_map(|entry| {
+        let mut rates = self.entries.iter().flat_map(|entry| {
             let on_tasks = entry.tasks.values().filter_map(|on_task| on_task.rates.as_ref());
             entry.rates.iter().chain(on_tasks)
         });
-        let mut lists = rates.map(|list| ("entries: `rates`", list)).chain([("search.factors", &self.search.factors)]);
-        if let Some((key, list)) =
-            lists.find(|(_, list)| list.is_empty() || list.iter().any(|rate| !rate.is_finite() || *rate <= 0.0))
-        {
-            return Err(format!("{key}: expected numbers above 0, found {list:?}"));
-        }
-        if !(self.search.share > 0.0 && self.search.share <= 1.0) {
-            return Err(format!("`search.share` must be above 0 and at most 1, found {}", self.search.share));
-        }
-        if self.search.rows == 0 {
-            return Err("`search.rows` must be at least 1".into());
+        if let Some(list) = rates.find(|list| !above_zero(list)) {
+            return Err(format!("entries: `rates`: expected numbers above 0, found {list:?}"));
         }
         let mut seeds = self.seeds.clone();
         seeds.sort_unstable();
@@ -225,6 +274,17 @@ impl SweepConfig {
             return Err(format!("there is no task `{name}`"));
         }
         Ok(())
+    }
+
+    /// How a learning rate is found on a task.
+    pub(super) fn search_on(&self, task: &TaskSection) -> SearchSection {
+        let SearchOnTask { rows, share, factors } = task.search.clone();
+        SearchSection {
+            rows: rows.unwrap_or(self.search.rows),
+            share: share.unwrap_or(self.search.share),
+            factors: factors.unwrap_or_else(|| self.search.factors.clone()),
+            seed: self.search.seed,
+        }
     }
 
     /// The training of a task; learning rate and seed are a run's.

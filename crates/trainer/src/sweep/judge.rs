@@ -1,45 +1,79 @@
-//! Runs of the table that are judged by what the model answers.
+//! Models of the table that are judged by what they answer.
 
-use statetune_datasets_eval::{Dataset, Tokenizer};
+use std::path::Path;
+
+use statetune_datasets_eval::Dataset;
 use statetune_mamba_model::{Mamba, Patches};
+use statetune_peft_methods::Adapter;
 
 use super::plan::PlannedTask;
 use crate::TrainError;
 use crate::config::EvaluationSection;
-use crate::evaluate::{Measure, Scorer};
+use crate::evaluate::{Examination, Measure, MetricLine, Scorer};
 
 /// A score of the model's own answers.
 #[derive(Debug, Clone)]
 pub struct Judge {
-    /// How they are made and compared.
+    /// How they are made, and all that they are scored by.
     pub evaluation: EvaluationSection,
-    /// The score.
+    /// The score that judges, the first of these.
     pub measure: Measure,
 }
 
-/// The score of a task's judge for a model with patches, on the validation file.
-pub type Judging<'a> = dyn Fn(&Judge, &PlannedTask, &Mamba, &Patches, &Dataset) -> Result<f64, TrainError> + Sync + 'a;
+/// A model of the table: one whose training is over, or the untuned one.
+pub struct Candidate<'a> {
+    /// What it is judged on.
+    pub task: &'a PlannedTask,
+    /// What it is called: see [`Plan::called`](super::Plan::called).
+    pub name: &'a str,
+    /// Where its files belong, from the folder of their kind: see [`Plan::place`](super::Plan::place).
+    pub place: &'a Path,
+    /// The base model.
+    pub model: &'a Mamba,
+    /// What was trained.
+    pub adapter: Option<&'a Adapter>,
+    /// The validation rows.
+    pub dataset: &'a Dataset,
+}
 
-/// Such a score, by the tokens that `tokenizer` makes; `ends` are those that end a text for the model.
-///
-/// # Errors
-/// A file that the score takes cannot be read; the model refuses; there is nothing to judge on.
-pub fn judged(
-    judge: &Judge,
-    task: &PlannedTask,
-    tokenizer: &Tokenizer,
-    ends: &[u32],
-    model: &Mamba,
-    patches: &Patches,
-    dataset: &Dataset,
-) -> Result<f64, TrainError> {
-    let (data, settings) = (judge.evaluation.data(&task.data), &task.settings);
-    let scorer = Scorer::new(&judge.evaluation, &data, tokenizer, ends)?;
-    let (tokens, shares) = (settings.micro_batch_tokens, settings.share_prefix);
-    let found = scorer.examine(model, patches, dataset, tokens, shares, &mut |_, _, _| {})?;
-    let measured = found.measured.iter().find(|measured| measured.measure == judge.measure);
-    let measured = measured.ok_or_else(|| TrainError::NothingToDo {
-        reason: format!("no row of the validation file asks for an answer that `{}` could score", judge.measure.key()),
-    })?;
-    Ok(measured.interval.value)
+/// What the answers of a model come to.
+#[derive(Debug, Clone)]
+pub struct Judgement {
+    /// The score that judges.
+    pub score: f64,
+    /// Every score, with intervals.
+    pub metrics: Vec<MetricLine>,
+}
+
+/// Judges a model of the table if its task has a judge, and keeps of it what is to be kept.
+pub type Judging<'a> = dyn Fn(&Candidate<'_>) -> Result<Option<Judgement>, TrainError> + Sync + 'a;
+
+impl Candidate<'_> {
+    /// The answers of the model and what they score; `scorer` is one by the task's judge.
+    ///
+    /// # Errors
+    /// Those of [`Scorer::examine`].
+    pub fn examine(&self, scorer: &Scorer<'_>) -> Result<Examination, TrainError> {
+        let none = Patches::none();
+        let patches = self.adapter.map_or(&none, Adapter::patches);
+        let (tokens, shares) = (self.task.settings.micro_batch_tokens, self.task.settings.share_prefix);
+        scorer.examine(self.model, patches, self.dataset, tokens, shares, &mut |_, _, _| {})
+    }
+}
+
+impl Judge {
+    /// What an evaluation comes to.
+    ///
+    /// # Errors
+    /// No row asks for what the score is of.
+    pub fn judgement(&self, found: &Examination, metrics: &[MetricLine]) -> Result<Judgement, TrainError> {
+        let measured = found.measured.iter().find(|measured| measured.measure == self.measure);
+        let measured = measured.ok_or_else(|| TrainError::NothingToDo {
+            reason: format!(
+                "no row of the validation file asks for an answer that `{}` could score",
+                self.measure.key()
+            ),
+        })?;
+        Ok(Judgement { score: measured.interval.value, metrics: metrics.to_vec() })
+    }
 }

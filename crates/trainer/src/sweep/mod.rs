@@ -4,7 +4,9 @@
 //! - [`SweepConfig`]: the TOML file; [`Plan`]: the runs that follow from it.
 //! - [`Results`]: one line per finished run in one file, which is all that going on needs.
 //! - [`run()`]: runs what is missing; [`Table`]: what came out; [`write_pages`]: the same as files.
+//! - [`Judge`]: the model's own answers as what a task is judged by; [`compared()`]: these evaluations beside each other.
 
+mod compared;
 mod config;
 mod curve;
 mod judge;
@@ -15,8 +17,9 @@ mod room;
 mod run;
 mod table;
 
-pub use config::{EntrySection, Reference, SearchSection, SweepConfig, TaskSection};
-pub use judge::{Judge, Judging, judged};
+pub use compared::{Compared, compared};
+pub use config::{EntrySection, Reference, SearchOnTask, SearchSection, SweepConfig, SweepOutput, TaskSection};
+pub use judge::{Candidate, Judge, Judgement, Judging};
 pub use pages::write_pages;
 pub use plan::{Job, Plan, PlannedTask, Purpose, Unit};
 pub use results::{Choice, DeviceUsed, Line, Results};

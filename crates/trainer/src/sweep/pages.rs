@@ -10,16 +10,15 @@ use crate::TrainError;
 use crate::error::io_error;
 use crate::report::{self, Chart, Report, Series};
 
-/// Writes `table.md`, `table.csv` and `report.html` into a folder, each whole or not at all.
+/// Writes `table.md`, `table.csv` and `report.html` into a folder, each whole or not at all. `table` is that of the results.
 ///
 /// # Errors
 /// The system refuses.
-pub fn write_pages(folder: &Path, plan: &Plan, results: &Results) -> Result<(), TrainError> {
-    let table = Table::new(plan, results);
+pub fn write_pages(folder: &Path, plan: &Plan, results: &Results, table: &Table) -> Result<(), TrainError> {
     let pages = [
         ("table.md", table.markdown.clone()),
-        ("table.csv", csv(plan, &table)),
-        ("report.html", page(plan, results, &table)),
+        ("table.csv", csv(plan, table)),
+        ("report.html", page(plan, results, table)),
     ];
     for (name, text) in pages {
         let (path, hidden) = (folder.join(name), folder.join(format!(".{name}.writing")));
@@ -103,12 +102,21 @@ fn page(plan: &Plan, results: &Results, table: &Table) -> String {
     })
 }
 
-/// The mean scores of a task by the numbers that are trained for them.
+/// The mean scores of a task by the numbers that are trained for them; that of the untuned model is a line over all of them.
 fn scores(plan: &Plan, table: &Table, task: usize) -> Chart {
-    let rows = plan.units.iter().zip(&table.rows).filter(|(unit, _)| unit.task == task);
-    let series = rows.filter_map(|(_, row)| {
-        let point = ((row.trained? as f64).log10(), row.mean?);
-        Some(Series { name: row.entry.clone(), points: vec![point] })
+    let rows = || plan.units.iter().zip(&table.rows).filter(|(unit, _)| unit.task == task);
+    let trained = |row: &Row| row.trained.filter(|count| *count > 0).map(|count| (count as f64).log10());
+    let all: Vec<f64> = rows().filter_map(|(_, row)| trained(row)).collect();
+    let series = rows().filter_map(|(unit, row)| {
+        let mean = row.mean?;
+        let points = match unit.is_base() {
+            true => {
+                let ends = [all.iter().copied().reduce(f64::min)?, all.iter().copied().reduce(f64::max)?];
+                ends.map(|end| (end, mean)).to_vec()
+            }
+            false => vec![(trained(row)?, mean)],
+        };
+        Some(Series { name: row.entry.clone(), points })
     });
     let task = &plan.tasks[task];
     Chart {
@@ -122,10 +130,10 @@ fn scores(plan: &Plan, table: &Table, task: usize) -> Chart {
 /// The losses of the runs for the table, of the first seed that is there.
 fn losses(plan: &Plan, results: &Results, task: usize) -> Chart {
     let units = plan.units.iter().filter(|unit| unit.task == task);
-    let name = &plan.tasks[task].name;
+    let (name, lines) = (&plan.tasks[task].name, results.lines(plan));
     let series = units.filter_map(|unit| {
         let is_of = |line: &&Line| line.purpose == Purpose::Final && line.entry == unit.name && line.task == *name;
-        let line = results.lines().iter().filter(is_of).find(|line| !line.curve.is_empty())?;
+        let line = lines.iter().copied().filter(is_of).find(|line| !line.curve.is_empty())?;
         let points = line.curve.iter().map(|&(step, loss)| (step as f64, loss)).collect();
         Some(Series { name: format!("{}, seed {}", unit.name, line.seed), points })
     });

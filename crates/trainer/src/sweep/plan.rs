@@ -1,11 +1,14 @@
 //! The runs of a sweep: for every entry and task a search over learning rates, then a run per seed.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use statetune_datasets_eval::DataConfig;
 use statetune_peft_methods::{METHODS, Method, methods};
 
-use super::config::{EntrySection, SweepConfig};
+use super::config::{EntrySection, SearchSection, SweepConfig};
 use super::judge::Judge;
 use crate::config::default_rate;
 use crate::{TrainError, TrainSettings};
@@ -31,8 +34,30 @@ pub struct PlannedTask {
     pub settings: TrainSettings,
     /// Its data.
     pub data: DataConfig,
+    /// How a learning rate is found.
+    pub search: SearchSection,
     /// What judges the runs of the table in place of `settings.metric`.
     pub judge: Option<Judge>,
+}
+
+impl PlannedTask {
+    /// The data as its validation file is read: as an evaluation reads it, where that judges.
+    pub fn validation(&self) -> DataConfig {
+        match &self.judge {
+            Some(judge) => judge.evaluation.data(&self.data),
+            None => DataConfig { train: None, ..self.data.clone() },
+        }
+    }
+
+    /// The data as its training file is read.
+    pub fn training(&self) -> DataConfig {
+        DataConfig { validation: None, ..self.data.clone() }
+    }
+
+    /// The search's share of so many steps.
+    pub(super) fn share_of(&self, steps: u64) -> u64 {
+        ((steps as f64 * self.search.share).ceil() as u64).max(1)
+    }
 }
 
 /// An entry on a task.
@@ -42,11 +67,21 @@ pub struct Unit {
     pub task: usize,
     /// The entry's name.
     pub name: String,
-    /// Its methods, every option present.
+    /// Its methods, every option present; none is the untuned model.
     pub methods: Vec<Value>,
     /// The learning rates to choose from.
     pub rates: Vec<f64>,
 }
+
+impl Unit {
+    /// Whether it is the untuned model, which has no run but an evaluation.
+    pub fn is_base(&self) -> bool {
+        self.methods.is_empty()
+    }
+}
+
+/// The name of the untuned model.
+const BASE: &str = "base";
 
 /// A run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,7 +103,7 @@ pub struct Plan {
     pub config: SweepConfig,
     /// Its tasks.
     pub tasks: Vec<PlannedTask>,
-    /// Every entry on every task: the first entry on all tasks, then the next.
+    /// Every entry on every task: the first entry on all tasks, then the next. The untuned model is the first entry.
     pub units: Vec<Unit>,
 }
 
@@ -86,11 +121,8 @@ impl Plan {
                 title: task.title.clone().unwrap_or_else(|| task.name.clone()),
                 settings: config.settings(task).map_err(fail)?,
                 data: task.data.clone(),
-                judge: task
-                    .judge()
-                    .map_err(fail)?
-                    .zip(task.evaluation.clone())
-                    .map(|(measure, evaluation)| Judge { evaluation, measure }),
+                search: config.search_on(task),
+                judge: task.judge().map_err(fail)?,
             });
         }
         let mut entries: Vec<(String, EntrySection)> = Vec::new();
@@ -114,16 +146,42 @@ impl Plan {
         if let Some(reference) = config.references.iter().find(|r| !entries.iter().any(|(name, _)| *name == r.entry)) {
             return Err(fail(format!("`references`: there is no entry `{}`", reference.entry)));
         }
-        let mut units = Vec::new();
-        for (name, entry) in &entries {
-            for (at, task) in tasks.iter().enumerate() {
-                units.push(unit(&config, at, &task.name, name, entry)?);
-            }
-        }
-        if units.is_empty() {
+        if entries.is_empty() {
             return Err(fail("there is nothing to run: set `every_method`, or name `entries`".into()));
         }
-        Ok(Plan { config, tasks, units })
+        let mut units = Vec::new();
+        if config.base {
+            if entries.iter().any(|(name, _)| name == BASE) {
+                return Err(fail(format!("`{BASE}` is the untuned model: give the entry another `name`")));
+            }
+            let of = |task| Unit { task, name: BASE.to_owned(), methods: Vec::new(), rates: vec![0.0] };
+            units.extend((0..tasks.len()).map(of));
+        }
+        for (name, entry) in &entries {
+            for (at, task) in tasks.iter().enumerate() {
+                units.push(unit(at, task, name, entry)?);
+            }
+        }
+        let plan = Plan { config, tasks, units };
+        plan.check_places().map_err(fail)?;
+        Ok(plan)
+    }
+
+    /// No two models of the table may have one folder.
+    fn check_places(&self) -> Result<(), String> {
+        let mut places = BTreeMap::new();
+        for (at, unit) in self.units.iter().enumerate() {
+            let task = &self.task(unit).name;
+            for job in self.finals(at, unit.rates[0]) {
+                if let Some((other, on)) = places.insert(self.place(&job), (&unit.name, task)) {
+                    return Err(format!(
+                        "`{other}` on `{on}` and `{}` on `{task}` would have the same folder: give one another `name`",
+                        unit.name
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The task of a unit.
@@ -134,19 +192,50 @@ impl Plan {
     /// The runs of a unit's search; none where there is one rate only.
     pub fn search(&self, unit: usize) -> Vec<Job> {
         let rates = &self.units[unit].rates;
-        let seed = self.config.search.seed;
+        let seed = self.task(&self.units[unit]).search.seed;
         let jobs = rates.iter().map(|&rate| Job { unit, purpose: Purpose::Search, rate, seed });
         if rates.len() > 1 { jobs.collect() } else { Vec::new() }
     }
 
     /// The runs of a unit with the rate that was found.
     pub fn finals(&self, unit: usize, rate: f64) -> Vec<Job> {
-        self.config.seeds.iter().map(|&seed| Job { unit, purpose: Purpose::Final, rate, seed }).collect()
+        // Nothing of the untuned model depends on a seed.
+        let seeds = if self.units[unit].is_base() { &[0][..] } else { &self.config.seeds };
+        seeds.iter().map(|&seed| Job { unit, purpose: Purpose::Final, rate, seed }).collect()
+    }
+
+    /// The number of runs of a unit for the table.
+    pub fn in_table(&self, unit: &Unit) -> usize {
+        if unit.is_base() { 1 } else { self.config.seeds.len() }
+    }
+
+    /// The number of all runs of a unit.
+    pub fn runs_of(&self, unit: usize) -> usize {
+        self.search(unit).len() + self.in_table(&self.units[unit])
     }
 
     /// The number of all runs.
     pub fn runs(&self) -> usize {
-        (0..self.units.len()).map(|unit| self.search(unit).len() + self.config.seeds.len()).sum()
+        (0..self.units.len()).map(|unit| self.runs_of(unit)).sum()
+    }
+
+    /// What a model of the table is called beside others: its entry, and its seed where there are several.
+    pub fn called(&self, job: &Job) -> String {
+        let unit = &self.units[job.unit];
+        match self.in_table(unit) {
+            1 => unit.name.clone(),
+            _ => format!("{}-{}", unit.name, job.seed),
+        }
+    }
+
+    /// Where the files of a model of the table belong, from the folder of their kind: `TASK/ENTRY-SEED`, `TASK/base`.
+    pub fn place(&self, job: &Job) -> PathBuf {
+        let unit = &self.units[job.unit];
+        let own = match unit.is_base() {
+            true => unit.name.clone(),
+            false => format!("{}-{}", unit.name, job.seed),
+        };
+        [&self.task(unit).name, &own].map(|name| as_file_name(name)).iter().collect()
     }
 
     /// The configurations of a run's methods. What a method chooses by is cut like the run.
@@ -155,58 +244,67 @@ impl Plan {
         if job.purpose == Purpose::Search {
             for method in &mut methods {
                 if let Some(steps) = method.get("warmup_steps").and_then(Value::as_u64).filter(|steps| *steps > 0) {
-                    method["warmup_steps"] = self.share_of(steps).into();
+                    method["warmup_steps"] = self.task(&self.units[job.unit]).share_of(steps).into();
                 }
             }
         }
         methods
     }
 
-    /// The search's share of so many steps.
-    pub(super) fn share_of(&self, steps: u64) -> u64 {
-        ((steps as f64 * self.config.search.share).ceil() as u64).max(1)
-    }
-
     /// All that decides a run's result but rate, seed and the files' contents, as it is kept with the result. Paths are no
     /// part of it.
     pub(super) fn settings(&self, job: &Job) -> Value {
-        let task = self.task(&self.units[job.unit]);
+        let unit = &self.units[job.unit];
+        let task = self.task(unit);
         let mut train = serde_json::to_value(&task.settings).expect("plain data");
         let object = train.as_object_mut().expect("a struct");
         for key in ["learning_rate", "seed", "log_every", "eval_every", "save_every", "keep_checkpoints", "early_stop"]
         {
             object.remove(key);
         }
+        if unit.is_base() {
+            object.retain(|key, _| ["metric", "micro_batch_tokens", "share_prefix"].contains(&key.as_str()));
+        }
         let data = DataConfig { train: None, validation: None, ..task.data.clone() };
         let mut settings = json!({"methods": self.methods(job), "train": train, "data": data});
         if let (Purpose::Final, Some(judge)) = (job.purpose, &task.judge) {
-            settings["evaluation"] = serde_json::to_value(&judge.evaluation).expect("plain data");
+            let mut evaluation = serde_json::to_value(&judge.evaluation).expect("plain data");
+            // No result depends on how many prompts are answered at once.
+            evaluation.as_object_mut().expect("a struct").remove("sequences");
+            settings["evaluation"] = evaluation;
         }
         if job.purpose == Purpose::Search {
-            let search = &self.config.search;
+            let search = &task.search;
             settings["search"] = json!({"rows": search.rows, "share": search.share, "seed": search.seed});
         }
         settings
     }
 }
 
-fn unit(
-    config: &SweepConfig,
-    task: usize,
-    task_name: &str,
-    name: &str,
-    entry: &EntrySection,
-) -> Result<Unit, TrainError> {
-    let on_task = entry.tasks.get(task_name);
+fn unit(at: usize, task: &PlannedTask, name: &str, entry: &EntrySection) -> Result<Unit, TrainError> {
+    let on_task = entry.tasks.get(&task.name);
     let methods = on_task.and_then(|on_task| on_task.methods.as_ref()).unwrap_or(&entry.methods);
+    if methods.is_empty() {
+        let reason = format!("the entry `{name}` has no methods on `{}`", task.name);
+        return Err(TrainError::NothingToDo { reason });
+    }
     let parsed: Vec<Box<dyn Method>> =
         methods.iter().map(|method| methods::parse(method.clone())).collect::<Result<_, _>>()?;
     let rates = match on_task.and_then(|on_task| on_task.rates.as_ref()).or(entry.rates.as_ref()) {
         Some(rates) => rates.clone(),
-        None => config.search.factors.iter().map(|factor| rounded(default_rate(&parsed) * factor)).collect(),
+        None => task.search.factors.iter().map(|factor| rounded(default_rate(&parsed) * factor)).collect(),
     };
     let methods = parsed.iter().map(|method| methods::to_config(method.as_ref())).collect();
-    Ok(Unit { task, name: name.to_owned(), methods, rates })
+    Ok(Unit { task: at, name: name.to_owned(), methods, rates })
+}
+
+/// A name as one part of a path that nobody overlooks.
+fn as_file_name(name: &str) -> String {
+    let name = name.replace(['/', '\\'], "_");
+    match name.strip_prefix('.') {
+        Some(rest) => format!("_{rest}"),
+        None => name,
+    }
 }
 
 /// To three digits: a rate is read by people.
@@ -252,6 +350,43 @@ mod tests {
     }
 
     #[test]
+    fn the_untuned_model_is_evaluated_once() {
+        let plan = plan(TEXT, &["base=true", "every_method=false"]).unwrap();
+        let names: Vec<&str> = plan.units.iter().map(|unit| &*unit.name).collect();
+        assert_eq!(names, ["base", "base", "lora", "lora", "both", "both"]);
+        assert_eq!(plan.runs(), 2 + 5 + 2 + 2 * 5);
+        let base = &plan.finals(1, 0.0)[..];
+        assert_eq!(base, [Job { unit: 1, purpose: Purpose::Final, rate: 0.0, seed: 0 }]);
+        assert_eq!((plan.search(1), plan.called(&base[0])), (vec![], "base".to_owned()));
+        assert_eq!(plan.place(&base[0]), PathBuf::from("b/base"));
+        let lora = &plan.finals(3, 0.1)[1];
+        assert_eq!((plan.called(lora), plan.place(lora)), ("lora-5".to_owned(), PathBuf::from("b/lora-5")));
+        // What trains others is nothing to it.
+        let other = self::plan(TEXT, &["base=true", "every_method=false", "train.batch_size=4"]).unwrap();
+        assert_eq!(plan.settings(&base[0]), other.settings(&base[0]));
+        assert_ne!(plan.settings(lora), other.settings(lora));
+        assert_eq!(["a/b\\c", "..", "lora + sdt"].map(as_file_name), ["a_b_c", "_.", "lora + sdt"]);
+    }
+
+    #[test]
+    fn a_task_may_be_searched_otherwise() {
+        let own = "tasks.1.search={ share = 1.0, rows = 7, factors = [1.0, 2.0] }";
+        let plan = plan(TEXT, &[own, "entries.0.tasks={}"]).unwrap();
+        let of = |name: &str| plan.units.iter().position(|unit| unit.name == name).unwrap();
+        let (a, b) = (of("lora"), of("lora") + 1);
+        assert_eq!(
+            (&plan.units[a].rates[..], &plan.units[b].rates[..]),
+            (&[0.000667, 0.002, 0.006][..], &[0.002, 0.004][..])
+        );
+        let both = of("both");
+        let warm_up = |unit: usize| plan.methods(&plan.search(unit)[0])[0]["warmup_steps"].as_u64();
+        assert_eq!((warm_up(both), warm_up(both + 1)), (Some(125), Some(500)));
+        let search = |unit: usize| plan.settings(&plan.search(unit)[0])["search"].clone();
+        assert_eq!(search(a), json!({"rows": 1000, "share": 0.25, "seed": 0}));
+        assert_eq!(search(b), json!({"rows": 7, "share": 1.0, "seed": 0}));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let error = |settings: &[&str]| plan(TEXT, settings).unwrap_err();
         assert!(error(&["train.seed=1"]).contains("`train.seed`: a sweep sets it itself"));
@@ -264,6 +399,11 @@ mod tests {
         assert!(error(&["entries.0.tasks.c.rates=[1.0]"]).contains("no task `c`"));
         assert!(error(&["entries.1.name=lora", "entries.0.name=lora", "every_method=false"]).contains("two entries"));
         assert!(error(&["entries.0.methods=[]"]).contains("no methods"));
+        assert!(error(&["entries.0.tasks.b.methods=[]"]).contains("`lora` has no methods on `b`"));
+        assert!(error(&["base=true", "entries.1.name=base"]).contains("`base` is the untuned model"));
+        assert!(error(&["entries.0.name=a/b", "entries.1.name=a_b"]).contains("would have the same folder"));
+        assert!(error(&["tasks.1.search.share=2"]).contains("task `b`: `search.share` must be above 0"));
+        assert!(error(&["tasks.1.search.seed=2"]).contains("unknown field `seed`"));
         assert!(error(&["sed=[1]"]).contains("did you mean `seeds`"));
         let reference = "references=[{ entry = \"lorra\", task = \"a\", rate = 0.1, scores = [1.0] }]";
         assert!(error(&[reference]).contains("no entry `lorra`"));

@@ -1,6 +1,7 @@
 //! The results of a sweep: a file with one line per finished run. It is all that going on needs, and all that has to
 //! travel from the machine that computed it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -157,9 +158,11 @@ impl Results {
         Ok(())
     }
 
-    /// Every line.
-    pub fn lines(&self) -> &[Line] {
-        &self.lines
+    /// The lines that the plan asks for, in the order of the file: all but those for the table with a rate that the search, made
+    /// anew with other settings, has not chosen.
+    pub fn lines<'a>(&'a self, plan: &Plan) -> Vec<&'a Line> {
+        let wanted: Vec<Job> = (0..plan.units.len()).flat_map(|unit| planned(&self.lines, plan, unit)).collect();
+        self.lines.iter().filter(|line| wanted.iter().any(|job| job.is_of(plan, line))).collect()
     }
 
     /// The result of a run, if it is there.
@@ -212,6 +215,15 @@ fn same_rate(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * b.abs()
 }
 
+/// The runs of a unit, as far as lines say which they are.
+fn planned(lines: &[Line], plan: &Plan, unit: usize) -> Vec<Job> {
+    let mut jobs = plan.search(unit);
+    if let Choice::Rate(rate) = choice(lines, plan, unit) {
+        jobs.extend(plan.finals(unit, rate));
+    }
+    jobs
+}
+
 fn choice(lines: &[Line], plan: &Plan, unit: usize) -> Choice {
     let jobs = plan.search(unit);
     if jobs.is_empty() {
@@ -230,10 +242,11 @@ fn choice(lines: &[Line], plan: &Plan, unit: usize) -> Choice {
     best.map_or(Choice::None, |(_, _, rate)| Choice::Rate(rate))
 }
 
-/// The lines of a text, each one of the plan's.
+/// The lines of a text, each one of the plan's. Those of a search that was made with another `[search]` are left out, so that it is
+/// run anew.
 fn checked(path: &Path, text: &str, plan: &Plan) -> Result<Vec<Line>, TrainError> {
     let mut lines: Vec<Line> = Vec::new();
-    let mut jobs = Vec::new();
+    let (mut jobs, mut searched_anew) = (Vec::new(), BTreeSet::new());
     for (i, text) in text.lines().enumerate() {
         let line: Line = serde_json::from_str(text).map_err(|error| fail(path, format!("line {}: {error}", i + 1)))?;
         let place = format!("line {}: {} on {}", i + 1, line.entry, line.task);
@@ -242,7 +255,11 @@ fn checked(path: &Path, text: &str, plan: &Plan) -> Result<Vec<Line>, TrainError
         let unit = unit.ok_or_else(|| fail(path, format!("{place} is not in this configuration: {another}")))?;
         let job = Job { unit, purpose: line.purpose, rate: line.learning_rate, seed: line.seed };
         // Through a text, as the line has come.
-        let now = serde_json::from_str(&plan.settings(&job).to_string()).expect("just written");
+        let now: Value = serde_json::from_str(&plan.settings(&job).to_string()).expect("just written");
+        if line.purpose == Purpose::Search && line.settings["search"] != now["search"] {
+            searched_anew.insert(unit);
+            continue;
+        }
         if let Some((key, was, is)) = difference("", &line.settings, &now) {
             return Err(other_settings(path, i, &line, &key, &was, &is));
         }
@@ -261,14 +278,11 @@ fn checked(path: &Path, text: &str, plan: &Plan) -> Result<Vec<Line>, TrainError
         jobs.push((job, place));
     }
     for (job, place) in jobs {
-        let planned = match job.purpose {
-            Purpose::Search => plan.search(job.unit),
-            Purpose::Final => match choice(&lines, plan, job.unit) {
-                Choice::Rate(rate) => plan.finals(job.unit, rate),
-                Choice::Open | Choice::None => Vec::new(),
-            },
-        };
-        if !planned.iter().any(|other| other.seed == job.seed && same_rate(other.rate, job.rate)) {
+        // The rate of the search before may be that of the new one as well.
+        let may_be_another = job.purpose == Purpose::Final && searched_anew.contains(&job.unit);
+        let is_this =
+            |other: &Job| (other.purpose, other.seed) == (job.purpose, job.seed) && same_rate(other.rate, job.rate);
+        if !may_be_another && !planned(&lines, plan, job.unit).iter().any(is_this) {
             let found = format!("rate {}, seed {}", job.rate, job.seed);
             let reason =
                 format!("{place}, {found}: no such run follows from this configuration and the search's results");

@@ -6,18 +6,18 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use statetune_datasets_eval::Dataset;
-use statetune_mamba_model::Mamba;
+use statetune_mamba_model::{Mamba, Patches};
 use statetune_peft_methods::{Adapter, Method, PeftError, Tokenize, methods};
 use statetune_ssm_kernels::random::{stream_of, uniform};
 use statetune_tensor::Device;
 
 use super::curve::Curve;
-use super::judge::Judging;
+use super::judge::{Candidate, Judging};
 use super::plan::{Job, Plan, Purpose, Unit};
 use super::results::{Choice, DeviceUsed, Line, Results};
 use super::room::Room;
 use crate::checkpoint::fingerprint;
-use crate::{Run, TrainError, TrainSettings, memory};
+use crate::{Evaluation, Run, TrainError, TrainSettings, evaluate, memory};
 
 /// The tokenised files of a task.
 pub struct TaskData {
@@ -104,7 +104,7 @@ struct Sweep<'a> {
 }
 
 /// Runs what is missing from the results. The first worker has the model `first`, further ones ask `place` for one.
-/// `judging` scores the answers of runs for the table, where a task has a judge; `observe` sees each finished run.
+/// `judging` is asked of every model of the table that has not diverged; `observe` sees each finished run.
 ///
 /// # Errors
 /// An entry cannot be run with this model or data; results are of another device or other data; a run fails otherwise than
@@ -124,7 +124,7 @@ pub fn run(
         return Err(TrainError::NothingToDo { reason: format!("there is no entry and no task `{name}`") });
     }
     let rows = plan.tasks.iter().zip(data).map(|(task, data)| {
-        let search = &plan.config.search;
+        let search = &task.search;
         let searched = (0..plan.units.len())
             .any(|unit| plan.task(&plan.units[unit]).name == task.name && !plan.search(unit).is_empty());
         let searched = searched.then(|| cut(&data.train, search.rows, search.seed)).transpose()?;
@@ -174,7 +174,7 @@ pub fn run(
         return Err(error);
     }
     let units = || (0..plan.units.len()).filter(|&unit| sweep.wanted[unit]);
-    let of = units().map(|unit| plan.search(unit).len() + plan.config.seeds.len()).sum();
+    let of = units().map(|unit| plan.runs_of(unit)).sum();
     let done = units().map(|unit| sweep.finished(&shared, unit)).sum();
     Ok(Report { done, of, left_out })
 }
@@ -196,7 +196,7 @@ impl<'a> Sweep<'a> {
         let mut left_out = BTreeSet::new();
         for unit in 0..self.plan.units.len() {
             let finished = self.finished(&self.lock(), unit);
-            if !self.wanted[unit] || finished == self.plan.search(unit).len() + self.plan.config.seeds.len() {
+            if !self.wanted[unit] || finished == self.plan.runs_of(unit) || self.plan.units[unit].is_base() {
                 continue;
             }
             let rate = self.plan.units[unit].rates[0];
@@ -236,7 +236,7 @@ impl<'a> Sweep<'a> {
             Choice::Rate(rate) => there(self.plan.finals(unit, rate)),
             Choice::Open => 0,
             // There is no rate to run them with.
-            Choice::None => self.plan.config.seeds.len(),
+            Choice::None => self.plan.in_table(&self.plan.units[unit]),
         };
         there(self.plan.search(unit)) + finals
     }
@@ -334,7 +334,7 @@ impl<'a> Sweep<'a> {
                     0 => settings.epochs * rows.all.examples.len().div_ceil(settings.batch_size) as u64,
                     steps => steps,
                 };
-                settings.max_steps = self.plan.share_of(steps);
+                settings.max_steps = task.share_of(steps);
                 (rest, part)
             }
         };
@@ -394,6 +394,14 @@ impl<'a> Sweep<'a> {
             evaluation: serde_json::Value::Null,
             curve: Vec::new(),
         };
+        if unit.is_base() {
+            let validation = self.rows[unit.task].validation;
+            let (tokens, shares) = (task.settings.micro_batch_tokens, task.settings.share_prefix);
+            let found = evaluate(&placed.model, &Patches::none(), validation, tokens, shares, |_, _| {})?;
+            line.judged_on = validation.examples.len();
+            self.judge(&mut line, placed, job, Some(&found), None)?;
+            return Ok(line);
+        }
         self.with_run(placed, job, |run, adapter| {
             line.rows = run.train.examples.len();
             line.judged_on = run.validation.map_or(0, |validation| validation.examples.len());
@@ -411,21 +419,7 @@ impl<'a> Sweep<'a> {
             line.trained = summary.adapter.trainable();
             (line.steps, line.skipped_steps) = (summary.steps, summary.skipped_steps);
             (line.tokens, line.seconds) = (summary.tokens, summary.seconds);
-            if let Some(evaluation) = &summary.evaluation {
-                line.score = evaluation.metric(&run.settings.metric).map(|(value, _)| value);
-                line.loss = Some(evaluation.loss).filter(|loss| loss.is_finite());
-                line.evaluation = serde_json::to_value(evaluation).expect("plain data");
-            }
-            if let (Purpose::Final, Some(judge), Some(validation), Some(_)) =
-                (job.purpose, &task.judge, run.validation, line.loss)
-            {
-                let patches = summary.adapter.patches();
-                line.score = Some((self.judging)(judge, task, run.model, patches, validation)?);
-            }
-            if line.loss.is_none() {
-                (line.score, line.failed) = (None, Some("the loss of the evaluation is not finite".into()));
-            }
-            Ok(())
+            self.judge(&mut line, placed, job, summary.evaluation.as_ref(), Some(&summary.adapter))
         })?;
         line.peak_memory_mib = match placed.model.device() {
             Device::Cpu(_) => memory::process_peak_mib().filter(|_| measured),
@@ -436,6 +430,41 @@ impl<'a> Sweep<'a> {
             }
         };
         Ok(line)
+    }
+
+    /// Notes what a model scored.
+    fn judge(
+        &self,
+        line: &mut Line,
+        placed: &Placed,
+        job: &Job,
+        evaluation: Option<&Evaluation>,
+        adapter: Option<&Adapter>,
+    ) -> Result<(), TrainError> {
+        let unit = &self.plan.units[job.unit];
+        let task = self.plan.task(unit);
+        if let Some(evaluation) = evaluation {
+            line.score = evaluation.metric(&task.settings.metric).map(|(value, _)| value);
+            line.loss = Some(evaluation.loss).filter(|loss| loss.is_finite());
+            line.evaluation = serde_json::to_value(evaluation).expect("plain data");
+        }
+        if line.loss.is_none() {
+            (line.score, line.failed) = (None, Some("the loss of the evaluation is not finite".into()));
+        } else if job.purpose == Purpose::Final {
+            let candidate = Candidate {
+                task,
+                name: &self.plan.called(job),
+                place: &self.plan.place(job),
+                model: &placed.model,
+                adapter,
+                dataset: self.rows[unit.task].validation,
+            };
+            if let Some(judgement) = (self.judging)(&candidate)? {
+                line.score = Some(judgement.score);
+                line.evaluation["metrics"] = serde_json::to_value(&judgement.metrics).expect("plain data");
+            }
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::compared::Compared;
+use super::config::SearchSection;
 use super::plan::{Plan, PlannedTask, Purpose, Unit};
 use super::results::{Choice, Line, Results};
 
@@ -14,6 +16,8 @@ pub struct Table {
     pub runs: (usize, usize),
     /// A row per entry and task.
     pub rows: Vec<Row>,
+    /// Of each task that is judged by answers, the evaluations.
+    pub comparisons: Vec<Compared>,
     /// Tables and what to know about them.
     pub markdown: String,
 }
@@ -61,16 +65,25 @@ pub(super) fn shown(task: &PlannedTask) -> (String, f64, usize) {
 impl Table {
     /// Of the results so far.
     pub fn new(plan: &Plan, results: &Results) -> Table {
-        let mut devices: Vec<String> = Vec::new();
-        for line in results.lines() {
+        let (lines, mut devices) = (results.lines(plan), Vec::<String>::new());
+        for line in &lines {
             if !devices.contains(&line.device.name) {
                 devices.push(line.device.name.clone());
             }
         }
         let rows: Vec<Row> = (0..plan.units.len()).map(|unit| row(plan, results, unit)).collect();
-        let runs = (results.lines().len(), plan.runs());
-        let markdown = markdown(plan, results, &devices, &rows, runs);
-        Table { devices, runs, rows, markdown }
+        let runs = (lines.len(), plan.runs());
+        let markdown = markdown(plan, &lines, &devices, &rows, runs);
+        Table { devices, runs, rows, comparisons: Vec::new(), markdown }
+    }
+
+    /// With evaluations beside each other below it.
+    pub fn with(mut self, comparisons: Vec<Compared>) -> Table {
+        for compared in &comparisons {
+            self.markdown += &format!("\n{}", compared.markdown());
+        }
+        self.comparisons = comparisons;
+        self
     }
 }
 
@@ -89,25 +102,26 @@ fn row(plan: &Plan, results: &Results, at: usize) -> Row {
         let squares = scores.iter().map(|score| (score - middle).powi(2)).sum::<f64>();
         (squares / (scores.len() - 1) as f64).sqrt()
     });
+    let trained = lines.iter().filter(|line| line.failed.is_none() && !unit.is_base());
     Row {
         entry: unit.name.clone(),
         task: plan.task(unit).name.clone(),
         learning_rate: match choice {
-            Choice::Rate(rate) if !lines.is_empty() || !plan.search(at).is_empty() => Some(rate),
+            Choice::Rate(rate) if !unit.is_base() && (!lines.is_empty() || !plan.search(at).is_empty()) => Some(rate),
             _ => None,
         },
         failed: choice == Choice::None || lines.iter().any(|line| line.failed.is_some()),
         trained: lines.first().map(|line| line.trained),
         mean: middle,
         deviation,
-        seconds: mean(&lines.iter().filter(|line| line.failed.is_none()).map(|line| line.seconds).collect::<Vec<_>>()),
+        seconds: mean(&trained.map(|line| line.seconds).collect::<Vec<_>>()),
         peak_memory_mib: lines.iter().filter_map(|line| line.peak_memory_mib).reduce(f64::max),
         scores,
     }
 }
 
-fn markdown(plan: &Plan, results: &Results, devices: &[String], rows: &[Row], runs: (usize, usize)) -> String {
-    let mut text = heading(plan, results, devices);
+fn markdown(plan: &Plan, lines: &[&Line], devices: &[String], rows: &[Row], runs: (usize, usize)) -> String {
+    let mut text = heading(plan, lines, devices);
     let tasks = &plan.tasks;
     text += "\n\n| method | trained |";
     for task in tasks {
@@ -165,15 +179,16 @@ fn score(plan: &Plan, unit: &Unit, row: &Row) -> String {
     if let Some(deviation) = row.deviation {
         text += &format!(" ± {deviation:.digits$}");
     }
-    if row.scores.len() < plan.config.seeds.len() {
+    let seeds = plan.in_table(unit);
+    if row.scores.len() < seeds {
         let failed = if row.failed { ", others diverged" } else { "" };
-        text += &format!(" ({} of {} seeds{failed})", row.scores.len(), plan.config.seeds.len());
+        text += &format!(" ({} of {seeds} seeds{failed})", row.scores.len());
     }
     text
 }
 
-fn heading(plan: &Plan, results: &Results, devices: &[String]) -> String {
-    let mut text = match (devices, results.lines().first()) {
+fn heading(plan: &Plan, lines: &[&Line], devices: &[String]) -> String {
+    let mut text = match (devices, lines.first()) {
         ([..], Some(line)) => {
             let products = line.device.products.as_ref().map_or(String::new(), |p| format!(", products in {p}"));
             format!("On {}, activations in {}{products}. ", devices.join(" and "), line.device.compute)
@@ -181,34 +196,54 @@ fn heading(plan: &Plan, results: &Results, devices: &[String]) -> String {
         _ => String::new(),
     };
     for task in &plan.tasks {
-        let of = |purpose| results.lines().iter().find(|line| line.task == task.name && line.purpose == purpose);
+        // The untuned model was trained on no rows.
+        let trained = lines.iter().find(|l| l.task == task.name && l.purpose == Purpose::Final && l.rows > 0);
         let settings = &task.settings;
         let length = match settings.max_steps {
             0 => format!("epochs: {}", settings.epochs),
             steps => format!("{steps} steps"),
         };
-        let rows = of(Purpose::Final).map_or(String::new(), |line| {
+        let rows = trained.map_or(String::new(), |line| {
             format!(" {} rows, judged on the {} of the validation file,", line.rows, line.judged_on)
         });
         text += &format!("{}:{rows} {length}, batch {}. ", task.title, settings.batch_size);
     }
-    let search = &plan.config.search;
     let seeds: Vec<String> = plan.config.seeds.iter().map(u64::to_string).collect();
-    if (0..plan.units.len()).any(|unit| !plan.search(unit).is_empty()) {
-        text += &format!(
-            "The learning rate is the best of several (where nothing else is said, the method's default times {}) on {} rows cut \
-             from the training rows, after {:.0} % of the steps on the others. ",
-            search.factors.iter().map(|factor| format!("{factor:.2}")).collect::<Vec<_>>().join(", "),
-            search.rows,
-            100.0 * search.share,
-        );
-    }
+    text += &searched(plan);
     text +=
         &format!("Seeds {}; mean ± standard deviation. Seconds are those of a run's training steps", seeds.join(", "));
-    match results.lines().iter().map(|line| line.workers).max() {
+    match lines.iter().map(|line| line.workers).max() {
         Some(workers) if workers > 1 => text + &format!(", with up to {workers} runs on the device at once."),
         _ => text + ".",
     }
+}
+
+/// How the rates were found: of all tasks in one sentence where they have one way.
+fn searched(plan: &Plan) -> String {
+    let is_searched = |task: usize| {
+        let mut units = (0..plan.units.len()).filter(|&unit| plan.units[unit].task == task);
+        units.any(|unit| !plan.search(unit).is_empty())
+    };
+    let mut ways: Vec<(Vec<&str>, &SearchSection)> = Vec::new();
+    for task in (0..plan.tasks.len()).filter(|&task| is_searched(task)).map(|task| &plan.tasks[task]) {
+        match ways.iter_mut().find(|(_, way)| **way == task.search) {
+            Some((tasks, _)) => tasks.push(&task.title),
+            None => ways.push((vec![&task.title], &task.search)),
+        }
+    }
+    let several = ways.len() > 1;
+    let told = |(tasks, search): (Vec<&str>, &SearchSection)| {
+        let on = if several { format!("On {} the", tasks.join(", ")) } else { "The".into() };
+        let factors: Vec<String> = search.factors.iter().map(|factor| format!("{factor:.2}")).collect();
+        format!(
+            "{on} learning rate is the best of several (where nothing else is said, the method's default times {}) on {} rows cut \
+             from the training rows, after {:.0} % of the steps on the others. ",
+            factors.join(", "),
+            search.rows,
+            100.0 * search.share,
+        )
+    };
+    ways.into_iter().map(told).collect()
 }
 
 /// What others measured beside what is measured here.

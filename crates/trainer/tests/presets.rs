@@ -1,4 +1,5 @@
-//! The experiments of the paper as sweeps, `benches/paper-grid`: every file is understood and planned, without models and data.
+//! The sweeps in `benches`, those of the paper's experiments in `paper-grid` and those of the pages: every file is understood and
+//! planned, without models and data.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,4 +65,27 @@ fn some_numbers_as_the_authors_have_them() {
     assert_eq!((rate, epochs, lora["rank"].as_u64(), lora["alpha"].as_f64()), (4e-5, 10, Some(8), Some(8.0)));
     let (rate, _, _) = unit(0, "state-offset-y", "spider");
     assert_eq!(rate, 2e-3);
+}
+
+#[test]
+fn three_tasks_are_one_command_each() {
+    for (name, first, rows) in [("dart", "bleu", 5), ("samsum", "rouge1", 4), ("spider", "exact_set_match", 4)] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../benches/{name}.toml"));
+        let plan = SweepConfig::read(&path, &[]).and_then(Plan::new).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let entries: Vec<&str> = plan.units.iter().map(|unit| &*unit.name).collect();
+        assert_eq!(entries, ["base", "state-offset-h", "lora"], "{name}");
+        assert!(plan.runs() == 3 && plan.config.output.keep_adapters, "{name}: an evaluation and two runs");
+        // The methods' own rates.
+        assert_eq!((plan.units[1].rates[0], plan.units[2].rates[0]), (3e-3, 2e-3), "{name}");
+        let judge = plan.tasks[0].judge.as_ref().unwrap();
+        let measures = judge.evaluation.measures(&plan.tasks[0].data).unwrap();
+        assert_eq!((&*judge.measure.key(), measures.len()), (first, rows), "{name}");
+    }
+}
+
+#[test]
+fn the_comparison_searches_each_task_as_long_as_it_takes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/sweep-glue.toml");
+    let plan = SweepConfig::read(&path, &[]).and_then(Plan::new).unwrap();
+    assert_eq!(plan.tasks.iter().map(|task| task.search.share).collect::<Vec<_>>(), [0.25, 1.0]);
 }

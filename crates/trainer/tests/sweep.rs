@@ -95,7 +95,7 @@ fn go_on(path: &Path, plan: &Plan, limits: &Limits, rows: usize) -> Result<(Repo
     let mut results = Results::open(path, plan)?;
     let made = Mutex::new(Vec::new());
     let observe = |event: Event<'_>| {
-        if let Event::Finished(line, _) = event {
+        if let Event::Finished(_, line, _) = event {
             made.lock().unwrap().push(line.clone());
         }
         Ok(())

@@ -140,8 +140,11 @@ struct SweepArguments {
     /// Runs only these entries and tasks, by name, separated by commas.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
+    /// Seconds between two lines about the runs under way, the first after ten at most; 0: one for each step.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    progress: u32,
     /// Runs nothing and prints the table of what is finished.
-    #[arg(long, conflicts_with_all = ["max_seconds", "workers", "only"])]
+    #[arg(long, conflicts_with_all = ["max_seconds", "workers", "only", "progress"])]
     table: bool,
     /// The file of results; default: `results.jsonl` in the output folder.
     #[arg(long, value_name = "FILE")]

@@ -57,12 +57,38 @@ impl Bar {
     }
 }
 
+/// How fast something goes, from when it was first heard of.
+pub struct Pace {
+    since: Instant,
+    done: u64,
+    tokens: u64,
+}
+
+impl Pace {
+    /// From now on; so much is done by now, in so many tokens.
+    pub fn new(done: u64, tokens: u64) -> Pace {
+        Pace { since: Instant::now(), done, tokens }
+    }
+
+    /// With so many tokens by now.
+    pub fn tokens_per_second(&self, tokens: u64) -> f64 {
+        tokens.saturating_sub(self.tokens) as f64 / self.since.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    /// The time that what is left of `of` takes if it goes on like this; `None` as long as nothing tells.
+    pub fn left(&self, done: u64, of: u64) -> Option<Duration> {
+        let known = done.checked_sub(self.done).filter(|known| *known > 0)?;
+        let seconds = self.since.elapsed().as_secs_f64() * of.saturating_sub(done) as f64 / known as f64;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+}
+
 /// Shows a run: a bar for the training, one for each evaluation, a line for what is recorded.
 pub struct RunProgress {
     quiet: bool,
     training: Bar,
     evaluating: Option<Bar>,
-    first: Option<(Instant, u64)>,
+    pace: Option<Pace>,
     lines: bool,
 }
 
@@ -74,7 +100,7 @@ impl RunProgress {
             quiet: output.quiet,
             training: Bar::new("training", output.quiet),
             evaluating: None,
-            first: None,
+            pace: None,
             lines,
         }
     }
@@ -82,8 +108,7 @@ impl RunProgress {
 
 impl Observer for RunProgress {
     fn step(&mut self, done: u64, of: u64, tokens: u64, loss: f64) {
-        let (since, before) = *self.first.get_or_insert((Instant::now(), tokens));
-        let speed = (tokens - before) as f64 / since.elapsed().as_secs_f64().max(1e-9);
+        let speed = self.pace.get_or_insert_with(|| Pace::new(done, tokens)).tokens_per_second(tokens);
         self.training.at(done, of, || format!("loss {loss:.4}  {speed:.0} tokens/s"));
     }
 

@@ -1,5 +1,7 @@
 //! `statetune sweep`
 
+mod told;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,13 +12,13 @@ use statetune_tensor::Device;
 use statetune_trainer::config::DeviceSection;
 use statetune_trainer::evaluate::{Kept, Scorer, Subject};
 use statetune_trainer::sweep::{
-    self, Candidate, DeviceUsed, Event, Judgement, Limits, Line, Placed, Plan, Purpose, Results, SweepConfig, Table,
-    TaskData,
+    self, Candidate, DeviceUsed, Event, Judgement, Limits, Placed, Plan, Results, SweepConfig, Table, TaskData,
 };
 use statetune_trainer::{TrainError, memory};
 
 use super::compare::EVALUATIONS;
 use super::{Output, SweepArguments, named, out, setup, with_device};
+use told::Told;
 
 /// The folder of adapters beside that of evaluations.
 const ADAPTERS: &str = "adapters";
@@ -34,6 +36,7 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
     } else {
         named::pinned(&config, None, |file| SweepConfig::read(file, &[]))?
     })?;
+    plan.check_names(&arguments.only)?;
     // All else lies beside the results.
     let beside = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let whole_table = |results: &Results| -> anyhow::Result<Table> {
@@ -65,28 +68,23 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
     let ends = setup::stop_tokens(&first.model, &tokenizer);
     let keeper = Keeper::new(&plan, beside, &tokenizer, &ends)?;
     sweep::write_pages(beside, &plan, &results, &Table::new(&plan, &results))?;
-    let (before, of) = (results.lines(&plan).len(), plan.runs());
+    let runs = results.runs(&plan);
     if !output.quiet {
-        eprintln!("{before} of {of} runs are finished; {workers} at once on {}", first.device.name);
+        eprintln!("{} of {} runs are finished; {workers} at once on {}", runs.0, runs.1, first.device.name);
     }
+    let told = Told::new(&plan, runs, workers, Duration::from_secs(arguments.progress.into()), output.quiet);
     let limits = Limits {
         workers,
-        until: arguments.max_seconds.map(|seconds| started + Duration::from_secs(seconds)),
+        // What no clock can reach is no limit.
+        until: arguments.max_seconds.and_then(|seconds| started.checked_add(Duration::from_secs(seconds))),
         only: arguments.only.clone(),
         memory: memory::available(),
     };
     let observe = |event: Event<'_>| {
-        match event {
-            Event::Finished(line, results) => {
-                let table = Table::new(&plan, results);
-                sweep::write_pages(beside, &plan, results, &table)?;
-                if !output.quiet {
-                    eprintln!("[{}/{of}] {}", table.runs.0, told(line));
-                }
-            }
-            Event::Note(note) if !output.quiet => eprintln!("{note}"),
-            Event::Note(_) => {}
+        if let Event::Finished(_, _, results) = event {
+            sweep::write_pages(beside, &plan, results, &Table::new(&plan, results))?;
         }
+        told.hear(&event);
         Ok(())
     };
     let tokenize = |text: &str| tokenizer.encode(text).map_err(|error| error.to_string());
@@ -111,7 +109,7 @@ pub(super) fn run(arguments: &SweepArguments, output: Output) -> anyhow::Result<
         say!("left out: {name}, which needs a build with the feature `{feature}`");
     }
     let seconds = started.elapsed().as_secs();
-    let new = table.runs.0.saturating_sub(before);
+    let new = table.runs.0.saturating_sub(runs.0);
     say!("{}: {} of {} runs are finished, {new} of them in these {seconds} s", path.display(), report.done, report.of);
     if report.done < report.of {
         say!("{} are left: the same command goes on", report.of - report.done);
@@ -217,20 +215,4 @@ fn processor() -> String {
         (Some(family), Some(model)) => format!("{cores} cores of {name} (family {family}, model {model})"),
         _ => format!("{cores} cores of {name}"),
     }
-}
-
-/// A finished run in a line.
-fn told(line: &Line) -> String {
-    let outcome = match (line.score, &line.failed) {
-        (Some(score), _) => format!("{score:.4}"),
-        (None, failed) => failed.clone().unwrap_or_default(),
-    };
-    let what = format!("{} on {}", line.entry, line.task);
-    let purpose = match line.purpose {
-        // The untuned model.
-        Purpose::Final if line.rows == 0 => return format!("{what}: {outcome}"),
-        Purpose::Search => "search".to_owned(),
-        Purpose::Final => format!("seed {}", line.seed),
-    };
-    format!("{what}, {purpose}, rate {}: {outcome} ({} steps in {:.1} s)", line.learning_rate, line.steps, line.seconds)
 }

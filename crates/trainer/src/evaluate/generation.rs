@@ -51,7 +51,7 @@ impl<'a> Writer<'a> {
         Ok(Writer { section, tokenizer, ends, stops })
     }
 
-    /// Answers to prompts, in their order; `progress(done, of)` hears tokens out of as many as there may be.
+    /// Answers to prompts, in their order; `progress(done, of)` hears how many are answered, at each token and at least once for each.
     ///
     /// # Errors
     /// The model refuses a prompt or the options.
@@ -62,18 +62,17 @@ impl<'a> Writer<'a> {
         prompts: &[&[u32]],
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Vec<Answer>, TrainError> {
-        let of = prompts.len() * self.section.max_new_tokens;
+        let of = prompts.len();
         let generated = if self.section.searches() {
-            let heard = |prompts: usize| progress(prompts * self.section.max_new_tokens, of);
-            model.search_best(patches, prompts, &self.search(), heard)?
+            model.search_best(patches, prompts, &self.search(), |done: usize| progress(done, of))?
         } else {
-            let mut done = 0;
-            let found = model.generate(patches, prompts, &self.options(), |_, _| {
-                done += 1;
+            let options = self.options();
+            let (mut done, mut tokens) = (0, vec![0; of]);
+            model.generate(patches, prompts, &options, |prompt, token| {
+                tokens[prompt] += 1;
+                done += usize::from(tokens[prompt] == options.max_new_tokens || options.stop.contains(&token));
                 progress(done, of);
-            })?;
-            progress(of, of);
-            found
+            })?
         };
         generated.iter().map(|generated| self.answer(generated)).collect()
     }

@@ -23,7 +23,7 @@ use crate::config::EvaluationSection;
 pub enum Stage {
     /// The right answers, by examples.
     Likelihood,
-    /// Answers of the model, by tokens.
+    /// Answers of the model, by rows.
     Generation,
     /// Queries and texts compared.
     Scoring,

@@ -236,6 +236,9 @@ impl SweepConfig {
         }
         for (i, task) in self.tasks.iter().enumerate() {
             let (name, fail) = (&task.name, |reason: String| Err(format!("task `{}`: {reason}", task.name)));
+            if name.is_empty() {
+                return Err(format!("task {}: `name` is empty: give it one", i + 1));
+            }
             if self.tasks[..i].iter().any(|other| other.name == *name) {
                 return fail("the name is taken by a task before".into());
             }

@@ -9,7 +9,7 @@ use statetune_peft_methods::Adapter;
 use super::plan::PlannedTask;
 use crate::TrainError;
 use crate::config::EvaluationSection;
-use crate::evaluate::{Examination, Measure, MetricLine, Scorer};
+use crate::evaluate::{Examination, Measure, MetricLine, Scorer, Stage};
 
 /// A score of the model's own answers.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct Candidate<'a> {
     pub adapter: Option<&'a Adapter>,
     /// The validation rows.
     pub dataset: &'a Dataset,
+    /// Hears how far its evaluation is: what is done there, how much of it, of how much.
+    pub progress: &'a dyn Fn(Stage, usize, usize),
 }
 
 /// What the answers of a model come to.
@@ -57,7 +59,7 @@ impl Candidate<'_> {
         let none = Patches::none();
         let patches = self.adapter.map_or(&none, Adapter::patches);
         let (tokens, shares) = (self.task.settings.micro_batch_tokens, self.task.settings.share_prefix);
-        scorer.examine(self.model, patches, self.dataset, tokens, shares, &mut |_, _, _| {})
+        scorer.examine(self.model, patches, self.dataset, tokens, shares, &mut |stage, done, of| (self.progress)(stage, done, of))
     }
 }
 

@@ -2,8 +2,8 @@
 //! travel from the machine that computed it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -109,14 +109,16 @@ pub enum Choice {
 pub struct Results {
     path: PathBuf,
     file: Option<File>, // absent where the file is only read
+    whole: u64,         // its bytes
     lines: Vec<Line>,
 }
 
 impl Results {
-    /// Opens the file for further results, or begins it. A last line that was cut off is taken away: its run is run again.
+    /// Opens the file for further results, or begins it. A last line that was cut off is taken away: its run is run again. No
+    /// other process may do the same until these results are dropped: it would write the same evaluations at the same time.
     ///
     /// # Errors
-    /// The system refuses; a line is not one of this plan's, made with the same settings.
+    /// The system refuses; another process has it open; a line is not one of this plan's, made with the same settings.
     pub fn open(path: &Path, plan: &Plan) -> Result<Results, TrainError> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|source| io_error(folder, "create", source))?;
@@ -124,13 +126,20 @@ impl Results {
         let refuse = |action| move |source| io_error(path, action, source);
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).open(path).map_err(refuse("open"))?;
-        let text = fs::read_to_string(path).map_err(refuse("read"))?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let lines = checked(path, &text[..whole], plan)?;
-        if whole < text.len() {
-            file.set_len(whole as u64).and_then(|()| file.sync_data()).map_err(refuse("shorten"))?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                return Err(fail(path, "another sweep is writing it: let that one end, or end it".into()));
+            }
+            // A file system without locks.
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(source)) => return Err(io_error(path, "lock", source)),
+            Ok(()) => {}
         }
-        Ok(Results { path: path.to_path_buf(), file: Some(file), lines })
+        let (lines, whole, all) = whole_lines(path, plan)?;
+        if whole < all {
+            file.set_len(whole).and_then(|()| file.sync_data()).map_err(refuse("shorten"))?;
+        }
+        Ok(Results { path: path.to_path_buf(), file: Some(file), whole, lines })
     }
 
     /// Reads a file to make a table of it.
@@ -138,12 +147,12 @@ impl Results {
     /// # Errors
     /// The file is missing; a line is not one of this plan's.
     pub fn read(path: &Path, plan: &Plan) -> Result<Results, TrainError> {
-        let text = fs::read_to_string(path).map_err(|source| io_error(path, "read", source))?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        Ok(Results { path: path.to_path_buf(), file: None, lines: checked(path, &text[..whole], plan)? })
+        let (lines, whole, _) = whole_lines(path, plan)?;
+        Ok(Results { path: path.to_path_buf(), file: None, whole, lines })
     }
 
-    /// Appends a finished run; when this returns it is on the disk.
+    /// Appends a finished run; when this returns it is on the disk. Of a line that cannot be written whole nothing is left, so
+    /// that another may come after it.
     ///
     /// # Errors
     /// The system refuses, or the file was opened to be read.
@@ -153,7 +162,12 @@ impl Results {
         let line = serde_json::from_str(&text).expect("just written");
         let Some(file) = &mut self.file else { return Err(fail(&self.path, "it was opened to be read".into())) };
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
-        written.map_err(|source| io_error(&self.path, "write", source))?;
+        if let Err(source) = written {
+            // The error that matters is the first; if the rest of a line stays after all, it is refused when it is read.
+            let _ = file.set_len(self.whole);
+            return Err(io_error(&self.path, "write", source));
+        }
+        self.whole += text.len() as u64;
         self.lines.push(line);
         Ok(())
     }
@@ -163,6 +177,21 @@ impl Results {
     pub fn lines<'a>(&'a self, plan: &Plan) -> Vec<&'a Line> {
         let wanted: Vec<Job> = (0..plan.units.len()).flat_map(|unit| planned(&self.lines, plan, unit)).collect();
         self.lines.iter().filter(|line| wanted.iter().any(|job| job.is_of(plan, line))).collect()
+    }
+
+    /// Runs finished, and runs in all.
+    pub fn runs(&self, plan: &Plan) -> (usize, usize) {
+        let of_units = (0..plan.units.len()).map(|unit| self.runs_of(plan, unit));
+        of_units.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1))
+    }
+
+    /// The same of a unit: where every run of its search has failed there is no rate to run others with.
+    pub(super) fn runs_of(&self, plan: &Plan, unit: usize) -> (usize, usize) {
+        let of = match self.choice(plan, unit) {
+            Choice::None => plan.search(unit).len(),
+            Choice::Open | Choice::Rate(_) => plan.runs_of(unit),
+        };
+        (planned(&self.lines, plan, unit).iter().filter(|job| self.of(plan, job).is_some()).count(), of)
     }
 
     /// The result of a run, if it is there.
@@ -242,6 +271,18 @@ fn choice(lines: &[Line], plan: &Plan, unit: usize) -> Choice {
     best.map_or(Choice::None, |(_, _, rate)| Choice::Rate(rate))
 }
 
+/// The lines of a file but a last one that was cut off, the bytes that they take, and those of the file.
+fn whole_lines(path: &Path, plan: &Plan) -> Result<(Vec<Line>, u64, u64), TrainError> {
+    let bytes = fs::read(path).map_err(|source| io_error(path, "read", source))?;
+    // Before it is a text: the cut may be inside a letter.
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let text = std::str::from_utf8(&bytes[..whole]).map_err(|error| {
+        let at = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        fail(path, format!("line {at} is no text in UTF-8: take it out, and its run is run again"))
+    })?;
+    Ok((checked(path, text, plan)?, whole as u64, bytes.len() as u64))
+}
+
 /// The lines of a text, each one of the plan's. Those of a search that was made with another `[search]` are left out, so that it is
 /// run anew.
 fn checked(path: &Path, text: &str, plan: &Plan) -> Result<Vec<Line>, TrainError> {
@@ -260,7 +301,7 @@ fn checked(path: &Path, text: &str, plan: &Plan) -> Result<Vec<Line>, TrainError
             searched_anew.insert(unit);
             continue;
         }
-        if let Some((key, was, is)) = difference("", &line.settings, &now) {
+        if let Some((key, was, is)) = difference("", &pathless(&line.settings), &pathless(&now)) {
             return Err(other_settings(path, i, &line, &key, &was, &is));
         }
         if let Some((key, was, is)) = lines.first().and_then(|first| first.device.difference(&line.device)) {
@@ -290,6 +331,17 @@ fn checked(path: &Path, text: &str, plan: &Plan) -> Result<Vec<Line>, TrainError
         }
     }
     Ok(lines)
+}
+
+/// Settings without where files lie: only whether there are such decides a result, beside what they hold.
+fn pathless(settings: &Value) -> Value {
+    let mut settings = settings.clone();
+    for place in ["/data/tables", "/data/databases", "/data/chat_template", "/evaluation/wordnet"] {
+        if let Some(path) = settings.pointer_mut(place).filter(|path| !path.is_null()) {
+            *path = "a path".into();
+        }
+    }
+    settings
 }
 
 fn fail(path: &Path, reason: String) -> TrainError {

@@ -1,23 +1,21 @@
-//! The runs of a sweep, several at once. A run's result does not depend on what goes on beside it: every worker has a
-//! device and a model of its own.
+//! The runs of a sweep, several at once: which is next, and what the workers share. A run's result does not depend on what
+//! goes on beside it: every worker has a device and a model of its own.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use statetune_datasets_eval::Dataset;
-use statetune_mamba_model::{Mamba, Patches};
-use statetune_peft_methods::{Adapter, Method, PeftError, Tokenize, methods};
-use statetune_ssm_kernels::random::{stream_of, uniform};
-use statetune_tensor::Device;
+use statetune_mamba_model::Mamba;
+use statetune_peft_methods::PeftError;
 
-use super::curve::Curve;
-use super::judge::{Candidate, Judging};
-use super::plan::{Job, Plan, Purpose, Unit};
+use super::judge::Judging;
+use super::one::{At, Rows, cut};
+use super::plan::{Job, Plan, Unit};
 use super::results::{Choice, DeviceUsed, Line, Results};
 use super::room::Room;
+use crate::TrainError;
 use crate::checkpoint::fingerprint;
-use crate::{Evaluation, Run, TrainError, TrainSettings, evaluate, memory};
 
 /// The tokenised files of a task.
 pub struct TaskData {
@@ -51,8 +49,10 @@ pub struct Limits {
 
 /// What happens in a sweep.
 pub enum Event<'a> {
-    /// A run is finished; the results with it.
-    Finished(&'a Line, &'a Results),
+    /// How far a run is that is not finished.
+    UnderWay(&'a Job, At),
+    /// A run is finished: its line, and the results with it.
+    Finished(&'a Job, &'a Line, &'a Results),
     /// Something to know: a run waits for memory.
     Note(&'a str),
 }
@@ -71,15 +71,6 @@ pub struct Report {
     pub left_out: Vec<(String, &'static str)>,
 }
 
-/// A task's data as runs take it.
-struct Rows<'a> {
-    all: &'a Dataset,
-    validation: &'a Dataset,
-    /// The training rows without those that a search is judged on, and these.
-    searched: Option<(Dataset, Dataset)>,
-    inputs: String,
-}
-
 /// What the workers share.
 struct Shared<'a> {
     results: &'a mut Results,
@@ -89,15 +80,15 @@ struct Shared<'a> {
     error: Option<TrainError>,
 }
 
-struct Sweep<'a> {
-    plan: &'a Plan,
-    rows: Vec<Rows<'a>>,
+pub(super) struct Sweep<'a> {
+    pub plan: &'a Plan,
+    pub rows: Vec<Rows<'a>>,
     /// By unit: whether it is run.
     wanted: Vec<bool>,
-    limits: &'a Limits,
-    tokenize: &'a (dyn Fn(&str) -> Result<Vec<u32>, String> + Sync),
-    judging: &'a Judging<'a>,
-    observe: &'a Observe<'a>,
+    pub limits: &'a Limits,
+    pub tokenize: &'a (dyn Fn(&str) -> Result<Vec<u32>, String> + Sync),
+    pub judging: &'a Judging<'a>,
+    pub observe: &'a Observe<'a>,
     room: Room,
     shared: Mutex<Shared<'a>>,
     changed: Condvar,
@@ -120,11 +111,16 @@ pub fn run(
     limits: &Limits,
     observe: &Observe<'_>,
 ) -> Result<Report, TrainError> {
-    if let Some(name) = limits.only.iter().find(|name| !plan.units.iter().any(|unit| plan.is_called(unit, name))) {
-        return Err(TrainError::NothingToDo { reason: format!("there is no entry and no task `{name}`") });
-    }
+    plan.check_names(&limits.only)?;
     let rows = plan.tasks.iter().zip(data).map(|(task, data)| {
-        let search = &task.search;
+        let (search, metric) = (&task.search, &task.settings.metric);
+        if metric != "loss" && data.validation.classes.is_empty() {
+            let reason = format!(
+                "task `{}`: `metric` is \"{metric}\", but the validation data has no classes: use \"loss\"",
+                task.name
+            );
+            return Err(TrainError::NothingToDo { reason });
+        }
         let searched = (0..plan.units.len())
             .any(|unit| plan.task(&plan.units[unit]).name == task.name && !plan.search(unit).is_empty());
         let searched = searched.then(|| cut(&data.train, search.rows, search.seed)).transpose()?;
@@ -173,16 +169,10 @@ pub fn run(
     if let Some(error) = shared.error.take() {
         return Err(error);
     }
-    let units = || (0..plan.units.len()).filter(|&unit| sweep.wanted[unit]);
-    let of = units().map(|unit| plan.runs_of(unit)).sum();
-    let done = units().map(|unit| sweep.finished(&shared, unit)).sum();
+    let wanted = (0..plan.units.len()).filter(|&unit| sweep.wanted[unit]);
+    let runs = wanted.map(|unit| shared.results.runs_of(plan, unit));
+    let (done, of) = runs.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
     Ok(Report { done, of, left_out })
-}
-
-impl Plan {
-    fn is_called(&self, unit: &Unit, name: &str) -> bool {
-        unit.name == name || self.task(unit).name == name
-    }
 }
 
 impl<'a> Sweep<'a> {
@@ -195,8 +185,8 @@ impl<'a> Sweep<'a> {
     fn try_units(&mut self, placed: &Placed) -> Result<Vec<(String, &'static str)>, TrainError> {
         let mut left_out = BTreeSet::new();
         for unit in 0..self.plan.units.len() {
-            let finished = self.finished(&self.lock(), unit);
-            if !self.wanted[unit] || finished == self.plan.runs_of(unit) || self.plan.units[unit].is_base() {
+            let (finished, of) = self.lock().results.runs_of(self.plan, unit);
+            if !self.wanted[unit] || finished == of || self.plan.units[unit].is_base() {
                 continue;
             }
             let rate = self.plan.units[unit].rates[0];
@@ -227,18 +217,6 @@ impl<'a> Sweep<'a> {
         let unit = &self.plan.units[job.unit];
         let (entry, task) = (unit.name.clone(), self.plan.task(unit).name.clone());
         TrainError::Sweep { entry, task, source: Box::new(error) }
-    }
-
-    /// The runs of a unit whose results are there.
-    fn finished(&self, shared: &Shared, unit: usize) -> usize {
-        let there = |jobs: Vec<Job>| jobs.iter().filter(|job| shared.results.of(self.plan, job).is_some()).count();
-        let finals = match shared.results.choice(self.plan, unit) {
-            Choice::Rate(rate) => there(self.plan.finals(unit, rate)),
-            Choice::Open => 0,
-            // There is no rate to run them with.
-            Choice::None => self.plan.in_table(&self.plan.units[unit]),
-        };
-        there(self.plan.search(unit)) + finals
     }
 
     /// The next run; waits where one depends on a search that is still going on. `None`: there is nothing more to do.
@@ -297,7 +275,7 @@ impl<'a> Sweep<'a> {
             let mut shared = self.lock();
             let seen = line.and_then(|line| {
                 shared.results.append(&line)?;
-                (self.observe)(Event::Finished(&line, shared.results))
+                (self.observe)(Event::Finished(&job, &line, shared.results))
             });
             drop(shared);
             if let Err(error) = seen {
@@ -308,163 +286,12 @@ impl<'a> Sweep<'a> {
     }
 
     /// No further run is started; the first error is kept.
-    fn stop(&self, error: TrainError) {
+    pub fn stop(&self, error: TrainError) {
         let mut shared = self.lock();
         shared.stopped = true;
         shared.error.get_or_insert(error);
         drop(shared);
         self.changed.notify_all();
-    }
-
-    /// Makes a run and its adapter for somebody.
-    fn with_run<R>(
-        &self,
-        placed: &Placed,
-        job: &Job,
-        act: impl FnOnce(&Run<'_>, Adapter) -> Result<R, TrainError>,
-    ) -> Result<R, TrainError> {
-        let unit = &self.plan.units[job.unit];
-        let (rows, task) = (&self.rows[unit.task], self.plan.task(unit));
-        let mut settings = TrainSettings { learning_rate: job.rate, seed: job.seed, ..task.settings.clone() };
-        let (train, validation) = match job.purpose {
-            Purpose::Final => (rows.all, rows.validation),
-            Purpose::Search => {
-                let (rest, part) = rows.searched.as_ref().expect("cut where there is a search");
-                let steps = match settings.max_steps {
-                    0 => settings.epochs * rows.all.examples.len().div_ceil(settings.batch_size) as u64,
-                    steps => steps,
-                };
-                settings.max_steps = task.share_of(steps);
-                (rest, part)
-            }
-        };
-        let run = Run {
-            model: &placed.model,
-            base_model: "",
-            train,
-            validation: Some(validation),
-            settings: &settings,
-            folder: None,
-            keeps_adapters: false,
-        };
-        let tokenize: Tokenize<'_> = &|text| (self.tokenize)(text);
-        let methods = self.plan.methods(job).into_iter().map(|method| {
-            let method = methods::parse_value(method)?;
-            Ok(method.with_text(tokenize)?.unwrap_or(method))
-        });
-        let methods = methods.collect::<Result<Vec<Box<dyn Method>>, PeftError>>()?;
-        act(&run, Adapter::new(&placed.model, methods, job.seed)?)
-    }
-
-    /// Runs it.
-    fn line(&self, placed: &Placed, job: &Job) -> Result<Line, TrainError> {
-        let unit = &self.plan.units[job.unit];
-        let task = self.plan.task(unit);
-        let workers = self.limits.workers.max(1);
-        // Other runs of this process would be counted too.
-        let measured = match placed.model.device() {
-            Device::Cpu(_) => workers == 1 && memory::start_process_peak(),
-            #[cfg(feature = "cuda")]
-            Device::Cuda(cuda) => {
-                cuda.start_peak();
-                true
-            }
-        };
-        let mut line = Line {
-            task: task.name.clone(),
-            entry: unit.name.clone(),
-            purpose: job.purpose,
-            learning_rate: job.rate,
-            seed: job.seed,
-            score: None,
-            loss: None,
-            failed: None,
-            trained: 0,
-            rows: 0,
-            judged_on: 0,
-            steps: 0,
-            skipped_steps: 0,
-            tokens: 0,
-            seconds: 0.0,
-            peak_memory_mib: None,
-            workers,
-            device: placed.device.clone(),
-            inputs: self.rows[unit.task].inputs.clone(),
-            settings: self.plan.settings(job),
-            evaluation: serde_json::Value::Null,
-            curve: Vec::new(),
-        };
-        if unit.is_base() {
-            let validation = self.rows[unit.task].validation;
-            let (tokens, shares) = (task.settings.micro_batch_tokens, task.settings.share_prefix);
-            let found = evaluate(&placed.model, &Patches::none(), validation, tokens, shares, |_, _| {})?;
-            line.judged_on = validation.examples.len();
-            self.judge(&mut line, placed, job, Some(&found), None)?;
-            return Ok(line);
-        }
-        self.with_run(placed, job, |run, adapter| {
-            line.rows = run.train.examples.len();
-            line.judged_on = run.validation.map_or(0, |validation| validation.examples.len());
-            line.trained = adapter.trainable();
-            let mut curve = Curve::default();
-            let trained = run.train(adapter, false, &mut curve);
-            line.curve = curve.into_points();
-            let summary = match trained {
-                Err(error @ TrainError::NonFinite { .. }) => {
-                    line.failed = Some(error.to_string());
-                    return Ok(());
-                }
-                other => other?,
-            };
-            line.trained = summary.adapter.trainable();
-            (line.steps, line.skipped_steps) = (summary.steps, summary.skipped_steps);
-            (line.tokens, line.seconds) = (summary.tokens, summary.seconds);
-            self.judge(&mut line, placed, job, summary.evaluation.as_ref(), Some(&summary.adapter))
-        })?;
-        line.peak_memory_mib = match placed.model.device() {
-            Device::Cpu(_) => memory::process_peak_mib().filter(|_| measured),
-            #[cfg(feature = "cuda")]
-            Device::Cuda(cuda) => {
-                let peak: usize = cuda.memory_use().peak.iter().map(|bytes| bytes.0).sum();
-                Some(peak as f64 / (1 << 20) as f64).filter(|_| measured)
-            }
-        };
-        Ok(line)
-    }
-
-    /// Notes what a model scored.
-    fn judge(
-        &self,
-        line: &mut Line,
-        placed: &Placed,
-        job: &Job,
-        evaluation: Option<&Evaluation>,
-        adapter: Option<&Adapter>,
-    ) -> Result<(), TrainError> {
-        let unit = &self.plan.units[job.unit];
-        let task = self.plan.task(unit);
-        if let Some(evaluation) = evaluation {
-            line.score = evaluation.metric(&task.settings.metric).map(|(value, _)| value);
-            line.loss = Some(evaluation.loss).filter(|loss| loss.is_finite());
-            line.evaluation = serde_json::to_value(evaluation).expect("plain data");
-        }
-        if line.loss.is_none() {
-            (line.score, line.failed) = (None, Some("the loss of the evaluation is not finite".into()));
-        } else if job.purpose == Purpose::Final {
-            let candidate = Candidate {
-                task,
-                name: &self.plan.called(job),
-                place: &self.plan.place(job),
-                model: &placed.model,
-                adapter,
-                dataset: self.rows[unit.task].validation,
-            };
-            if let Some(judgement) = (self.judging)(&candidate)? {
-                line.score = Some(judgement.score);
-                line.evaluation["metrics"] = serde_json::to_value(&judgement.metrics).expect("plain data");
-            }
-        }
-        Ok(())
     }
 }
 
@@ -482,26 +309,4 @@ impl Drop for Running<'_, '_> {
         drop(shared);
         self.sweep.changed.notify_all();
     }
-}
-
-/// The rows of a data set without `count` of them, drawn by the seed, and these; both in the order of the file.
-fn cut(train: &Dataset, count: usize, seed: u64) -> Result<(Dataset, Dataset), TrainError> {
-    let of = train.examples.len();
-    if 2 * count > of {
-        let reason = format!("`search.rows` is {count}, more than half of the {of} training rows: take fewer");
-        return Err(TrainError::NothingToDo { reason });
-    }
-    let mut draws = vec![0f64; of];
-    uniform(&mut draws, 0.0, 1.0, seed, stream_of("rows that a search is judged on"));
-    let mut order: Vec<usize> = (0..of).collect();
-    order.sort_by(|&a, &b| draws[a].total_cmp(&draws[b]).then(a.cmp(&b)));
-    let drawn: BTreeSet<usize> = order[..count].iter().copied().collect();
-    let part = |drawn_ones: bool| Dataset {
-        examples: (0..of).filter(|i| drawn.contains(i) == drawn_ones).map(|i| train.examples[i].clone()).collect(),
-        items: Vec::new(),
-        classes: train.classes.clone(),
-        counts: train.counts,
-        bad_rows: train.bad_rows.clone(),
-    };
-    Ok((part(false), part(true)))
 }

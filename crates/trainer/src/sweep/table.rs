@@ -72,7 +72,7 @@ impl Table {
             }
         }
         let rows: Vec<Row> = (0..plan.units.len()).map(|unit| row(plan, results, unit)).collect();
-        let runs = (lines.len(), plan.runs());
+        let runs = results.runs(plan);
         let markdown = markdown(plan, &lines, &devices, &rows, runs);
         Table { devices, runs, rows, comparisons: Vec::new(), markdown }
     }

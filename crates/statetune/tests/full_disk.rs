@@ -71,6 +71,59 @@ fn a_folder_that_cannot_be_written_is_not_begun() {
     }
 }
 
+/// Many short runs.
+const SWEEP: &str = r#"
+seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]
+every_method = false
+
+[model]
+path = "model"
+
+[train]
+batch_size = 6
+warmup_steps = 1
+max_steps = 2
+
+[[tasks]]
+name = "feeling"
+metric = "accuracy"
+
+[tasks.data]
+format = "jsonl"
+train = "train.jsonl"
+validation = "validation.jsonl"
+prompt_field = "prompt"
+label_field = "label"
+labels = ["0", "1"]
+max_tokens = 110
+
+[[entries]]
+methods = [{ method = "state-offset-h" }]
+rates = [0.01]
+
+[output]
+folder = "out"
+"#;
+
+/// Of a line that cannot be written whole nothing stays, so that none comes after half a line.
+#[test]
+fn results_of_a_sweep_are_whole_lines() {
+    let fixture = Fixture::new();
+    fixture.write("sweep.toml", SWEEP);
+    let sweep = ["sweep", "sweep.toml", "--quiet"];
+    fixture.run(&[&sweep[..], &["--set", "output.folder=whole"]].concat()).well();
+    // The pages are much smaller than the results.
+    let [size, page] = ["results.jsonl", "report.html"].map(|name| fixture.read(&format!("whole/{name}")).len());
+    assert!(2 * page < size, "{page} and {size} bytes");
+    limited(&fixture, size / 1024 / 4 * 3, &[&sweep[..], &["--workers", "2"]].concat())
+        .refused(&["cannot write out/results.jsonl", "File too large"]);
+    let lines = |name: &str| fixture.read(name).lines().count();
+    let before = lines("out/results.jsonl");
+    assert!(before > 10 && before < 20 && fixture.read("out/results.jsonl").ends_with('\n'), "{before}");
+    fixture.run(&sweep).well();
+    assert_eq!(lines("out/results.jsonl"), 20);
+}
+
 /// A disk of its own in memory, unmounted at the end.
 struct SmallDisk(PathBuf);
 

@@ -126,7 +126,8 @@ fn what_cannot_be_is_refused() {
     sweep(&["--set", "entries.1.methods.0.targets=[\"x_prj\"]"]).refused(&["lora on feeling", "x_prj"]);
     sweep(&["--set", "train.metric=loss"]).refused(&["`train.metric`", "sets it itself"]);
     sweep(&["--workers", "0"]).refused(&["--workers"]);
-    sweep(&["--only", "lora", "--max-seconds", "100"]).well();
+    sweep(&["--only", "lorra"]).refused(&["no entry and no task `lorra` (did you mean `lora`?)"]);
+    sweep(&["--only", "lora", "--max-seconds", "18446744073709551615"]).well();
     sweep(&["--set", "train.batch_size=5"]).refused(&["line 1", "`train.batch_size` was 6 then, is 5 now"]);
     sweep(&["--set", "device.level=reference"]).refused(&["line 1", "`device.level` was", "is \"reference\" now"]);
     fixture.edit("validation.jsonl", "\"label\":1", "\"label\":0");
@@ -351,4 +352,30 @@ fn judges_read_the_rows_that_an_evaluation_reads_and_mistakes_come_first() {
     let keys: Vec<&Value> = kept["metrics"].as_array().expect("a list").iter().map(|metric| &metric["key"]).collect();
     assert_eq!(keys, ["rougeL", "chrf", "loss", "perplexity"]);
     assert!(fixture.read("two/table.md").contains("| records rougeL |"));
+}
+
+#[test]
+fn how_far_it_is_is_told_now_and_then() {
+    let fixture = compared();
+    let sweep = |more: &[&str]| fixture.run(&[&["sweep", "sweep.toml", "--progress", "0"], more].concat()).well().stderr;
+    let told = sweep(&[]);
+    let has = |text: &str| assert!(told.contains(text), "{text} in {told}");
+    has("\nrun 1 of 3, base on records: generating, 12 of 12 rows\n");
+    has("\nrun 2 of 3, state-offset-h on records, seed 3, rate 0.02: step 3 of 8, loss ");
+    has("\nrun 3 of 3, lora on records, seed 3, rate 0.01: evaluating, 12 of 12 examples\n");
+    has("\n[3/3] lora on records, seed 3, rate 0.01: ");
+    let step = told.lines().find(|line| line.contains("lora") && line.contains("step 4 of 8")).expect("a step");
+    assert!(step.contains(" tokens/s, ") && step.ends_with(" left"), "{step}");
+    // It is nothing to what is written.
+    let set = ["--set", "output.folder=other"];
+    assert_eq!(sweep(&[&set[..], &["--quiet"]].concat()), "");
+    assert_eq!(timeless(&fixture, "out/results.jsonl"), timeless(&fixture, "other/results.jsonl"));
+    // Several at once in one line.
+    let told = sweep(&["--workers", "2", "--set", "output.folder=both"]);
+    let (under_way, last) = (" of 3 runs are finished; under way: ", "state-offset-h on records, seed 3, rate 0.02: step 8/8");
+    let all = |line: &str| line.contains(under_way) && line.contains(last);
+    assert!(told.lines().any(all) && !told.contains("run 1 of 3"), "{told}");
+    // Without a word about it no line comes before ten seconds, and none of these runs takes so long.
+    let told = fixture.run(&["sweep", "sweep.toml", "--set", "output.folder=seldom"]).well().stderr;
+    assert!(!told.contains("run 1 of 3"), "{told}");
 }

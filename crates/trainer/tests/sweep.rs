@@ -11,8 +11,9 @@ use statetune_datasets_eval::Dataset;
 use statetune_mamba_model::{Mamba, Patches};
 use statetune_ssm_kernels::Level;
 use statetune_tensor::{DType, Device};
+use statetune_trainer::evaluate::Stage;
 use statetune_trainer::sweep::{
-    Candidate, Choice, DeviceUsed, Event, Judgement, Limits, Line, Placed, Plan, Purpose, Report, Results, SweepConfig,
+    At, Candidate, Choice, DeviceUsed, Event, Judgement, Limits, Line, Placed, Plan, Purpose, Report, Results, SweepConfig,
     Table, TaskData, run, write_pages,
 };
 use statetune_trainer::{TrainError, evaluate};
@@ -182,7 +183,7 @@ fn several_at_once_come_to_the_same_and_limits_are_kept() {
     };
     assert_eq!(sorted(&alone), sorted(&together));
     let nobody = Limits { only: vec!["bias".into()], ..Limits::default() };
-    refused(go_on(&together, &plan, &nobody, 60), &["no entry and no task `bias`"]);
+    refused(go_on(&together, &plan, &nobody, 60), &["no entry and no task `bias` (did you mean `biases`?)"]);
 }
 
 /// No task here is judged by answers.
@@ -259,6 +260,107 @@ fn lines_without(text: &str, key: &str) -> String {
         line.to_string() + "\n"
     };
     text.lines().map(without).collect()
+}
+
+#[test]
+fn how_far_runs_are_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, plan) = (folder.path().join("results.jsonl"), plan(&["base=true"]));
+    let data = [TaskData { train: classification(60), validation: classification(30) }];
+    let mut results = Results::open(&path, &plan).unwrap();
+    let heard = Mutex::new(Vec::new());
+    let observe = |event: Event<'_>| {
+        match event {
+            Event::UnderWay(job, at) => heard.lock().unwrap().push((*job, Some(at))),
+            Event::Finished(job, line, _) => {
+                assert_eq!((job.rate, job.seed, job.purpose), (line.learning_rate, line.seed, line.purpose));
+                heard.lock().unwrap().push((*job, None));
+            }
+            Event::Note(note) => panic!("{note}"),
+        }
+        Ok(())
+    };
+    let (placed, limits) = (place().unwrap(), Limits::default());
+    run(&plan, &data, &mut results, &|_| Ok(Vec::new()), &unjudged, &placed, &place, &limits, &observe).unwrap();
+    let heard = heard.into_inner().unwrap();
+    let runs: Vec<_> = heard.chunk_by(|(a, _), (b, _)| a == b).collect();
+    assert_eq!(runs.len(), RUNS + 1);
+    for (i, run) in runs.iter().enumerate() {
+        assert_eq!((run[0].1, run[run.len() - 1].1), (Some(At::Begun), None), "{run:?}");
+        let steps: Vec<(u64, u64)> = run
+            .iter()
+            .filter_map(|(_, at)| match at {
+                Some(At::Step { done, of, loss, .. }) if loss.is_finite() => Some((*done, *of)),
+                _ => None,
+            })
+            .collect();
+        // The untuned model, two runs of a search, and four for the table.
+        let of = [0, 32, 32, 64, 64, 64, 64][i];
+        assert_eq!(steps, (1..=of).map(|done| (done, of)).collect::<Vec<_>>());
+        let rows = if (1..=2).contains(&i) { 20 } else { 30 };
+        let whole = At::Evaluation { stage: Stage::Likelihood, done: rows, of: rows };
+        assert_eq!(run[run.len() - 2].1, Some(whole));
+    }
+    // Who hears it may end the sweep: the run goes on to its end, and no other is begun.
+    let other = folder.path().join("other.jsonl");
+    let mut results = Results::open(&other, &plan).unwrap();
+    let refuse = |event: Event<'_>| match event {
+        Event::UnderWay(_, At::Begun) => Err(TrainError::NothingToDo { reason: "enough".into() }),
+        _ => Ok(()),
+    };
+    let ended = run(&plan, &data, &mut results, &|_| Ok(Vec::new()), &unjudged, &placed, &place, &limits, &refuse);
+    refused(ended, &["enough"]);
+    assert_eq!(results.runs(&plan), (1, RUNS + 1));
+}
+
+#[test]
+fn a_file_that_was_cut_off_inside_a_letter_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, plan) = (folder.path().join("results.jsonl"), plan(&["entries.1.name=bi\u{e4}ses"]));
+    go_on(&path, &plan, &Limits::default(), 60).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let lines = whole.iter().filter(|byte| **byte == b'\n').count();
+    let letter = whole.iter().rposition(|byte| *byte > 127).unwrap();
+    fs::write(&path, &whole[..letter]).unwrap();
+    assert_eq!(Results::read(&path, &plan).unwrap().runs(&plan), (lines - 1, RUNS));
+    assert_eq!(go_on(&path, &plan, &Limits::default(), 60).unwrap().1.len(), 1);
+    // What is no text before the last line is named.
+    let mut broken = whole.clone();
+    let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    broken[second + 3] = 0xff;
+    fs::write(&path, broken).unwrap();
+    refused(Results::read(&path, &plan), &["line 2 is no text"]);
+}
+
+#[test]
+fn one_sweep_at_a_time_has_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, plan) = (folder.path().join("results.jsonl"), plan(&[]));
+    let first = Results::open(&path, &plan).unwrap();
+    refused(Results::open(&path, &plan), &["another sweep is writing it"]);
+    assert!(Results::read(&path, &plan).is_ok(), "a table of it may be made");
+    drop(first);
+    assert!(Results::open(&path, &plan).is_ok());
+}
+
+#[test]
+fn where_files_lie_is_nothing_to_the_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.jsonl");
+    let of = |place: &str| {
+        plan(&[&format!("tasks.0.evaluation={{ metrics = [\"accuracy\"], wordnet = \"{place}\" }}")])
+    };
+    let scored = |_: &Candidate<'_>| Ok(Some(Judgement { score: 0.5, metrics: Vec::new() }));
+    let data = [TaskData { train: classification(60), validation: classification(30) }];
+    let (here, limits) = (of("here"), Limits::default());
+    let mut results = Results::open(&path, &here).unwrap();
+    run(&here, &data, &mut results, &|_| Ok(Vec::new()), &scored, &place().unwrap(), &place, &limits, &|_| Ok(()))
+        .unwrap();
+    drop(results);
+    assert_eq!(Results::open(&path, &of("there")).unwrap().runs(&here), (RUNS, RUNS));
+    let without = plan(&["tasks.0.evaluation={ metrics = [\"accuracy\"] }"]);
+    let differs = ["`evaluation.wordnet` was \"a path\" then, is null now"];
+    refused(Results::open(&path, &without), &differs);
 }
 
 #[test]
@@ -357,6 +459,13 @@ fn the_untuned_model_is_a_row() {
     assert!(page.contains("<td>base</td>") && page.contains("7 of 7"), "{page}");
     let left = Limits { only: vec!["biases".into()], ..Limits::default() };
     assert_eq!(go_on(&folder.path().join("other.jsonl"), &plan, &left, 60).unwrap().1.len(), 2);
+    // A metric that the data has not is told of it too.
+    let unlabelled = Dataset { classes: Vec::new(), ..classification(30) };
+    let data = [TaskData { train: classification(60), validation: unlabelled }];
+    let mut results = Results::open(&folder.path().join("none.jsonl"), &plan).unwrap();
+    let (placed, alone) = (place().unwrap(), Limits { only: vec!["base".into()], ..Limits::default() });
+    let none = run(&plan, &data, &mut results, &|_| Ok(vec![]), &unjudged, &placed, &place, &alone, &|_| Ok(()));
+    refused(none, &["task `first`: `metric` is \"accuracy\"", "no classes"]);
 }
 
 #[test]
@@ -370,6 +479,13 @@ fn a_run_that_diverges_is_a_result() {
     let table = Table::new(&plan, &Results::read(&path, &plan).unwrap());
     assert_eq!((table.rows[0].learning_rate, table.rows[0].failed, table.rows[1].failed), (Some(0.05), false, true));
     assert!(table.markdown.contains("| biases | ") && table.markdown.contains("diverged"), "{}", table.markdown);
+    // Where every rate diverges there is none for the table, and nothing is left to do.
+    let (path, plan) = (folder.path().join("none.jsonl"), self::plan(&["entries.0.rates=[1e39, 1e38]", "train.clip_norm=0"]));
+    let (report, made) = go_on(&path, &plan, &Limits::default(), 60).unwrap();
+    assert_eq!((report.done, report.of, made.len()), (4, 4, 4));
+    let table = Table::new(&plan, &Results::read(&path, &plan).unwrap());
+    assert!(table.runs == (4, 4) && !table.markdown.contains("runs are finished"), "{}", table.markdown);
+    assert!(go_on(&path, &plan, &Limits::default(), 60).unwrap().1.is_empty());
 }
 
 #[test]

@@ -75,10 +75,11 @@ impl Pace {
         tokens.saturating_sub(self.tokens) as f64 / self.since.elapsed().as_secs_f64().max(1e-9)
     }
 
-    /// The time that what is left of `of` takes if it goes on like this; `None` as long as nothing tells.
+    /// The time that what is left of `of` takes if it goes on like this; `None` as long as nothing tells, and at the end.
     pub fn left(&self, done: u64, of: u64) -> Option<Duration> {
         let known = done.checked_sub(self.done).filter(|known| *known > 0)?;
-        let seconds = self.since.elapsed().as_secs_f64() * of.saturating_sub(done) as f64 / known as f64;
+        let rest = of.checked_sub(done).filter(|rest| *rest > 0)?;
+        let seconds = self.since.elapsed().as_secs_f64() * rest as f64 / known as f64;
         Duration::try_from_secs_f64(seconds).ok()
     }
 }

@@ -175,3 +175,50 @@ fn finished(called: &str, line: &Line) -> String {
         _ => format!("{called}: {outcome} ({} steps in {:.1} s)", line.steps, line.seconds),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use statetune_trainer::sweep::SweepConfig;
+
+    const TEXT: &str = "every_method = false\n[model]\npath = \"m\"\n[[tasks]]\nname = \"a\"\nmetric = \"loss\"\n\
+        [tasks.data]\nformat = \"text\"\ntrain = \"t\"\nvalidation = \"v\"\n\
+        [[entries]]\nmethods = [{ method = \"lora\" }]\nrates = [0.1, 0.2]\n";
+
+    fn plan() -> Plan {
+        Plan::new(SweepConfig::parse(TEXT, "c.toml".as_ref(), &[]).unwrap()).unwrap()
+    }
+
+    fn step(done: u64) -> At {
+        At::Step { done, of: 9, tokens: 0, loss: 1.5 }
+    }
+
+    #[test]
+    fn several_runs_are_told_in_one_line() {
+        let plan = plan();
+        let told = Told::new(&plan, (0, 5), 2, Duration::ZERO, false);
+        let (first, second) = (plan.search(0)[0], plan.search(0)[1]);
+        let say = |job: &Job, at: At| told.line(&Event::UnderWay(job, at));
+        assert_eq!((say(&first, At::Begun), say(&second, At::Begun)), (None, None));
+        say(&first, step(3)).unwrap();
+        let all = "0 of 5 runs are finished; under way: lora on a, search, rate 0.1: step 3/9; lora on a, search, rate 0.2: ";
+        let at = At::Evaluation { stage: Stage::Generation, done: 7, of: 8 };
+        assert_eq!(say(&second, at).unwrap(), format!("{all}generating 7/8"));
+    }
+
+    #[test]
+    fn lines_are_seldom() {
+        let plan = plan();
+        let job = plan.search(0)[0];
+        let say = |told: &Told<'_>, at: At| told.line(&Event::UnderWay(&job, at));
+        // The first is due after ten seconds, further ones after what was asked for.
+        let told = Told::new(&plan, (0, 5), 1, Duration::from_secs(30), false);
+        assert_eq!((say(&told, At::Begun), say(&told, step(1))), (None, None));
+        let due = |told: &Told<'_>| told.state.lock().unwrap().due.unwrap() - Instant::now();
+        assert!((Duration::from_secs(5)..=FIRST).contains(&due(&told)));
+        told.state.lock().unwrap().due = Some(Instant::now());
+        let line = say(&told, step(2)).unwrap();
+        assert!(line.starts_with("run 1 of 5, lora on a, search, rate 0.1: step 2 of 9, loss 1.5000, "), "{line}");
+        assert!(due(&told) > Duration::from_secs(20) && say(&told, step(3)).is_none());
+    }
+}

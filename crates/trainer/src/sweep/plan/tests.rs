@@ -79,6 +79,7 @@ fn mistakes_are_named() {
     assert!(error(&["train.batchsize=1"]).contains("batchsize"));
     assert!(error(&["tasks.0.metric=acuracy"]).contains("did you mean \"accuracy\""));
     assert!(error(&["tasks.1.name=a"]).contains("taken"));
+    assert!(error(&["tasks.1.name=\"\""]).contains("task 2: `name` is empty"));
     assert!(error(&["search.share=0"]).contains("`search.share` must be above 0"));
     assert!(error(&["search.factors=[]"]).contains("search.factors"));
     assert!(error(&["seeds=[1, 1]"]).contains("`seeds` must be different"));

@@ -311,11 +311,15 @@ fn what_is_judged_is_not_judged_again() {
     // An evaluation of that name that is another's.
     let place = "out/evaluations/records/state-offset-h-3/evaluation.json";
     let own = fixture.read(place);
-    let mut other: Value = serde_json::from_str(&own).expect("JSON");
-    other["metrics"][0]["value"] = 0.875.into();
-    fixture.write(place, other.to_string());
-    let told = sweep(&["--quiet"]).stdout;
-    assert!(told.ends_with("Judged, but without an evaluation in this folder: state-offset-h.\n"), "{told}");
+    let whole = serde_json::from_str::<Value>(&own).expect("JSON");
+    let last = whole["metrics"].as_array().expect("a list").len() - 1;
+    for score in [0, last] {
+        let mut other = whole.clone();
+        other["metrics"][score]["value"] = 0.875.into();
+        fixture.write(place, other.to_string());
+        let told = sweep(&["--quiet"]).stdout;
+        assert!(told.ends_with("Judged, but without an evaluation in this folder: state-offset-h.\n"), "{told}");
+    }
     fixture.write(place, own);
     // Results travel without their evaluations.
     std::fs::remove_dir_all(fixture.path("out/evaluations/records/lora-3")).expect("its folder");

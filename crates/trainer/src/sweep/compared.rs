@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::plan::{Job, Plan};
 use super::results::{Choice, Line, Results};
 use crate::TrainError;
-use crate::evaluate::{Comparison, Kept, Stored, compare};
+use crate::evaluate::{Comparison, Kept, MetricLine, Stored, compare};
 
 /// The evaluations of a task.
 #[derive(Clone, Debug, Serialize)]
@@ -57,11 +57,18 @@ fn models<'a>(plan: &Plan, results: &'a Results, task: usize) -> Vec<(Job, &'a L
     jobs.filter_map(|job| Some((job, results.of(plan, &job).filter(|line| line.score.is_some())?))).collect()
 }
 
-/// Whether an evaluation is the one of a result, and not one of the same name from another sweep.
+/// Whether an evaluation is the one of a result, and not one of the same name from another sweep or with another rate.
 fn is_of(stored: &Stored, line: &Line) -> bool {
-    let Some(first) = stored.kept.metrics.first() else { return false };
-    // A number that was written and read again may have another last digit.
-    line.score.is_some_and(|score| (first.value - score).abs() <= 1e-9 * score.abs())
+    // A number that was written and read again may have another last digit; one that is not finite is read as none.
+    let same = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b.abs() || a.is_nan() && b.is_nan();
+    let kept = &stored.kept.metrics;
+    match Vec::<MetricLine>::deserialize(&line.evaluation["metrics"]) {
+        Ok(told) => {
+            told.len() == kept.len() && told.iter().zip(kept).all(|(a, b)| a.key == b.key && same(a.value, b.value))
+        }
+        // Results from before all scores were kept with them.
+        Err(_) => kept.first().zip(line.score).is_some_and(|(first, score)| same(first.value, score)),
+    }
 }
 
 impl Compared {

@@ -82,6 +82,13 @@ impl Mamba {
         check_compute(device, compute)?;
         let ids = Ids::new(&config);
         let tape = Tape::inference(device);
+        // In one piece, with the A of every layer.
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(cuda) = device {
+            let bytes = |parameter: &Parameter| parameter.value.len() * placed_type(parameter, compute).bytes();
+            let a = ids.layers.iter().map(|layer| bytes(&parameters[layer.a_log]));
+            cuda.reserve_lasting(parameters.iter().map(bytes).chain(a)).map_err(TensorError::from)?;
+        }
         let placed: Vec<Tensor> =
             parameters.iter().map(|parameter| place(parameter, device, compute)).collect::<Result<_, ModelError>>()?;
         let a = ids.layers.iter().map(|layer| {
@@ -432,14 +439,17 @@ fn read(raw: &RawTensor, dtype: DType) -> Result<Tensor, ModelError> {
     })
 }
 
-/// A parameter where the device computes: on a CUDA device matrices are of the compute type, all else is f32.
+/// A parameter where the device computes.
 fn place(parameter: &Parameter, device: &Device, compute: DType) -> Result<Tensor, ModelError> {
     if matches!(device, Device::Cpu(_)) {
         return Ok(parameter.value.clone());
     }
-    let matrix = stays_in_storage_type(&parameter.name);
-    let dtype = if matrix { compute } else { Device::trained_type(compute) };
-    Ok(parameter.value.cast(dtype).to(device)?)
+    Ok(parameter.value.cast(placed_type(parameter, compute)).to(device)?)
+}
+
+/// The type of a parameter on a CUDA device: matrices are of the compute type, all else is f32.
+fn placed_type(parameter: &Parameter, compute: DType) -> DType {
+    if stays_in_storage_type(&parameter.name) { compute } else { Device::trained_type(compute) }
 }
 
 /// Checks that the device computes in this type.

@@ -39,7 +39,6 @@ DEVICE int tensor_of(const Slot *tensors, int count, u64 chunk) {
 
 // gradient (+)= part, for every tensor that has one; the first micro-batch of a step overwrites, and clears the others.
 extern "C" __global__ void __launch_bounds__(THREADS) take_gradients(const Slot *__restrict__ tensors, int count, float *__restrict__ loss, const float *__restrict__ part_loss, int first) {
-    after_previous();
     int i = tensor_of(tensors, count, blockIdx.x);
     Slot slot = tensors[i];
     u64 start = (blockIdx.x - slot.first_chunk) * CHUNK;
@@ -52,7 +51,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) take_gradients(const Slot 
 
 // partial[chunk] = the sum of squares of the chunk's gradients; not finite if one of them is not.
 extern "C" __global__ void __launch_bounds__(THREADS) squares(const Slot *__restrict__ tensors, int count, double *__restrict__ partial) {
-    after_previous();
     __shared__ double sums[THREADS];
     Slot slot = tensors[tensor_of(tensors, count, blockIdx.x)];
     u64 start = (blockIdx.x - slot.first_chunk) * CHUNK;
@@ -72,7 +70,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) squares(const Slot *__rest
 
 // One block: the norm, the clip factor, whether the step counts, and the bias corrections of the update it is.
 extern "C" __global__ void __launch_bounds__(THREADS) decide(Record *__restrict__ record, const double *__restrict__ partial, int chunks, const float *__restrict__ loss, const Settings *__restrict__ settings, double beta1, double beta2) {
-    after_previous();
     __shared__ double sums[THREADS];
     double total = 0.0;
     for (int c = threadIdx.x; c < chunks; c += THREADS) total += partial[c];
@@ -104,7 +101,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) decide(Record *__restrict_
 
 // The order of operations is PyTorch's; see the reference. Nothing moves in a step that does not count.
 extern "C" __global__ void __launch_bounds__(THREADS) update(const Slot *__restrict__ tensors, int count, const Record *__restrict__ record, const Settings *__restrict__ settings, double weight_decay, float one_minus_beta1, float beta2, float one_minus_beta2, float eps) {
-    after_previous();
     if (record->finite == 0.0f) return;
     Slot slot = tensors[tensor_of(tensors, count, blockIdx.x)];
     u64 start = (blockIdx.x - slot.first_chunk) * CHUNK;

@@ -13,7 +13,6 @@ typedef Storage<X_TYPE>::type X;
 extern "C" __global__ void __launch_bounds__(256) copy_columns(Y *__restrict__ y, const X *__restrict__ x,
                                                                long long y_stride, long long x_stride, long long rows,
                                                                int width, int shift) {
-    after_previous();
     bool packs = aligned(y) && aligned(x) && y_stride % V == 0 && x_stride % V == 0 && width % V == 0;
     FOR_ROWS(row, rows, shift) {
         const X *from = x + row * x_stride;
@@ -37,7 +36,6 @@ extern "C" __global__ void __launch_bounds__(256) join_columns(Y *__restrict__ y
                                                                const X *__restrict__ x1, long long stride1, int width1,
                                                                const X *__restrict__ x2, long long stride2, int width2,
                                                                long long rows, int shift) {
-    after_previous();
     int first = width0 + width1, width = first + width2;
     bool packs = aligned(y) && aligned(x0) && aligned(x1) && aligned(x2) && y_stride % V == 0 && stride0 % V == 0 &&
         stride1 % V == 0 && stride2 % V == 0 && width0 % V == 0 && width1 % V == 0 && width2 % V == 0;
@@ -65,7 +63,6 @@ extern "C" __global__ void __launch_bounds__(256) join_columns(Y *__restrict__ y
 extern "C" __global__ void __launch_bounds__(256) gather_columns(Y *__restrict__ y, const X *__restrict__ x,
                                                                  const u32 *__restrict__ columns, long long x_stride,
                                                                  long long rows, int width, int count, int shift) {
-    after_previous();
     FOR_ROWS(row, rows, shift) {
         const X *from = x + row * x_stride;
         Y *to = y + row * count;
@@ -83,7 +80,6 @@ extern "C" __global__ void __launch_bounds__(256) scatter_add_columns(Y *__restr
                                                                       const u32 *__restrict__ order,
                                                                       const u32 *__restrict__ starts, long long rows,
                                                                       int width, int count, int shift) {
-    after_previous();
     int segments = starts[0];
     FOR_ROWS(row, rows, shift) {
         const X *from = x + row * count;
@@ -101,7 +97,6 @@ extern "C" __global__ void __launch_bounds__(256) scatter_add_columns(Y *__restr
 extern "C" __global__ void __launch_bounds__(256) scale_columns(Y *__restrict__ y, const X *__restrict__ x,
                                                                 const float *__restrict__ gain, long long rows,
                                                                 int width, int shift) {
-    after_previous();
     bool packs = aligned(y) && aligned(x) && aligned(gain) && width % V == 0;
     FOR_ROWS(row, rows, shift) {
         const X *from = x + row * width;
@@ -126,7 +121,6 @@ extern "C" __global__ void __launch_bounds__(256) scale_columns(Y *__restrict__ 
 extern "C" __global__ void __launch_bounds__(256) column_dots(float *__restrict__ sums, const Y *__restrict__ y,
                                                               const X *__restrict__ x, long long rows, int width,
                                                               int per_chunk) {
-    after_previous();
     __shared__ float part[256];
     int lane = threadIdx.x & 31, eighth = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;
     long long start = (long long)blockIdx.y * per_chunk, end = start + per_chunk < rows ? start + per_chunk : rows;
@@ -148,7 +142,6 @@ extern "C" __global__ void __launch_bounds__(256) column_dots(float *__restrict_
 // y[c] = the sum of the chunks' sums, in their order.
 extern "C" __global__ void __launch_bounds__(256) sum_chunks(float *__restrict__ y, const float *__restrict__ sums,
                                                              int chunks, int width) {
-    after_previous();
     int column = blockIdx.x * 256 + threadIdx.x;
     if (column >= width) return;
     float sum = 0.0f;

@@ -93,7 +93,6 @@ template <int GROUP> DEVICE void load_group(Acts in[GROUP], const act *from, lon
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) conv1d_forward(act *__restrict__ y, const act *__restrict__ x, long long x_stride, const float *__restrict__ weight, const float *__restrict__ bias, const float *__restrict__ init, const u32 *__restrict__ row_of, const u32 *__restrict__ offsets, const u32 *__restrict__ sequence_of, int tokens, int channels) {
-    after_previous();
     int d = (blockIdx.x * THREADS + threadIdx.x) * VEC;
     int first = blockIdx.y * TILE, last = min(tokens, first + TILE);
     float w[K][VEC], b[VEC], past[PAST][VEC];
@@ -137,7 +136,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv1d_forward(act *__rest
 
 // The last K - 1 inputs of every sequence, what came before its tokens included; of an empty one the initial state.
 extern "C" __global__ void conv1d_final_state(float *__restrict__ state, const act *__restrict__ x, long long x_stride, const float *__restrict__ init, const u32 *__restrict__ row_of, const u32 *__restrict__ offsets, int sequences, int channels) {
-    after_previous();
     long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= (long long)sequences * channels) return;
     int s = at / channels, d = at % channels;
@@ -152,7 +150,6 @@ extern "C" __global__ void conv1d_final_state(float *__restrict__ state, const a
 // dx[t] = sum over m < K of weight[K - 1 - m] d_sum[t + m] within the sequence, and what reaches x by the final state, where
 // d_sum is the gradient of the sum before SiLU. The sums of a tile for weight and bias go to partial[tile, K + 1, d].
 extern "C" __global__ void __launch_bounds__(THREADS) conv1d_backward(act *__restrict__ dx, long long dx_stride, float *__restrict__ partial, const act *__restrict__ dy, const float *__restrict__ d_final, const act *__restrict__ x, long long x_stride, const float *__restrict__ weight, const float *__restrict__ bias, const float *__restrict__ init, const u32 *__restrict__ row_of, const u32 *__restrict__ offsets, const u32 *__restrict__ sequence_of, int tokens, int channels) {
-    after_previous();
     int d = (blockIdx.x * THREADS + threadIdx.x) * VEC;
     int first = blockIdx.y * TILE, last = min(tokens, first + TILE);
     float w[K][VEC], b[VEC], past[PAST][VEC], sums[K + 1][VEC];
@@ -258,7 +255,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv1d_backward(act *__res
 
 // dweight [D, K] and dbias [D] from the tiles' sums: eight threads add every eighth tile, and one adds theirs, in order.
 extern "C" __global__ void __launch_bounds__(256) conv1d_add_tiles(float *__restrict__ dweight, float *__restrict__ dbias, const float *__restrict__ partial, int tiles, int channels) {
-    after_previous();
     __shared__ float sums[8][32];
     int lane = threadIdx.x % 32, part = threadIdx.x / 32;
     long long at = (long long)blockIdx.x * 32 + lane, width = (long long)channels * (K + 1);
@@ -278,7 +274,6 @@ extern "C" __global__ void __launch_bounds__(256) conv1d_add_tiles(float *__rest
 
 // dinit [rows, D, K - 1]: what reaches each row of the initial states, over the sequences that start from it, in order.
 extern "C" __global__ void conv1d_initial(float *__restrict__ dinit, const act *__restrict__ dy, const float *__restrict__ d_final, const act *__restrict__ x, long long x_stride, const float *__restrict__ weight, const float *__restrict__ bias, const float *__restrict__ init, const u32 *__restrict__ row_of, const u32 *__restrict__ offsets, int sequences, int channels, int rows) {
-    after_previous();
     int d = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
     if (d >= channels) return;
     float total[PAST];

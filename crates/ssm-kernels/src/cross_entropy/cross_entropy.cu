@@ -49,7 +49,6 @@ DEVICE int head_of(const act *row, int vocab) {
 
 // One block per row. losses[r] = log sum exp - logit[target]; a row whose target is IGNORED has loss 0 and gradient 0.
 extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(act *__restrict__ logits, float *__restrict__ losses, u32 *__restrict__ best, const u32 *__restrict__ targets, const float *__restrict__ scale, int vocab) {
-    after_previous();
     __shared__ float shared[32];
     __shared__ float tops[THREADS / 32];
     __shared__ u32 places[THREADS / 32];
@@ -115,7 +114,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(act *__restr
 
 // out = scale times the sum of the losses, added in double precision in a fixed order.
 extern "C" __global__ void __launch_bounds__(256) sum_losses(float *__restrict__ out, const float *__restrict__ losses, const float *__restrict__ scale, int rows) {
-    after_previous();
     __shared__ double sums[256];
     double total = 0.0;
     for (int r = threadIdx.x; r < rows; r += 256) total += losses[r];

@@ -1,7 +1,16 @@
 // What the sources of decoding share.
 //
-// A step is a chain of short kernels. What nobody in the chain writes is loaded first, before `after_previous`. A kernel
-// that has begun knows that the one two before it has ended.
+// A step is a chain of short kernels. On devices that can, each begins while the one in front of it still runs
+// (programmatic dependent launch): what nobody in the chain writes is loaded first, then `after_previous` waits until all
+// that was launched before is through, and lets the next begin. A kernel that has begun knows that the one two before it
+// has ended.
+
+DEVICE void after_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 
 // Where in_proj's outputs x go: through the convolution, whose states move on, and silu.
 struct Conv {

@@ -38,7 +38,6 @@ DEVICE float zip_of(float a, float b) {
 
 // y = f(a); `factor`, if it is there, is a further factor of s.
 extern "C" __global__ void __launch_bounds__(256) map(Y *y, const A *a, const float *factor, float s, long long n) {
-    after_previous();
     if (factor) s *= *factor;
     long long thread = blockIdx.x * 256LL + threadIdx.x, threads = gridDim.x * 256LL, packs = 0;
     if (aligned(y) && aligned(a)) {
@@ -55,7 +54,6 @@ extern "C" __global__ void __launch_bounds__(256) map(Y *y, const A *a, const fl
 
 // y = f(a, b).
 extern "C" __global__ void __launch_bounds__(256) zip(Y *y, const A *a, const B *b, long long n) {
-    after_previous();
     long long thread = blockIdx.x * 256LL + threadIdx.x, threads = gridDim.x * 256LL, packs = 0;
     if (aligned(y) && aligned(a) && aligned(b)) {
         packs = n / V;
@@ -72,7 +70,6 @@ extern "C" __global__ void __launch_bounds__(256) zip(Y *y, const A *a, const B 
 
 // y += s · a; `factor` as above.
 extern "C" __global__ void __launch_bounds__(256) axpy(Y *y, const A *a, const float *factor, float s, long long n) {
-    after_previous();
     if (factor) s *= *factor;
     long long thread = blockIdx.x * 256LL + threadIdx.x, threads = gridDim.x * 256LL, packs = 0;
     if (aligned(y) && aligned(a)) {
@@ -89,7 +86,6 @@ extern "C" __global__ void __launch_bounds__(256) axpy(Y *y, const A *a, const f
 
 // y = s everywhere.
 extern "C" __global__ void __launch_bounds__(256) fill(Y *y, float s, long long n) {
-    after_previous();
     long long thread = blockIdx.x * 256LL + threadIdx.x, threads = gridDim.x * 256LL;
     for (long long i = thread; i < n; i += threads) put(y + i, s);
 }

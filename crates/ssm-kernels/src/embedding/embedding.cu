@@ -40,7 +40,6 @@ DEVICE void move_row(Y *to, const W *from, int width, bool packs, int shift) {
 extern "C" __global__ void __launch_bounds__(256) gather_rows(Y *__restrict__ y, const W *__restrict__ weight,
                                                               const u32 *__restrict__ ids, long long rows, u32 table,
                                                               int width, int shift) {
-    after_previous();
     bool packs = aligned(y) && aligned(weight) && width % V == 0;
     FOR_ROWS(row, rows, shift) {
         u32 id = ids[row];
@@ -58,7 +57,6 @@ extern "C" __global__ void __launch_bounds__(256) gather_rows(Y *__restrict__ y,
 extern "C" __global__ void __launch_bounds__(256) place_rows(Y *__restrict__ y, const W *__restrict__ x,
                                                              const u32 *__restrict__ ids, long long rows, u32 table,
                                                              int width, int shift) {
-    after_previous();
     bool packs = aligned(y) && aligned(x) && width % V == 0;
     FOR_ROWS(row, rows, shift) {
         u32 id = ids[row];
@@ -106,7 +104,6 @@ DEVICE u32 sum_before(u32 x, u32 *shared) {
 // is [n].
 extern "C" __global__ void __launch_bounds__(1024) order_by_key(u32 *order, u32 *spare, u32 *starts, const u32 *keys,
                                                                 u32 limit, int passes, int n) {
-    after_previous();
     __shared__ u32 counts[32 * 256]; // [warp, digit]
     __shared__ u32 shared[33];
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -183,7 +180,6 @@ extern "C" __global__ void __launch_bounds__(256) add_segments(Y *__restrict__ y
                                                                const u32 *__restrict__ ids,
                                                                const u32 *__restrict__ order,
                                                                const u32 *__restrict__ starts, int width) {
-    after_previous();
     __shared__ float sums[1024];
     int lane = threadIdx.x & 63, fourth = threadIdx.x >> 6, column = blockIdx.y * 256 + lane;
     u32 segments = starts[0];

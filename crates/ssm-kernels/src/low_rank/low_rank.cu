@@ -93,7 +93,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
     const bf16 *__restrict__ x0, long long stride0, int columns0, const bf16 *__restrict__ x1, long long stride1,
     int columns1, const float *__restrict__ down, const float *__restrict__ up, float inner, float outer, int rank,
     int rows) {
-    after_previous();
     __shared__ float sums[WARPS][ROWS][RANKS];
     __shared__ bf16 joint[ROWS][RANKS + 8]; // padded: eight rows lie in different banks
 
@@ -253,7 +252,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_gr
     const bf16 *__restrict__ dy1, long long stride1, int columns1, const bf16 *__restrict__ projected,
     const bf16 *__restrict__ x, long long x_stride, int x_columns, const bf16 *__restrict__ d_projected, float scale,
     int rank, int rows, int rows_each) {
-    after_previous();
     __shared__ float sums[WARPS][COLUMNS][8];
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, q = lane % 4;

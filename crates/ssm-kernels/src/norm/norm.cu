@@ -36,7 +36,6 @@ struct alignas(sizeof(act) * VEC) Acts {
 };
 
 extern "C" __global__ void BOUND add_rms_norm(act *__restrict__ normed, float *__restrict__ sum, act *__restrict__ kept_sum, float *__restrict__ rstd, const act *__restrict__ x, const float *__restrict__ residual, const float *__restrict__ weight, float eps, int rows, int cols) {
-    after_previous();
     __shared__ float shared[32];
     int lane = threadIdx.x % (32 * WARPS), row = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / (32 * WARPS);
     if (row >= rows) return; // whole warps, and with several of them whole blocks
@@ -87,7 +86,6 @@ extern "C" __global__ void BOUND add_rms_norm(act *__restrict__ normed, float *_
 
 // d_sum = rstd (g - sum rstd^2 mean(g sum)) + d_sum_in with g = d_normed weight, as f32 and as an activation.
 extern "C" __global__ void BOUND rms_norm_backward(act *__restrict__ d_x, float *__restrict__ d_residual, const act *__restrict__ d_normed, const float *__restrict__ d_sum_in, const act *__restrict__ sum, const float *__restrict__ rstd, const float *__restrict__ weight, int rows, int cols) {
-    after_previous();
     __shared__ float shared[32];
     int lane = threadIdx.x % (32 * WARPS), row = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / (32 * WARPS);
     if (row >= rows) return;
@@ -136,7 +134,6 @@ extern "C" __global__ void BOUND rms_norm_backward(act *__restrict__ d_x, float 
 
 // partial[chunk, j] = the chunk's rows' sum of d_normed[r, j] sum[r, j] rstd[r].
 extern "C" __global__ void weight_partials(float *__restrict__ partial, const act *__restrict__ d_normed, const act *__restrict__ sum, const float *__restrict__ rstd, int rows, int cols, int chunk) {
-    after_previous();
     int j = blockIdx.x * blockDim.x + threadIdx.x;
     if (j >= cols) return;
     int first = blockIdx.y * chunk, last = min(rows, first + chunk);

@@ -33,7 +33,6 @@ extern "C" __global__ void __launch_bounds__(256) dropout(act *y, const act *x, 
                                                           const u64 *__restrict__ step, u64 key, u64 site,
                                                           u32 threshold, float scale, long long rows, int cols,
                                                           int shift) {
-    after_previous();
     const u64 golden = 0x9e3779b97f4a7c15ull;
     if (step) {
         key = mixed((key ^ *step) + golden);

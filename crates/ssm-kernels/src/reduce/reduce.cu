@@ -2,7 +2,6 @@
 
 // partial[chunk, j] = the sum of x[r, j] over the chunk's rows.
 extern "C" __global__ void column_partials(float *__restrict__ partial, const act *__restrict__ x, int rows, int cols, int chunk) {
-    after_previous();
     int j = blockIdx.x * blockDim.x + threadIdx.x;
     if (j >= cols) return;
     int first = blockIdx.y * chunk, last = min(rows, first + chunk);
@@ -13,7 +12,6 @@ extern "C" __global__ void column_partials(float *__restrict__ partial, const ac
 
 // out[j] = the chunks' sum, in order.
 extern "C" __global__ void add_chunks(float *__restrict__ out, const float *__restrict__ partial, int chunks, int cols) {
-    after_previous();
     int j = blockIdx.x * blockDim.x + threadIdx.x;
     if (j >= cols) return;
     float total = 0.0f;

@@ -103,7 +103,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
     int rows_of_state_offset, int rows_of_output_offset,
     int du_bytes, int ddelta_bytes, int dz_bytes, int dout_bytes, int u_bytes, int delta_bytes, int b_bytes,
     int c_bytes, int z_bytes) {
-    after_previous();
     extern __shared__ unsigned char scan_memory[];
     BlockMemory &memory = *(BlockMemory *)scan_memory;
 

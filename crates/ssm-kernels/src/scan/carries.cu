@@ -88,7 +88,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) scan_carries(
     const float *__restrict__ a, const act *__restrict__ c, const act *__restrict__ z,
     const u32 *__restrict__ offsets, int d_inner, int segments, int dout_bytes, int delta_bytes, int c_bytes,
     int z_bytes) {
-    after_previous();
     __shared__ float4 map[CHUNK][4];
     __shared__ float steps[WARPS][CHUNK][WIDTH], dys[WARPS][CHUNK][WIDTH];
 

@@ -64,7 +64,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) scan_forward(
     const float *__restrict__ output_offset, const u32 *__restrict__ output_offset_row,
     const u32 *__restrict__ offsets, int d_inner, int out_bytes, int u_bytes, int delta_bytes, int b_bytes, int c_bytes,
     int z_bytes) {
-    after_previous();
     __shared__ float4 step_pairs[2][TILE][ROW / 2];     // (Δ, Δ u) of two channels
     __shared__ float4 readout_pairs[2][TILE][ROW / 2];  // (D_skip u + y', silu(z)), then (out, -)
     __shared__ float4 maps[2][TILE][8];        // B, C

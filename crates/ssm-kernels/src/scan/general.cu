@@ -60,7 +60,6 @@ extern "C" __global__ void __launch_bounds__(128) scan_forward_general(
     const float *__restrict__ output_offset, const u32 *__restrict__ output_offset_row,
     const u32 *__restrict__ offsets, int d_inner, int out_stride, int u_stride, int delta_stride, int b_stride,
     int c_stride, int c_previous_stride, int z_stride) {
-    after_previous();
     int groups = (d_inner + 3) / 4, s = blockIdx.x / groups, lane = threadIdx.x % 32;
     int d = (blockIdx.x - s * groups) * 4 + threadIdx.x / 32;
     if (d >= d_inner) return;
@@ -131,7 +130,6 @@ extern "C" __global__ void __launch_bounds__(32) scan_backward_general(
     int rows_of_state_scale, int rows_of_state_extra, int rows_of_state_offset, int rows_of_output_offset,
     int du_stride, int ddelta_stride, int dz_stride, int dout_stride, int u_stride, int delta_stride, int b_stride,
     int c_stride, int c_previous_stride, int z_stride) {
-    after_previous();
     extern __shared__ unsigned char scan_memory[];
     float *states = (float *)scan_memory;  // [CHUNK, N], before each token
 

@@ -6,7 +6,6 @@
 extern "C" __global__ void __launch_bounds__(256) scan_sum_maps(
     act *__restrict__ db, act *__restrict__ dc, act *__restrict__ dc_previous, const float *__restrict__ partial,
     int blocks, int tokens, int maps, int states, int db_stride, int dc_stride, int dc_previous_stride) {
-    after_previous();
     long long width = (long long)tokens * maps * states, i = (long long)blockIdx.x * 256 + threadIdx.x;
     if (i >= width) return;
     int n = (int)(i % states), map = (int)(i / states % maps);
@@ -24,7 +23,6 @@ extern "C" __global__ void __launch_bounds__(256) scan_sum_maps(
 extern "C" __global__ void __launch_bounds__(256) scan_sum_table(
     float *__restrict__ table, const float *__restrict__ partial, const u32 *__restrict__ row_of, int count, int each,
     int width) {
-    after_previous();
     __shared__ float sums[8][32];
     int lane = threadIdx.x % 32, slice = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
     int from = (int)((long long)slice * count / 8), to = (int)((long long)(slice + 1) * count / 8);

@@ -9,7 +9,6 @@ typedef Storage<X_TYPE>::type X;
 // y [columns, rows] = x [rows, columns] transposed, in tiles of 32 by 32; a block takes tile after tile.
 extern "C" __global__ void __launch_bounds__(256) transpose(Y *__restrict__ y, const X *__restrict__ x, int rows,
                                                             int columns) {
-    after_previous();
     __shared__ float tile[32 * 33];
     int lane = threadIdx.x & 31, eighth = threadIdx.x >> 5;
     int across = (columns + 31) / 32;
@@ -34,7 +33,6 @@ extern "C" __global__ void __launch_bounds__(256) transpose(Y *__restrict__ y, c
 // y[r] = the sum of x[r, :], or of x[r, :] · other[r, :] where it is there. One warp per row.
 extern "C" __global__ void __launch_bounds__(256) row_sums(float *__restrict__ y, const X *__restrict__ x,
                                                            const Y *__restrict__ other, int rows, int columns) {
-    after_previous();
     int row = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     float sum = 0.0f;
     if (row < rows) {
@@ -50,7 +48,6 @@ extern "C" __global__ void __launch_bounds__(256) row_sums(float *__restrict__ y
 // y[r, :] = x[r, :] · scale[r]; without x, scale[r] itself.
 extern "C" __global__ void __launch_bounds__(256) scale_rows(Y *y, const X *x, const float *__restrict__ scale,
                                                              long long rows, int columns, int shift) {
-    after_previous();
     FOR_ROWS(row, rows, shift) {
         float s = scale[row];
         FOR_LANES(j, columns, shift) {
@@ -63,7 +60,6 @@ extern "C" __global__ void __launch_bounds__(256) scale_rows(Y *y, const X *x, c
 // y[r, :] = x[r, :] + row[:].
 extern "C" __global__ void __launch_bounds__(256) add_row(Y *y, const X *x, const float *__restrict__ row_added,
                                                           long long rows, int columns, int shift) {
-    after_previous();
     FOR_ROWS(row, rows, shift) {
         FOR_LANES(j, columns, shift) {
             long long at = row * columns + j;
@@ -75,7 +71,6 @@ extern "C" __global__ void __launch_bounds__(256) add_row(Y *y, const X *x, cons
 // y = x / divisor.
 extern "C" __global__ void __launch_bounds__(256) divide(Y *y, const X *x, const float *__restrict__ divisor,
                                                          long long n) {
-    after_previous();
     for (long long i = blockIdx.x * 256LL + threadIdx.x; i < n; i += gridDim.x * 256LL) {
         put(y + i, to_f32(x[i]) / divisor[i]);
     }
@@ -84,7 +79,6 @@ extern "C" __global__ void __launch_bounds__(256) divide(Y *y, const X *x, const
 // y[i] = x[entries[i]]; NaN where x has no such entry.
 extern "C" __global__ void __launch_bounds__(256) gather(float *__restrict__ y, const X *__restrict__ x,
                                                          const u32 *__restrict__ entries, int n, u32 size) {
-    after_previous();
     for (int i = blockIdx.x * 256 + threadIdx.x; i < n; i += gridDim.x * 256) {
         y[i] = entries[i] < size ? to_f32(x[entries[i]]) : __uint_as_float(0x7fffffffu);
     }
@@ -104,7 +98,6 @@ DEVICE void at_least(u32 *p, u32 x) {
 }
 
 extern "C" __global__ void __launch_bounds__(256) claim(u32 *y, const u32 *__restrict__ entries, int n, u32 size) {
-    after_previous();
     int i = blockIdx.x * 256 + threadIdx.x;
     if (i < n && entries[i] < size) at_least(y + entries[i], (u32)(n - i));
 }
@@ -112,7 +105,6 @@ extern "C" __global__ void __launch_bounds__(256) claim(u32 *y, const u32 *__res
 extern "C" __global__ void __launch_bounds__(256) settle(u32 *__restrict__ repeats, u32 *__restrict__ per_block,
                                                          const u32 *__restrict__ y, const u32 *__restrict__ entries,
                                                          int n, u32 size) {
-    after_previous();
     __shared__ u32 of_warp[8];
     int i = blockIdx.x * 256 + threadIdx.x;
     bool repeat = i < n && entries[i] < size && y[entries[i]] != (u32)(n - i);
@@ -130,7 +122,6 @@ extern "C" __global__ void __launch_bounds__(256) settle(u32 *__restrict__ repea
 extern "C" __global__ void __launch_bounds__(256) place_first(float *__restrict__ y, const X *__restrict__ values,
                                                               const u32 *__restrict__ entries,
                                                               const u32 *__restrict__ repeats, int n, u32 size) {
-    after_previous();
     int i = blockIdx.x * 256 + threadIdx.x;
     if (i < n && entries[i] < size && !repeats[i]) y[entries[i]] = to_f32(values[i]);
 }
@@ -140,7 +131,6 @@ extern "C" __global__ void __launch_bounds__(256) add_repeats(float *y, const X 
                                                               const u32 *__restrict__ entries,
                                                               const u32 *__restrict__ repeats,
                                                               const u32 *__restrict__ per_block, int n) {
-    after_previous();
     __shared__ u32 found[256];
     int blocks = (n + 255) / 256;
     for (int base = 0; base < blocks; base += 256) {
@@ -183,7 +173,6 @@ extern "C" __global__ void __launch_bounds__(256) adapted_row_norms(float *__res
                                                                     const float *__restrict__ a,
                                                                     const float *__restrict__ b, float s, int rows,
                                                                     int columns, int rank) {
-    after_previous();
     __shared__ double sums[8 * 256];
     int row = blockIdx.x * 8, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     double sum[8] = {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
@@ -213,7 +202,6 @@ extern "C" __global__ void __launch_bounds__(256) adapted_column_squares(double 
                                                                          const float *__restrict__ a,
                                                                          const float *__restrict__ b, float s, int rows,
                                                                          int columns, int rank, int per_chunk) {
-    after_previous();
     __shared__ double part[256];
     int lane = threadIdx.x & 63, fourth = threadIdx.x >> 6, column = blockIdx.x * 64 + lane;
     int start = blockIdx.y * per_chunk, end = start + per_chunk < rows ? start + per_chunk : rows;
@@ -238,7 +226,6 @@ extern "C" __global__ void __launch_bounds__(256) adapted_column_squares(double 
 extern "C" __global__ void __launch_bounds__(256) root_of_chunks(float *__restrict__ norms,
                                                                  const double *__restrict__ sums, int chunks,
                                                                  int columns) {
-    after_previous();
     int column = blockIdx.x * 256 + threadIdx.x;
     if (column >= columns) return;
     double sum = 0.0;

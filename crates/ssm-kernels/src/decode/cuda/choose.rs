@@ -4,7 +4,7 @@ use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
 pub(crate) static SOURCE: Source =
-    Source::new("choose", concat!(include_str!("../chain.cuh"), include_str!("../choose.cu")));
+    Source::new("choose", concat!(include_str!("../chain.cuh"), include_str!("../choose.cu"))).chained();
 
 const THREADS: u32 = 256;
 

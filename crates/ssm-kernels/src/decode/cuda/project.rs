@@ -7,7 +7,7 @@ use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 use crate::scan::cuda::Strided;
 
 pub(crate) static SOURCE: Source =
-    Source::new("project", concat!(include_str!("../chain.cuh"), include_str!("../project.cu")));
+    Source::new("project", concat!(include_str!("../chain.cuh"), include_str!("../project.cu"))).chained();
 
 const THREADS: usize = 256;
 const WARPS: usize = THREADS / 32;

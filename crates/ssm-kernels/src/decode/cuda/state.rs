@@ -7,7 +7,8 @@ use crate::scan::cuda::{MAX_STATES, Strided};
 pub(crate) static SOURCE: Source = Source::new(
     "decode state",
     concat!(include_str!("../chain.cuh"), include_str!("../../scan/shared.cuh"), include_str!("../state.cu")),
-);
+)
+.chained();
 
 const THREADS: usize = 128;
 const LANES: usize = 4;

@@ -45,6 +45,11 @@ impl Arena {
         Some(address)
     }
 
+    /// Whether `take` would find a place of that size.
+    pub fn has_room(&self, size: u64) -> bool {
+        self.free.values().any(|&place| place >= size)
+    }
+
     /// Takes a place back.
     pub fn give_back(&mut self, address: u64, size: u64) {
         self.live -= size;
@@ -119,6 +124,7 @@ mod tests {
         arena.give_back(a, 1024);
         assert_eq!(arena.take(1536), Some(a), "neighbours are joined");
         assert_eq!(arena.take(2048), None);
+        assert!(arena.has_room(512) && !arena.has_room(2048));
         arena.give_back(a, 1536);
         arena.give_back(c, 1024);
         assert_eq!(arena.peak(), 2560);

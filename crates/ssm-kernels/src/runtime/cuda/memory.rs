@@ -75,6 +75,22 @@ impl Cuda {
         self.memory().pools.iter_mut().for_each(Arena::start_peak);
     }
 
+    /// Takes one piece for lasting arrays of so many bytes each, unless the pool has one free that is large enough: taken as
+    /// they come, they leave a gap at the end of every segment.
+    ///
+    /// # Errors
+    /// When the device has not that much left.
+    pub fn reserve_lasting(&self, arrays: impl Iterator<Item = usize>) -> Result<(), CudaError> {
+        let Some(driver) = self.driver() else { return Ok(()) };
+        let size: u64 = arrays.map(Arena::rounded).sum();
+        let turn = driver.bind()?;
+        let mut memory = self.memory();
+        if driver.separate || memory.pools[Pool::Lasting as usize].has_room(size) {
+            return Ok(());
+        }
+        driver.segment(&turn, &mut memory, Pool::Lasting, size)
+    }
+
     /// Takes so many bytes for the working pool in one piece: what a plan found a step to need.
     ///
     /// # Errors
@@ -105,7 +121,7 @@ impl Cuda {
         driver.release_unused(&turn, &mut memory, Pool::Working)?;
         let peak = memory.pools[1].peak();
         // Best fit leaves some gaps even in one piece.
-        let size = Arena::rounded((peak + peak / 64) as usize);
+        let size = Arena::rounded((peak + peak / 128) as usize);
         driver.segment(&turn, &mut memory, Pool::Working, size)
     }
 

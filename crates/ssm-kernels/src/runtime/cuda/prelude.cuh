@@ -13,16 +13,6 @@ typedef unsigned long long u64;
 #define DEVICE static inline
 #endif
 
-// On devices that can, a kernel begins while the one in front of it still runs (programmatic dependent launch). So each
-// calls this before it reads or writes what another kernel may write or read: it waits until all that was launched before
-// is through, and lets the next begin.
-DEVICE void after_previous() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 // A bf16 number in memory. Arithmetic is always f32.
 struct bf16 {
     u16 bits;

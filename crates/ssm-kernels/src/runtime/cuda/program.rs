@@ -17,13 +17,19 @@ pub struct Source {
     pub name: &'static str,
     /// Its text, without the prelude.
     pub text: &'static str,
+    chained: bool,
 }
 
 impl Source {
-    /// Each kernel calls `after_previous` of the prelude: where the device can do that, it is launched while the one in front
-    /// of it still runs.
+    /// Kernels that begin when those in front of them have ended.
     pub const fn new(name: &'static str, text: &'static str) -> Source {
-        Source { name, text }
+        Source { name, text, chained: false }
+    }
+
+    /// Kernels that may begin while the one in front of them still runs, where the device can do that: each of them waits for
+    /// that one itself before it touches what others write.
+    pub const fn chained(self) -> Source {
+        Source { chained: true, ..self }
     }
 }
 
@@ -154,9 +160,10 @@ impl Cuda {
         let words: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
         let mut pointers: Vec<*mut c_void> =
             words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast()).collect();
+        let chained = source.chained && driver.chains;
         let launch = || {
             let _turn = driver.bind()?;
-            if driver.chains {
+            if chained {
                 // SAFETY: as below.
                 return unsafe { launch_after_start(function, grid, block, shared, driver.stream, &mut pointers) }
                     .map_err(|error| driver.error(&format!("launch of `{kernel}`"), error));

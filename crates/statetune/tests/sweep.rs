@@ -361,7 +361,8 @@ fn judges_read_the_rows_that_an_evaluation_reads_and_mistakes_come_first() {
 #[test]
 fn how_far_it_is_is_told_now_and_then() {
     let fixture = compared();
-    let sweep = |more: &[&str]| fixture.run(&[&["sweep", "sweep.toml", "--progress", "0"], more].concat()).well().stderr;
+    let sweep =
+        |more: &[&str]| fixture.run(&[&["sweep", "sweep.toml", "--progress", "0"], more].concat()).well().stderr;
     let told = sweep(&[]);
     let has = |text: &str| assert!(told.contains(text), "{text} in {told}");
     has("\nrun 1 of 3, base on records: generating, 12 of 12 rows\n");
@@ -376,7 +377,8 @@ fn how_far_it_is_is_told_now_and_then() {
     assert_eq!(timeless(&fixture, "out/results.jsonl"), timeless(&fixture, "other/results.jsonl"));
     // Several at once in one line.
     let told = sweep(&["--workers", "2", "--set", "output.folder=both"]);
-    let (under_way, last) = (" of 3 runs are finished; under way: ", "state-offset-h on records, seed 3, rate 0.02: step 8/8");
+    let (under_way, last) =
+        (" of 3 runs are finished; under way: ", "state-offset-h on records, seed 3, rate 0.02: step 8/8");
     let all = |line: &str| line.contains(under_way) && line.contains(last);
     assert!(told.lines().any(all) && !told.contains("run 1 of 3"), "{told}");
     // Without a word about it no line comes before ten seconds, and none of these runs takes so long.

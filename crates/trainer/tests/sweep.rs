@@ -13,8 +13,8 @@ use statetune_ssm_kernels::Level;
 use statetune_tensor::{DType, Device};
 use statetune_trainer::evaluate::Stage;
 use statetune_trainer::sweep::{
-    At, Candidate, Choice, DeviceUsed, Event, Judgement, Limits, Line, Placed, Plan, Purpose, Report, Results, SweepConfig,
-    Table, TaskData, run, write_pages,
+    At, Candidate, Choice, DeviceUsed, Event, Judgement, Limits, Line, Placed, Plan, Purpose, Report, Results,
+    SweepConfig, Table, TaskData, run, write_pages,
 };
 use statetune_trainer::{TrainError, evaluate};
 
@@ -347,9 +347,8 @@ fn one_sweep_at_a_time_has_a_file() {
 fn where_files_lie_is_nothing_to_the_results() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("results.jsonl");
-    let of = |place: &str| {
-        plan(&[&format!("tasks.0.evaluation={{ metrics = [\"accuracy\"], wordnet = \"{place}\" }}")])
-    };
+    let of =
+        |place: &str| plan(&[&format!("tasks.0.evaluation={{ metrics = [\"accuracy\"], wordnet = \"{place}\" }}")]);
     let scored = |_: &Candidate<'_>| Ok(Some(Judgement { score: 0.5, metrics: Vec::new() }));
     let data = [TaskData { train: classification(60), validation: classification(30) }];
     let (here, limits) = (of("here"), Limits::default());
@@ -480,7 +479,8 @@ fn a_run_that_diverges_is_a_result() {
     assert_eq!((table.rows[0].learning_rate, table.rows[0].failed, table.rows[1].failed), (Some(0.05), false, true));
     assert!(table.markdown.contains("| biases | ") && table.markdown.contains("diverged"), "{}", table.markdown);
     // Where every rate diverges there is none for the table, and nothing is left to do.
-    let (path, plan) = (folder.path().join("none.jsonl"), self::plan(&["entries.0.rates=[1e39, 1e38]", "train.clip_norm=0"]));
+    let (path, plan) =
+        (folder.path().join("none.jsonl"), self::plan(&["entries.0.rates=[1e39, 1e38]", "train.clip_norm=0"]));
     let (report, made) = go_on(&path, &plan, &Limits::default(), 60).unwrap();
     assert_eq!((report.done, report.of, made.len()), (4, 4, 4));
     let table = Table::new(&plan, &Results::read(&path, &plan).unwrap());

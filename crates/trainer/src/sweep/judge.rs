@@ -59,7 +59,9 @@ impl Candidate<'_> {
         let none = Patches::none();
         let patches = self.adapter.map_or(&none, Adapter::patches);
         let (tokens, shares) = (self.task.settings.micro_batch_tokens, self.task.settings.share_prefix);
-        scorer.examine(self.model, patches, self.dataset, tokens, shares, &mut |stage, done, of| (self.progress)(stage, done, of))
+        scorer.examine(self.model, patches, self.dataset, tokens, shares, &mut |stage, done, of| {
+            (self.progress)(stage, done, of)
+        })
     }
 }
 

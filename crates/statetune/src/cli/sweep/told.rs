@@ -80,7 +80,11 @@ impl<'a> Told<'a> {
 
     /// The one run that goes on.
     fn one(&self, state: &State, job: &Job) -> String {
-        let place = state.under_way.iter().find(|run| run.job == *job).map_or(String::new(), UnderWay::place);
+        // Rows are answered in groups, which end together: before the first has, they tell nothing of the time left.
+        let judge = &self.plan.task(&self.plan.units[job.unit]).judge;
+        let group = judge.as_ref().map_or(1, |judge| judge.evaluation.sequences);
+        let run = state.under_way.iter().find(|run| run.job == *job);
+        let place = run.map_or(String::new(), |run| run.place(group));
         format!("run {} of {}, {}: {place}", state.runs.0 + 1, state.runs.1, called(self.plan, job))
     }
 
@@ -126,7 +130,8 @@ fn names(stage: Stage) -> (&'static str, &'static str) {
 }
 
 impl UnderWay {
-    fn place(&self) -> String {
+    /// Where it is; of rows, `group` are answered at once.
+    fn place(&self, group: usize) -> String {
         let left = |done: u64, of: u64| {
             self.pace.left(done, of).map_or(String::new(), |left| format!(", {:#} left", HumanDuration(left)))
         };
@@ -138,7 +143,9 @@ impl UnderWay {
             }
             At::Evaluation { stage, done, of } => {
                 let (doing, what) = names(stage);
-                format!("{doing}, {done} of {of} {what}{}", left(done as u64, of as u64))
+                let known = stage != Stage::Generation || done >= group;
+                let left = if known { left(done as u64, of as u64) } else { String::new() };
+                format!("{doing}, {done} of {of} {what}{left}")
             }
         }
     }
@@ -201,7 +208,8 @@ mod tests {
         let say = |job: &Job, at: At| told.line(&Event::UnderWay(job, at));
         assert_eq!((say(&first, At::Begun), say(&second, At::Begun)), (None, None));
         say(&first, step(3)).unwrap();
-        let all = "0 of 5 runs are finished; under way: lora on a, search, rate 0.1: step 3/9; lora on a, search, rate 0.2: ";
+        let all =
+            "0 of 5 runs are finished; under way: lora on a, search, rate 0.1: step 3/9; lora on a, search, rate 0.2: ";
         let at = At::Evaluation { stage: Stage::Generation, done: 7, of: 8 };
         assert_eq!(say(&second, at).unwrap(), format!("{all}generating 7/8"));
     }
@@ -220,5 +228,16 @@ mod tests {
         let line = say(&told, step(2)).unwrap();
         assert!(line.starts_with("run 1 of 5, lora on a, search, rate 0.1: step 2 of 9, loss 1.5000, "), "{line}");
         assert!(due(&told) > Duration::from_secs(20) && say(&told, step(3)).is_none());
+    }
+
+    #[test]
+    fn the_time_left_is_told_once_a_group_is_answered() {
+        let job = plan().search(0)[0];
+        let place = |done: usize| {
+            let at = At::Evaluation { stage: Stage::Generation, done, of: 8 };
+            UnderWay { job, at, pace: Pace::new(0, 0) }.place(4)
+        };
+        assert_eq!((place(3), place(8)), ("generating, 3 of 8 rows".into(), "generating, 8 of 8 rows".into()));
+        assert_eq!(place(4), "generating, 4 of 8 rows, 0s left");
     }
 }

@@ -365,7 +365,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #endif
 #if DSTEP
                     float input_sum = fold_channels(by_input, lane), step_sum = fold_channels(by_step, lane);
-                    // Instead of Δ u, which the four lanes of these channels had read before they exchanged sums.
+                    // Instead of Δ u, which all lanes have read by now.
+                    __syncwarp();
                     mine.inputs[from + k][lane] = input_sum;
                     mine.by_steps[k][lane] = step_sum;
 #endif

@@ -33,9 +33,17 @@ impl Arena {
     }
 
     /// The address of `size` (rounded) bytes, the smallest place that fits and among equals the first; `None` if none does.
+    /// What is left at the end of a segment comes last, however much it is: then a longer segment would give the same places.
     pub fn take(&mut self, size: u64) -> Option<u64> {
-        let (&address, &place) =
-            self.free.iter().filter(|&(_, &place)| place >= size).min_by_key(|&(&address, &place)| (place, address))?;
+        let ends_segment = |address: u64, place: u64| {
+            let (first, length) = self.segments.range(..=address).next_back().expect("places lie in segments");
+            address - first + place == *length
+        };
+        let (&address, &place) = self
+            .free
+            .iter()
+            .filter(|&(_, &place)| place >= size)
+            .min_by_key(|&(&address, &place)| (ends_segment(address, place), place, address))?;
         self.free.remove(&address);
         if place > size {
             self.free.insert(address + size, place - size);

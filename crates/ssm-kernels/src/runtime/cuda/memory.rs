@@ -8,10 +8,11 @@ use cudarc::driver::{result, sys};
 
 use super::arena::Arena;
 use super::error::{LASTING, WORKING};
+use super::one_piece::OnePiece;
 use super::{Array, Bytes, CAPTURES, Cuda, CudaError, Driver, ElementType, Turn};
 
 /// The smallest segment that is asked of the driver at once.
-const SEGMENT: u64 = 8 << 20;
+const SEGMENT: u64 = 4 << 20;
 
 /// Which pool an array comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub(super) struct Memory {
     pub(super) pools: [Arena; 2],
     worker: Option<(ThreadId, usize)>, // who works with the working pool, and how many guards it holds
     planned_end: [u64; 2],
+    as_one: OnePiece,    // what the working pool would need in one piece
     exact: HashSet<u64>, // separate allocations that are not rounded: they can serve no other array
 }
 
@@ -105,8 +107,8 @@ impl Cuda {
         driver.segment(&turn, &mut memory, Pool::Working, Arena::rounded(bytes.0))
     }
 
-    /// Gives the working pool's segments back and takes one for all that was in use at once: a first step, which takes them
-    /// as it goes, leaves gaps. Does nothing while something lies there or a captured graph may write there.
+    /// Gives the working pool's segments back and takes one in which all that was done so far has room: a first step, which
+    /// takes them as it goes, leaves gaps. Does nothing while something lies there or a captured graph may write there.
     ///
     /// # Errors
     /// When the device has not that much left.
@@ -119,9 +121,7 @@ impl Cuda {
             return Ok(());
         }
         driver.release_unused(&turn, &mut memory, Pool::Working)?;
-        let peak = memory.pools[1].peak();
-        // Best fit leaves some gaps even in one piece.
-        let size = Arena::rounded((peak + peak / 128) as usize);
+        let size = memory.as_one.size().max(Arena::rounded(0));
         driver.segment(&turn, &mut memory, Pool::Working, size)
     }
 
@@ -164,12 +164,18 @@ impl Cuda {
             let end = pointer + size - ((pool as u64 + 1) << 60);
             memory.planned_end[pool as usize] = memory.planned_end[pool as usize].max(end);
         }
+        if pool == Pool::Working {
+            memory.as_one.took(pointer, size);
+        }
         drop(memory);
         Ok(Array::new(self.clone(), pointer, size, pool, len, element))
     }
 
     pub(super) fn free(&self, pool: Pool, pointer: u64, size: u64) {
         let mut memory = self.memory();
+        if pool == Pool::Working {
+            memory.as_one.gave_back(pointer, size);
+        }
         if !memory.exact.contains(&pointer) {
             return memory.pools[pool as usize].give_back(pointer, size);
         }

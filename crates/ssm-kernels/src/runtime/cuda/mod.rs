@@ -21,6 +21,7 @@ mod gemm;
 mod graph;
 mod libraries;
 mod memory;
+mod one_piece;
 mod profile;
 mod program;
 mod readback;

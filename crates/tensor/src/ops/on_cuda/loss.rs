@@ -6,7 +6,7 @@ use statetune_ssm_kernels::runtime::cuda::{Array, ElementType};
 use super::*;
 use crate::ops::cross_entropy::{Details, LinearCrossEntropy};
 
-/// Rows whose logits exist at once.
+/// Rows whose logits exist at once. Every block reads the whole head, so fewer rows cost time.
 pub const ROWS_PER_BLOCK: usize = 512;
 /// The same where the head is trained: each block reads and writes the whole gradient `[V, d_model]`, so there are fewer.
 pub const ROWS_PER_TRAINED_BLOCK: usize = 2048;

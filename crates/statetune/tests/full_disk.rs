@@ -7,7 +7,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Fixture, Outcome, checkpoints, interrupted, same_results};
+use support::{Fixture, Outcome, SWEEP, checkpoints, interrupted, same_results};
 
 /// Runs a command under a limit on the size of any file it writes, in KiB. The signal is ignored, so that the write
 /// fails as on a full disk.
@@ -72,45 +72,14 @@ fn a_folder_that_cannot_be_written_is_not_begun() {
 }
 
 /// Many short runs.
-const SWEEP: &str = r#"
-seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]
-every_method = false
-
-[model]
-path = "model"
-
-[train]
-batch_size = 6
-warmup_steps = 1
-max_steps = 2
-
-[[tasks]]
-name = "feeling"
-metric = "accuracy"
-
-[tasks.data]
-format = "jsonl"
-train = "train.jsonl"
-validation = "validation.jsonl"
-prompt_field = "prompt"
-label_field = "label"
-labels = ["0", "1"]
-max_tokens = 110
-
-[[entries]]
-methods = [{ method = "state-offset-h" }]
-rates = [0.01]
-
-[output]
-folder = "out"
-"#;
-
 /// Of a line that cannot be written whole nothing stays, so that none comes after half a line.
 #[test]
 fn results_of_a_sweep_are_whole_lines() {
     let fixture = Fixture::new();
     fixture.write("sweep.toml", SWEEP);
-    let sweep = ["sweep", "sweep.toml", "--quiet"];
+    let seeds = format!("seeds={:?}", (0..20).collect::<Vec<_>>());
+    let entries = r#"entries=[{ methods = [{ method = "state-offset-h" }], rates = [0.01] }]"#;
+    let sweep = ["sweep", "sweep.toml", "--quiet", "--set", &seeds, "--set", entries, "--set", "train.max_steps=2"];
     fixture.run(&[&sweep[..], &["--set", "output.folder=whole"]].concat()).well();
     // The pages are much smaller than the results.
     let [size, page] = ["results.jsonl", "report.html"].map(|name| fixture.read(&format!("whole/{name}")).len());

@@ -5,54 +5,14 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Fixture, RECORDS};
-
-const CONFIG: &str = r#"
-seeds = [0, 1]
-every_method = false
-
-[model]
-path = "model"
-
-[train]
-batch_size = 6
-warmup_steps = 1
-epochs = 6
-
-[search]
-rows = 12
-share = 0.5
-
-[[tasks]]
-name = "feeling"
-metric = "accuracy"
-
-[tasks.data]
-format = "jsonl"
-train = "train.jsonl"
-validation = "validation.jsonl"
-prompt_field = "prompt"
-label_field = "label"
-labels = ["0", "1"]
-max_tokens = 110
-
-[[entries]]
-methods = [{ method = "state-offset-h" }]
-
-[[entries]]
-methods = [{ method = "lora", rank = 2, dropout = 0.2 }]
-rates = [0.01, 0.05]
-
-[output]
-folder = "out"
-"#;
+use support::{Fixture, RECORDS, SWEEP};
 
 /// Three rates and two, and two seeds for each entry.
 const RUNS: usize = 9;
 
 fn fixture() -> Fixture {
     let fixture = Fixture::new();
-    fixture.write("sweep.toml", CONFIG);
+    fixture.write("sweep.toml", SWEEP);
     fixture
 }
 
@@ -134,7 +94,7 @@ fn what_cannot_be_is_refused() {
     sweep(&[]).refused(&["line 1", "another model or other data"]);
 }
 
-/// Rows that ask for written answers: [`CONFIG`]'s other half.
+/// Rows that ask for written answers: [`SWEEP`]'s other half.
 const WRITTEN: &str = r#"
 seeds = [3]
 every_method = false

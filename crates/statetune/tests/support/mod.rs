@@ -74,6 +74,47 @@ prompt_field = "prompt"
 completion_field = "completion"
 "#;
 
+/// A sweep of two methods with a search each and two seeds, on the classification data.
+pub const SWEEP: &str = r#"
+seeds = [0, 1]
+every_method = false
+
+[model]
+path = "model"
+
+[train]
+batch_size = 6
+warmup_steps = 1
+epochs = 6
+
+[search]
+rows = 12
+share = 0.5
+
+[[tasks]]
+name = "feeling"
+metric = "accuracy"
+
+[tasks.data]
+format = "jsonl"
+train = "train.jsonl"
+validation = "validation.jsonl"
+prompt_field = "prompt"
+label_field = "label"
+labels = ["0", "1"]
+max_tokens = 110
+
+[[entries]]
+methods = [{ method = "state-offset-h" }]
+
+[[entries]]
+methods = [{ method = "lora", rank = 2, dropout = 0.2 }]
+rates = [0.01, 0.05]
+
+[output]
+folder = "out"
+"#;
+
 /// What a command ended with.
 pub struct Outcome {
     pub code: Option<i32>,

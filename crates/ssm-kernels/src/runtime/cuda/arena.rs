@@ -18,6 +18,7 @@ pub struct Arena {
     segments: BTreeMap<u64, u64>,
     live: u64,
     peak: u64,
+    reach: u64,
 }
 
 impl Arena {
@@ -50,6 +51,7 @@ impl Arena {
         }
         self.live += size;
         self.peak = self.peak.max(self.live);
+        self.reach = self.reach.max(address + size);
         Some(address)
     }
 
@@ -101,6 +103,11 @@ impl Arena {
     /// The most bytes that were in use at once.
     pub fn peak(&self) -> u64 {
         self.peak
+    }
+
+    /// The end of the last place that was ever taken; 0: none was.
+    pub fn reach(&self) -> u64 {
+        self.reach
     }
 
     /// Counts the peak anew from what is in use now.

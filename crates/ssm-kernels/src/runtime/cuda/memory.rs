@@ -25,9 +25,8 @@ pub(crate) enum Pool {
 pub(super) struct Memory {
     pub(super) pools: [Arena; 2],
     worker: Option<(ThreadId, usize)>, // who works with the working pool, and how many guards it holds
-    planned_end: [u64; 2],
-    as_one: OnePiece,    // what the working pool would need in one piece
-    exact: HashSet<u64>, // separate allocations that are not rounded: they can serve no other array
+    as_one: OnePiece,                  // what the working pool would need in one piece
+    exact: HashSet<u64>,               // separate allocations that are not rounded: they can serve no other array
 }
 
 /// How much memory a device's arena holds.
@@ -61,15 +60,16 @@ impl Cuda {
     /// How much memory is held.
     pub fn memory_use(&self) -> MemoryUse {
         let memory = self.memory();
-        let planned: u64 = memory.planned_end.iter().sum();
-        let reserved = if self.is_planning() { planned } else { memory.pools.iter().map(Arena::reserved).sum() };
-        MemoryUse {
-            reserved: Bytes(reserved as usize),
-            peak: [0, 1].map(|i| {
-                let peak = if self.is_planning() { memory.planned_end[i] } else { memory.pools[i].peak() };
-                Bytes(peak as usize)
-            }),
+        if self.is_planning() {
+            // Each pool is one endless segment.
+            let peak = [0, 1].map(|i| memory.pools[i].reach().saturating_sub((i as u64 + 1) << 60));
+            return MemoryUse {
+                reserved: Bytes(peak.iter().sum::<u64>() as usize),
+                peak: peak.map(|end| Bytes(end as usize)),
+            };
         }
+        let reserved: u64 = memory.pools.iter().map(Arena::reserved).sum();
+        MemoryUse { reserved: Bytes(reserved as usize), peak: [0, 1].map(|i| Bytes(memory.pools[i].peak() as usize)) }
     }
 
     /// Counts the peaks of [`Cuda::memory_use`] anew from what is in use now.
@@ -160,10 +160,6 @@ impl Cuda {
             }
         }
         let pointer = found.expect("a segment of that size was just added");
-        if self.is_planning() {
-            let end = pointer + size - ((pool as u64 + 1) << 60);
-            memory.planned_end[pool as usize] = memory.planned_end[pool as usize].max(end);
-        }
         if pool == Pool::Working {
             memory.as_one.took(pointer, size);
         }

@@ -10,14 +10,13 @@ pub struct OnePiece {
     arena: Arena,
     /// Where the array at an address of the pool lies here.
     places: HashMap<u64, u64>,
-    end: u64,
 }
 
 impl Default for OnePiece {
     fn default() -> OnePiece {
         let mut arena = Arena::default();
         arena.add_segment(0, u64::MAX);
-        OnePiece { arena, places: HashMap::new(), end: 0 }
+        OnePiece { arena, places: HashMap::new() }
     }
 }
 
@@ -25,7 +24,6 @@ impl OnePiece {
     /// An array of `size` (rounded) bytes was placed at `address` of the pool.
     pub fn took(&mut self, address: u64, size: u64) {
         let place = self.arena.take(size).expect("the segment is endless");
-        self.end = self.end.max(place + size);
         self.places.insert(address, place);
     }
 
@@ -37,7 +35,7 @@ impl OnePiece {
 
     /// Bytes up to which the piece was ever used.
     pub fn size(&self) -> u64 {
-        self.end
+        self.arena.reach()
     }
 }
 

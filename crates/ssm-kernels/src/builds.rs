@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Defines of which any number between the smallest and the largest that are listed may come.
-const RANGES: [&str; 4] = ["N", "PER", "COLS", "MOST_RANK"];
+const RANGES: [&str; 6] = ["N", "PER", "COLS", "MOST_RANK", "RING", "SLOTS"];
 
 const BOTH: &[i64] = &[0, 1];
 
@@ -110,6 +110,26 @@ fn builds() -> &'static [Build] {
                 ("WIDTH", &[4]),
             ],
         ));
+        let norm_cols = ("COLS", &[1i64, 768, 16_384, 2048][..]);
+        builds.extend(in_turn(&decode::cuda::NORM, &[act, norm_cols, ("PARTS", &[0, 2, 3, 4, 0]), ("WIDTH", &[1])]));
+        let wide_cols = ("COLS", &[8i64, 768, 2048, 10_240, 4096, 1536, 40, 384][..]);
+        let (parts, slots) = (("PARTS", &[1i64, 2, 1, 3, 4][..]), ("SLOTS", &[1i64, 8, 2, 3, 5, 4, 6, 7][..]));
+        builds.extend(in_turn(&decode::cuda::WIDE, &[("ACT_BF16", &[1]), wide_cols, parts, slots, ("WIDTH", widths)]));
+        builds.extend(in_turn(
+            &decode::cuda::MANY,
+            &[
+                ("ACT_BF16", &[1]),
+                ("COLS", &[8, 768, 1536, 2048, 4096, 40, 768, 10_240]),
+                ("TILES", &[1, 2, 4, 1]),
+                ("TALL", &[1, 2]),
+                ("GROUPS", &[1]),
+                ("SPLIT", &[4, 8, 16]),
+                ("UNIT", &[1, 2]),
+                ("RING", &[1, 3, 4, 8]),
+                ("SLOTS", &[1, 3, 12, 2]),
+                ("WIDTH", widths),
+            ],
+        ));
         builds.extend(in_turn(
             &decode::cuda::STATE,
             &[
@@ -119,8 +139,10 @@ fn builds() -> &'static [Build] {
                 ("LOW_RANK", BOTH),
                 ("WIDTH", widths),
                 ("VEC", &[1, 4]),
+                ("MAPS", &[1, 4, 1]),
                 ("RANKS", &[1, 4, 8]),
                 ("MOST_RANK", &[0, 64, 128, 512]),
+                ("EACH", &[1, 4, 1]),
             ],
         ));
         let ops = &[0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21];

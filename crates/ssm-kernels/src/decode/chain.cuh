@@ -20,21 +20,30 @@ struct Conv {
     int d_inner;          // 0: nothing is convolved
 };
 
+DEVICE float *state_of(const Conv &conv, int s, int d) {
+    return conv.state + ((long long)s * conv.d_inner + d) * (WIDTH - 1);
+}
+
 // What u of one channel of one sequence is made of besides its newest input; nobody else in the chain writes it.
 struct Past {
     float *own;
     float inputs[WIDTH], taps[WIDTH], bias; // of the inputs the last is to come
 };
 
-DEVICE Past past_of(const Conv &conv, int s, int d) {
-    Past past;
-    past.own = conv.state + ((long long)s * conv.d_inner + d) * (WIDTH - 1);
+// What is the same for every sequence.
+DEVICE Past taps_of(const Conv &conv, int d) {
+    Past past = {};
     past.bias = conv.bias ? conv.bias[d] : 0.0f;
 #pragma unroll
     for (int j = 0; j < WIDTH; j++) past.taps[j] = conv.weight[d * WIDTH + j];
+    return past;
+}
+
+DEVICE Past past_of(const Conv &conv, int s, int d) {
+    Past past = taps_of(conv, d);
+    past.own = state_of(conv, s, d);
 #pragma unroll
     for (int j = 0; j < WIDTH - 1; j++) past.inputs[j] = past.own[j];
-    past.inputs[WIDTH - 1] = 0.0f;
     return past;
 }
 

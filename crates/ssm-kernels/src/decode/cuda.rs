@@ -1,14 +1,23 @@
-//! Launches of `project.cu`, `state.cu` and `choose.cu`.
+//! Launches of `project.cu`, `many.cu`, `wide.cu`, `norm.cu`, `state.cu` and `choose.cu`.
 
 mod choose;
 mod conv;
+mod many;
+mod norm;
 mod project;
 mod state;
+mod wide;
 
 pub use choose::argmax;
 pub use conv::{Conv, conv_step};
-pub use project::{Best, Input, MOST_SEQUENCES, Norm, fits, project};
+pub use many::{many_fits, project_many};
+pub use norm::{norm_fits, norm_step};
+pub use project::{Best, Input, MOST_SEQUENCES, Norm, Rows, fits, project};
 pub use state::{Delta, LowRank, Step, scan_step};
+pub use wide::{Parts, project_parts, project_wide, wide_fits};
 
 #[cfg(test)]
-pub(crate) use {choose::SOURCE as CHOOSE, project::SOURCE as PROJECT, state::SOURCE as STATE};
+pub(crate) use {
+    choose::SOURCE as CHOOSE, many::SOURCE as MANY, norm::SOURCE as NORM, project::SOURCE as PROJECT, state::SOURCE as STATE,
+    wide::SOURCE as WIDE,
+};

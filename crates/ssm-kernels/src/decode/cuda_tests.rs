@@ -1,11 +1,11 @@
 //! Decoding kernels on a device against the references of whole batches, over odd sizes and types.
 
-use super::cuda::{self, Conv, Delta, Input, LowRank, Norm, Step};
+use super::cuda::{self, Conv, Delta, Input, LowRank, Norm, Rows, Step};
 use crate::conv1d::{Conv1dInputs, conv1d_forward};
 use crate::elementwise::cuda_tests::{ACTIVATIONS, download, rounded, upload};
 use crate::matmul::matmul_nt;
 use crate::norm::add_rms_norm;
-use crate::runtime::cuda::{Cuda, ElementType, View};
+use crate::runtime::cuda::{Cuda, CudaError, ElementType, View};
 use crate::scan::cuda::Strided;
 use crate::scan::{ScanInputs, scan_forward};
 use crate::testing::{self, assert_close, numbers, reference, widen};
@@ -73,8 +73,10 @@ fn cuda_normed_vectors_are_projected() {
                 let (on_residual, on_norm, on_ids) = (on(&residual), on(&norm), device.upload(&ids).unwrap());
                 let (y, sum) = (device.array(act, s * n).unwrap(), device.array(ElementType::F32, s * k).unwrap());
                 let input = Input::Norm(Norm {
-                    x: on_x.view(),
-                    ids: lookup.then(|| on_ids.view()),
+                    x: match lookup {
+                        true => Rows::Looked { table: on_x.view(), ids: on_ids.view() },
+                        false => Rows::Given(on_x.view()),
+                    },
                     residual: (!lookup).then(|| on_residual.view()),
                     sum: Some(sum.view()),
                     weight: on_norm.view(),
@@ -95,6 +97,118 @@ fn cuda_normed_vectors_are_projected() {
                 let bound = 2.0 * tolerance * (k as f64).sqrt();
                 assert_close(&name, &download(&device, y.view()), &expected, bound);
                 assert_close(&name, &download(&device, sum.view()), &expected_sum, 1e-6);
+            }
+        }
+    }
+}
+
+/// A product of many sequences.
+type Project =
+    fn(&Cuda, View, View, Option<View>, Strided, Option<&Conv>, usize, usize) -> Result<(), CudaError>;
+
+/// Sequences, rows and columns: one of each, odd ones, rows that fill a device, vectors that do not fit into shared memory.
+const MANY: [(usize, usize, usize); 7] =
+    [(1, 1, 8), (5, 33, 40), (9, 80, 1096), (64, 17, 264), (3, 40, 4160), (20, 2120, 200), (66, 2112, 1544)];
+
+#[test]
+fn cuda_vectors_of_many_sequences_are_projected() {
+    let device = testing::cuda();
+    let act = ElementType::Bf16;
+    for (s, n, k) in MANY {
+        let (x, w, bias) = (numbers(s * (k + 8), 1), numbers(n * k, 2), numbers(n, 3));
+        let (on_x, on_w, on_bias) =
+            (upload(&device, &x, act), upload(&device, &w, act), device.upload(&bias).unwrap());
+        let vectors = Strided { view: on_x.view(), stride: k + 8 };
+        let rows: Vec<f32> = rounded(&x, act).chunks_exact(k + 8).flat_map(|row| row[..k].to_vec()).collect();
+        let expected = products(&widen(&rows), &rounded(&w, act), Some(&bias), s, n, k);
+        let tolerance = ACTIVATIONS.iter().find(|(of, _)| of.is_bf16()).expect("one of them").1;
+        for (name, project) in [("many", cuda::project_many as Project), ("wide", cuda::project_wide)] {
+            let y = device.array(act, s * n).unwrap();
+            project(&device, y.view(), on_w.view(), Some(on_bias.view()), vectors, None, s, k).unwrap();
+            let name = format!("{name} {s} {n} {k}");
+            assert_close(&name, &download(&device, y.view()), &expected, tolerance * (k as f64).sqrt());
+        }
+    }
+}
+
+#[test]
+fn cuda_parts_of_columns_are_added_up_by_the_norm() {
+    let device = testing::cuda();
+    let act = ElementType::Bf16;
+    for (s, n, k) in [(1, 1, 8), (5, 33, 40), (9, 80, 1096), (70, 130, 520), (64, 520, 96)] {
+        let (x, w, bias) = (rounded(&numbers(s * k, 1), act), rounded(&numbers(n * k, 2), act), numbers(n, 3));
+        let (residual, weight) = (numbers(s * n, 4), numbers(n, 5));
+        let (on_x, on_w) = (upload(&device, &x, act), upload(&device, &w, act));
+        let [on_bias, on_residual, on_weight] = [&bias, &residual, &weight].map(|x| device.upload(x).unwrap());
+        let parts = cuda::project_parts(&device, on_w.view(), Strided::packed(on_x.view(), k), s, k).unwrap();
+        let (y, sum) = (device.array(act, s * n).unwrap(), device.array(ElementType::F32, s * n).unwrap());
+        let norm = Norm {
+            x: Rows::Summed(&parts, Some(on_bias.view())),
+            residual: Some(on_residual.view()),
+            sum: Some(sum.view()),
+            weight: on_weight.view(),
+            eps: 1e-5,
+        };
+        cuda::norm_step(&device, y.view(), &norm, s, n).unwrap();
+        let products = kept(&products(&widen(&x), &w, Some(&bias), s, n, k), act);
+        let (mut normed, mut total) = (vec![0f64; s * n], vec![0f64; s * n]);
+        let (cpu, residual, weight) = (reference(), widen(&residual), widen(&weight));
+        add_rms_norm(&cpu, &mut normed, Some(&mut total), None, &products, Some(&residual), &weight, 1e-5, s, n);
+        let bound = 2.0 * ACTIVATIONS.iter().find(|(of, _)| of.is_bf16()).expect("one of them").1;
+        assert_close(&format!("{s} {n} {k}"), &download(&device, sum.view()), &total, bound * (k as f64).sqrt());
+        assert_close(&format!("{s} {n} {k}"), &download(&device, y.view()), &normed, bound * (k as f64).sqrt());
+    }
+}
+
+#[test]
+fn cuda_many_takes_what_is_aligned() {
+    let device = testing::cuda();
+    let fits = |act: ElementType, from: usize, stride: usize, columns: usize| {
+        let array = device.array(act, 4096).unwrap();
+        let x = Strided { view: array.view().range(from..4096), stride };
+        cuda::many_fits(array.view().range(0..64 * columns), x, columns)
+    };
+    assert!(fits(ElementType::Bf16, 0, 48, 40));
+    assert!(fits(ElementType::Bf16, 8, 40, 40));
+    assert!(!fits(ElementType::F32, 0, 48, 40), "not bf16");
+    assert!(!fits(ElementType::Bf16, 4, 48, 40), "begins between");
+    assert!(!fits(ElementType::Bf16, 0, 44, 40), "rows begin between");
+    assert!(!fits(ElementType::Bf16, 0, 48, 36), "rows of the matrix begin between");
+}
+
+#[test]
+fn cuda_a_step_is_normed() {
+    let device = testing::cuda();
+    for (s, k) in [(1, 1), (3, 40), (5, 515), (9, 768)] {
+        for (act, tolerance) in ACTIVATIONS {
+            for lookup in [false, true] {
+                let (table, name) = (if lookup { 7 } else { s }, format!("{s} {k} {act:?} {lookup}"));
+                let ids: Vec<u32> = (0..s as u32).map(|i| (i * 5 + 2) % table as u32).collect();
+                let (x, residual, weight) = (rounded(&numbers(table * k, 1), act), numbers(s * k, 2), numbers(k, 3));
+                let on = |values: &[f32]| device.upload(values).unwrap();
+                let (on_x, on_ids) = (upload(&device, &x, act), device.upload(&ids).unwrap());
+                let (on_residual, on_weight) = (on(&residual), on(&weight));
+                let (y, sum) = (device.array(act, s * k).unwrap(), device.array(ElementType::F32, s * k).unwrap());
+                let norm = Norm {
+                    x: match lookup {
+                        true => Rows::Looked { table: on_x.view(), ids: on_ids.view() },
+                        false => Rows::Given(on_x.view()),
+                    },
+                    residual: (!lookup).then(|| on_residual.view()),
+                    sum: Some(sum.view()),
+                    weight: on_weight.view(),
+                    eps: 1e-5,
+                };
+                cuda::norm_step(&device, y.view(), &norm, s, k).unwrap();
+                let x = widen(&x);
+                let row = |i: usize| if lookup { ids[i] as usize } else { i };
+                let x: Vec<f64> = (0..s).flat_map(|i| x[row(i) * k..][..k].to_vec()).collect();
+                let (residual, weight) = ((!lookup).then(|| widen(&residual)), widen(&weight));
+                let (mut normed, mut total) = (vec![0f64; s * k], vec![0f64; s * k]);
+                let (cpu, residual) = (reference(), residual.as_deref());
+                add_rms_norm(&cpu, &mut normed, Some(&mut total), None, &x, residual, &weight, 1e-5, s, k);
+                assert_close(&name, &download(&device, y.view()), &normed, tolerance);
+                assert_close(&name, &download(&device, sum.view()), &total, 1e-6);
             }
         }
     }
@@ -128,12 +242,25 @@ fn cuda_products_are_convolved_and_the_states_move_on() {
     let device = testing::cuda();
     for sizes in CONVOLVED {
         for (act, tolerance) in ACTIVATIONS {
-            products_are_convolved(&device, sizes, act, tolerance);
+            products_are_convolved(&device, sizes, act, tolerance, None);
+        }
+    }
+    // Sequences, rows, channels, columns, width.
+    for sizes in [[5, 40, 17, 64, 4], [9, 33, 33, 40, 2], [16, 24, 0, 16, 1], [30, 2112, 1050, 24, 3], [2, 9, 5, 8, 8]] {
+        let (act, tolerance) = ACTIVATIONS.into_iter().find(|(act, _)| act.is_bf16()).expect("one of them");
+        for project in [cuda::project_many as Project, cuda::project_wide] {
+            products_are_convolved(&device, sizes, act, tolerance, Some(project));
         }
     }
 }
 
-fn products_are_convolved(device: &Cuda, [s, n, d, k, width]: [usize; 5], act: ElementType, tolerance: f64) {
+fn products_are_convolved(
+    device: &Cuda,
+    [s, n, d, k, width]: [usize; 5],
+    act: ElementType,
+    tolerance: f64,
+    many: Option<Project>,
+) {
     let (x, w, bias) = (rounded(&numbers(s * (k + 8), 1), act), rounded(&numbers(n * k, 2), act), numbers(n, 6));
     let (taps, conv_bias, state) = (numbers(d * width, 3), numbers(d, 4), numbers(s * d * (width - 1), 5));
     let on = |values: &[f32]| device.upload(values).unwrap();
@@ -149,9 +276,14 @@ fn products_are_convolved(device: &Cuda, [s, n, d, k, width]: [usize; 5], act: E
     let y = device.array(act, s * n).unwrap();
     let vectors = Strided { view: on_x.view(), stride: k + 8 };
     let (weight, bias_view) = (on_w.view(), Some(on_bias.view()));
-    let input = Input::Plain(vectors);
-    cuda::project(device, Some(y.view()), false, weight, bias_view, &input, conv, s, k).unwrap();
-    let name = format!("{s} {n} {d} {k} {width} {act:?}");
+    match many {
+        Some(project) => project(device, y.view(), weight, bias_view, vectors, conv, s, k).unwrap(),
+        None => {
+            let input = Input::Plain(vectors);
+            cuda::project(device, Some(y.view()), false, weight, bias_view, &input, conv, s, k).unwrap();
+        }
+    }
+    let name = format!("{s} {n} {d} {k} {width} {act:?} many {}", many.is_some());
     let rows: Vec<f32> = x.chunks_exact(k + 8).flat_map(|row| row[..k].to_vec()).collect();
     let mut expected = kept(&products(&widen(&rows), &w, Some(&bias), s, n, k), act);
     let bound = 2.0 * tolerance * (k as f64).sqrt();
@@ -191,7 +323,7 @@ fn cuda_convolution_takes_one_step() {
 #[test]
 fn cuda_the_scan_takes_one_step() {
     let device = testing::cuda();
-    for sizes in [[1, 1, 1, 1], [2, 33, 16, 5], [1, 96, 16, 24], [3, 40, 5, 3], [5, 8, 24, 8], [2, 9, 256, 2]] {
+    for sizes in [[1, 1, 1, 1], [2, 33, 16, 5], [1, 96, 16, 24], [3, 40, 5, 3], [5, 8, 24, 8], [2, 9, 256, 2], [18, 40, 16, 8]] {
         for (act, tolerance) in ACTIVATIONS {
             for low_rank in [false, true] {
                 for offsets in [false, true] {

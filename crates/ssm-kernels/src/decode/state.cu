@@ -2,12 +2,13 @@
 //
 // Bound. Bytes: the states [S, D, N] are read and written once, in f32; with few sequences latency.
 //
-// Idea. Four lanes share a channel of a sequence, some of its states each. LOW_RANK: the kernel makes delta from its
-// low-rank form itself, which saves a launch where that is little work. What the launch in front of it does not write, the
-// states among it, is on its way before all else, and the rest together.
+// Idea. Four lanes share a channel, some of its states each, of EACH sequences: what all sequences have in common is read
+// once for them. LOW_RANK: the kernel makes delta from its low-rank form itself, which saves a launch where that is little
+// work. What the launch in front of it does not write, the states among it, is on its way before all else, and the rest
+// together.
 //
-// Defines: ACT_BF16, SOFTPLUS; N; LOW_RANK; WIDTH: of the convolution; VEC: states per access, 4 or 1; RANKS: elements of
-// dt's row per access; MOST_RANK: a rank that is not below dt's.
+// Defines: ACT_BF16, SOFTPLUS; N; LOW_RANK; WIDTH: of the convolution; VEC: states per access, 4 or 1; MAPS: elements of B
+// and C per access, 1 to VEC; RANKS: elements of dt's row per access; MOST_RANK: a rank that is not below dt's; EACH.
 
 #define LANES 4
 #define THREADS 128
@@ -16,19 +17,27 @@
 
 typedef Pack<float, VEC> Floats;
 typedef Pack<act, RANKS> Acts;
+typedef Pack<act, MAPS> Maps;
+
+// A lane's elements of B or C.
+struct alignas(sizeof(act) * MAPS) Few {
+    act at[VEC];
+};
 
 // u [S, D] and the convolution's states one token on.
 extern "C" __global__ void __launch_bounds__(THREADS) conv_step(
     act *__restrict__ u, const act *__restrict__ x, int x_stride, float *__restrict__ state,
     const float *__restrict__ weight, const float *__restrict__ bias, int sequences, int d_inner) {
-    after_previous();
     long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
-    if (i >= (long long)sequences * d_inner) return;
-    int s = i / d_inner, d = i - (long long)s * d_inner;
-    put(u + i, convolved(past_of(Conv{state, weight, bias, d_inner}, s, d), to_f32(x[(long long)s * x_stride + d])));
+    bool there = i < (long long)sequences * d_inner;
+    int s = there ? i / d_inner : 0, d = there ? i - (long long)s * d_inner : 0;
+    Past past = past_of(Conv{state, weight, bias, d_inner}, s, d);
+    after_previous();
+    if (there) put(u + i, convolved(past, to_f32(x[(long long)s * x_stride + d])));
 }
 
 // out [S, D] and the scan's states one token on. dt is delta [S, D], or with LOW_RANK what the weight [D, rank] makes it of.
+// Grid: blocks of channels; blocks of EACH sequences.
 extern "C" __global__ void __launch_bounds__(THREADS) scan_step(
     act *__restrict__ out, float *__restrict__ state, const act *__restrict__ u, int u_stride,
     const act *__restrict__ z, int z_stride, const act *__restrict__ dt, int dt_stride,
@@ -36,18 +45,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) scan_step(
     const act *__restrict__ b, int b_stride, const act *__restrict__ c, int c_stride,
     const float *__restrict__ d_skip, const float *__restrict__ state_offset, const float *__restrict__ output_offset,
     int sequences, int d_inner) {
-    long long i = (long long)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
-    int lane = threadIdx.x % LANES;
-    bool there = i < (long long)sequences * d_inner;
-    if (!there) i = 0; // reads along, writes nothing
-    int s = i / d_inner, d = i - (long long)s * d_inner;
+    int d = blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES, lane = threadIdx.x % LANES, first = blockIdx.y * EACH;
+    bool there = d < d_inner;
+    if (!there) d = 0; // reads along, writes nothing
     // Nothing in front of this launch writes these: the states are those of the step before.
-    Floats h[HELD] = {}, decay[HELD] = {}, added[HELD] = {};
+    Floats h[EACH][HELD] = {}, decay[HELD] = {}, added[HELD] = {};
 #pragma unroll
     for (int j = 0; j < HELD; j++) {
         int n = (j * LANES + lane) * VEC;
         if (n >= N) continue;
-        h[j] = *(const Floats *)(state + i * N + n);
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            long long s = min(first + e, sequences - 1);
+            h[e][j] = *(const Floats *)(state + (s * d_inner + d) * N + n);
+        }
         decay[j] = *(const Floats *)(a + (long long)d * N + n);
         if (state_offset) added[j] = *(const Floats *)(state_offset + (long long)d * N + n);
     }
@@ -63,49 +74,62 @@ extern "C" __global__ void __launch_bounds__(THREADS) scan_step(
     float shift = output_offset ? output_offset[d] : 0.0f;
     after_previous();
 
-    float input = to_f32(u[(long long)s * u_stride + d]), gate = to_f32(z[(long long)s * z_stride + d]), delta;
-    float in[HELD][VEC], read[HELD][VEC];
+    float input[EACH], gate[EACH], delta[EACH];
+    Few in[EACH][HELD] = {}, read[EACH][HELD] = {};
 #pragma unroll
-    for (int j = 0; j < HELD; j++) {
-        int n = (j * LANES + lane) * VEC;
+    for (int e = 0; e < EACH; e++) {
+        long long s = min(first + e, sequences - 1);
+        input[e] = to_f32(u[s * u_stride + d]);
+        gate[e] = to_f32(z[s * z_stride + d]);
 #pragma unroll
-        for (int k = 0; k < VEC; k++) {
-            in[j][k] = n < N ? to_f32(b[(long long)s * b_stride + n + k]) : 0.0f;
-            read[j][k] = n < N ? to_f32(c[(long long)s * c_stride + n + k]) : 0.0f;
+        for (int j = 0; j < HELD; j++) {
+            int n = (j * LANES + lane) * VEC;
+            if (n >= N) continue;
+#pragma unroll
+            for (int k = 0; k < VEC; k += MAPS) {
+                *(Maps *)(in[e][j].at + k) = *(const Maps *)(b + s * b_stride + n + k);
+                *(Maps *)(read[e][j].at + k) = *(const Maps *)(c + s * c_stride + n + k);
+            }
         }
-    }
 #if LOW_RANK
-    delta = 0.0f;
+        delta[e] = 0.0f;
 #pragma unroll
-    for (int j = 0; j < FACTORS; j++) {
-        int r = (j * LANES + lane) * RANKS;
-        if (r >= rank) continue;
-        Acts v = *(const Acts *)(dt + (long long)s * dt_stride + r);
+        for (int j = 0; j < FACTORS; j++) {
+            int r = (j * LANES + lane) * RANKS;
+            if (r >= rank) continue;
+            Acts v = *(const Acts *)(dt + s * dt_stride + r);
 #pragma unroll
-        for (int k = 0; k < RANKS; k++) delta += to_f32(factors[j].at[k]) * to_f32(v.at[k]);
-    }
-    delta += __shfl_xor_sync(0xffffffffu, delta, 1);
-    delta += __shfl_xor_sync(0xffffffffu, delta, 2);
-    delta = as_act(delta);
-#else
-    delta = to_f32(dt[(long long)s * dt_stride + d]);
-#endif
-    float step, slope, y = 0.0f;
-    step_of(delta + bias, &step, &slope);
-#pragma unroll
-    for (int j = 0; j < HELD; j++) {
-        int n = (j * LANES + lane) * VEC;
-        if (n >= N) continue;
-#pragma unroll
-        for (int k = 0; k < VEC; k++) {
-            h[j].at[k] = ex2(step * decay[j].at[k] * LOG2E) * h[j].at[k] + step * input * in[j][k];
-            y += (h[j].at[k] + added[j].at[k]) * read[j][k];
+            for (int k = 0; k < RANKS; k++) delta[e] += to_f32(factors[j].at[k]) * to_f32(v.at[k]);
         }
-        if (there) *(Floats *)(state + i * N + n) = h[j];
+        delta[e] += __shfl_xor_sync(0xffffffffu, delta[e], 1);
+        delta[e] += __shfl_xor_sync(0xffffffffu, delta[e], 2);
+        delta[e] = as_act(delta[e]);
+#else
+        delta[e] = to_f32(dt[s * dt_stride + d]);
+#endif
     }
-    y += __shfl_xor_sync(0xffffffffu, y, 1);
-    y += __shfl_xor_sync(0xffffffffu, y, 2);
-    if (!there || lane != 0) return;
-    y += shift + skip * input;
-    put(out + i, y * gate * fast_sigmoid(gate));
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+        long long s = first + e;
+        bool writes = there && s < sequences;
+        float step, slope, y = 0.0f;
+        step_of(delta[e] + bias, &step, &slope);
+#pragma unroll
+        for (int j = 0; j < HELD; j++) {
+            int n = (j * LANES + lane) * VEC;
+            if (n >= N) continue;
+            Floats &own = h[e][j];
+#pragma unroll
+            for (int k = 0; k < VEC; k++) {
+                own.at[k] = ex2(step * decay[j].at[k] * LOG2E) * own.at[k] + step * input[e] * to_f32(in[e][j].at[k]);
+                y += (own.at[k] + added[j].at[k]) * to_f32(read[e][j].at[k]);
+            }
+            if (writes) *(Floats *)(state + (s * d_inner + d) * N + n) = own;
+        }
+        y += __shfl_xor_sync(0xffffffffu, y, 1);
+        y += __shfl_xor_sync(0xffffffffu, y, 2);
+        if (!writes || lane != 0) continue;
+        y += shift + skip * input[e];
+        put(out + s * d_inner + d, y * gate[e] * fast_sigmoid(gate[e]));
+    }
 }

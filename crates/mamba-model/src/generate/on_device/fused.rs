@@ -5,9 +5,7 @@
 //! hundred of them for 24 layers. At many, the scan's states in f32 are read and written beside.
 
 use statetune_ssm_kernels::decode::cuda as kernel;
-use statetune_ssm_kernels::decode::cuda::{Conv, Delta, Input, LowRank, Norm};
-use statetune_ssm_kernels::embedding::cuda::gather_rows;
-use statetune_ssm_kernels::norm::cuda::add_rms_norm;
+use statetune_ssm_kernels::decode::cuda::{Conv, Delta, Input, LowRank, Norm, Parts, Rows};
 use statetune_ssm_kernels::runtime::cuda::{Cuda, Matrix, Product, View};
 use statetune_ssm_kernels::scan::cuda::Strided;
 use statetune_ssm_kernels::values::cuda::add_row;
@@ -130,15 +128,8 @@ impl Fused {
         let sum = || DeviceTensor::unset(cuda, DType::F32, &[sequences, d_model]);
         let step = Step { cuda, sequences, act: self.head.dtype(), sums: [sum()?, sum()?] };
         let few = self.is_few(sequences);
-        // Few sequences look their tokens up as they are normed.
-        let mut x = match few {
-            true => None,
-            false => {
-                let x = step.make(d_model)?;
-                gather_rows(cuda, x.view(), self.embedding.view(), ids, vocab, d_model)?;
-                Some(x)
-            }
-        };
+        // Tokens are looked up as they are normed.
+        let mut x = None;
         for (i, (layer, state)) in self.layers.iter().zip(state.layers()).enumerate() {
             let norm = self.normed(&step, i, x.as_ref(), ids, &layer.norm);
             x = Some(self.layer(&step, layer, state, norm)?);
@@ -157,12 +148,12 @@ impl Fused {
             }
             return Ok(());
         }
-        let normed = step.apart(norm, self.eps, d_model)?;
+        let normed = step.apart(norm, d_model)?;
         match want {
-            Want::Logits(to) => step.product(to, weight, None, &normed),
+            Want::Logits(to) => step.product(to, weight, None, &normed, 16),
             Want::Chosen(to) => {
                 let logits = step.make(vocab)?;
-                step.product(&logits, weight, None, &normed)?;
+                step.product(&logits, weight, None, &normed, 16)?;
                 Ok(kernel::argmax(cuda, to, logits.view(), sequences, vocab)?)
             }
         }
@@ -179,13 +170,16 @@ impl Fused {
         &'a self,
         step: &'a Step<'_>,
         i: usize,
-        x: Option<&'a DeviceTensor>,
+        x: Option<&'a Out<'_>>,
         ids: View<'a>,
         weight: &'a DeviceTensor,
     ) -> Norm<'a> {
         Norm {
-            x: x.unwrap_or(&self.embedding).view(),
-            ids: x.is_none().then_some(ids),
+            x: match x {
+                None => Rows::Looked { table: self.embedding.view(), ids },
+                Some(Out::Whole(x)) => Rows::Given(x.view()),
+                Some(Out::Parts(parts, bias)) => Rows::Summed(parts, *bias),
+            },
             residual: (i > 0).then(|| step.sums[(i + 1) % 2].view()),
             sum: Some(step.sums[i % 2].view()),
             weight: weight.view(),
@@ -194,7 +188,7 @@ impl Fused {
     }
 
     /// From the input of a layer's norm to the layer's output `[S, d_model]`.
-    fn layer(&self, step: &Step<'_>, layer: &Layer, state: &LayerState, norm: Norm<'_>) -> Result<DeviceTensor> {
+    fn layer<'a>(&self, step: &Step<'_>, layer: &'a Layer, state: &LayerState, norm: Norm<'_>) -> Result<Out<'a>> {
         let Sizes { d_model, d_inner, d_state, d_conv, rank, .. } = self.sizes;
         let (cuda, sequences) = (step.cuda, step.sequences);
         let conv_state = state.conv.on_cuda(cuda)?;
@@ -212,19 +206,25 @@ impl Fused {
             kernel::project(cuda, to, false, weight, bias, &input, Some(&conv), sequences, d_model)?;
             uz.columns(0..d_inner)
         } else {
-            let (normed, u) = (step.apart(norm, self.eps, d_model)?, step.make(d_inner)?);
-            step.product(&uz, weight, bias, &normed)?;
-            kernel::conv_step(cuda, u.view(), strided(&uz.columns(0..d_inner)), &conv, sequences)?;
-            u
+            let normed = step.apart(norm, d_model)?;
+            if env(1) && kernel::wide_fits(cuda, weight, strided(&normed), d_model) {
+                kernel::project_wide(cuda, uz.view(), weight, bias, strided(&normed), Some(&conv), sequences, d_model)?;
+                uz.columns(0..d_inner)
+            } else {
+                let u = step.make(d_inner)?;
+                step.product(&uz, weight, bias, &normed, 0)?;
+                kernel::conv_step(cuda, u.view(), strided(&uz.columns(0..d_inner)), &conv, sequences)?;
+                u
+            }
         };
         let maps = step.make(rank + 2 * d_state)?;
-        step.product(&maps, layer.x_proj.view(), None, &u)?;
+        step.product(&maps, layer.x_proj.view(), None, &u, 2)?;
         let [dt, b, c] = [0..rank, rank..rank + d_state, rank + d_state..rank + 2 * d_state].map(|r| maps.columns(r));
         // The matrix of dt_proj is read again for every sequence: from caches, where it is small.
         let delta = match sequences * rank > MOST_RANKS {
             true => {
                 let delta = step.make(d_inner)?;
-                step.product(&delta, layer.dt_proj.view(), None, &dt)?;
+                step.product(&delta, layer.dt_proj.view(), None, &dt, 4)?;
                 Some(delta)
             }
             false => None,
@@ -249,10 +249,21 @@ impl Fused {
             d_state,
         };
         kernel::scan_step(cuda, y.view(), state.ssm.on_cuda(cuda)?.view(), &scan)?;
+        let (weight, bias) = (layer.out_proj.view(), view(&layer.out_proj_bias));
+        if env(8) && !self.is_few(sequences) && kernel::wide_fits(cuda, weight, strided(&y), d_inner) {
+            return Ok(Out::Parts(kernel::project_parts(cuda, weight, strided(&y), sequences, d_inner)?, bias));
+        }
         let out = step.make(d_model)?;
-        step.product(&out, layer.out_proj.view(), view(&layer.out_proj_bias), &y)?;
-        Ok(out)
+        step.product(&out, weight, bias, &y, 0)?;
+        Ok(Out::Whole(out))
     }
+}
+
+/// What a layer adds `[S, d_model]`.
+enum Out<'a> {
+    Whole(DeviceTensor),
+    /// With a bias, to be added up by the norm behind it.
+    Parts(Parts, Option<View<'a>>),
 }
 
 /// Sequences times ranks up to which Δ is made inside the scan.
@@ -273,18 +284,26 @@ impl Step<'_> {
     }
 
     /// A norm in a launch of its own.
-    fn apart(&self, norm: Norm<'_>, eps: f64, columns: usize) -> Result<DeviceTensor> {
-        let (normed, Norm { x, residual, sum, weight, .. }) = (self.make(columns)?, norm);
-        add_rms_norm(self.cuda, normed.view(), sum, None, None, x, residual, weight, eps, self.sequences, columns)?;
+    fn apart(&self, norm: Norm<'_>, columns: usize) -> Result<DeviceTensor> {
+        let normed = self.make(columns)?;
+        kernel::norm_step(self.cuda, normed.view(), &norm, self.sequences, columns)?;
         Ok(normed)
     }
 
     /// y = x · weightᵀ + bias.
-    fn product(&self, y: &DeviceTensor, weight: View, bias: Option<View>, x: &DeviceTensor) -> Result<()> {
+    fn product(&self, y: &DeviceTensor, weight: View, bias: Option<View>, x: &DeviceTensor, bit: u32) -> Result<()> {
         let (cuda, m, [n, k]) = (self.cuda, self.sequences, [y.shape()[1], x.shape()[1]]);
         if kernel::fits(m, k, element_of(self.act)) {
             let input = Input::Plain(strided(x));
             kernel::project(cuda, Some(y.view()), false, weight, bias, &input, None, m, k)?;
+            return Ok(());
+        }
+        if env(bit) && env(32) && kernel::wide_fits(cuda, weight, strided(x), k) {
+            kernel::project_wide(cuda, y.view(), weight, bias, strided(x), None, m, k)?;
+            return Ok(());
+        }
+        if env(bit) && kernel::many_fits(weight, strided(x), k) {
+            kernel::project_many(cuda, y.view(), weight, bias, strided(x), None, m, k)?;
             return Ok(());
         }
         let plain = |y: &DeviceTensor| {
@@ -305,4 +324,8 @@ fn view(tensor: &Option<DeviceTensor>) -> Option<View<'_>> {
 /// A matrix whose rows may lie apart, as kernels take it.
 pub(super) fn strided(tensor: &DeviceTensor) -> Strided<'_> {
     Strided { view: tensor.spread(), stride: tensor.stride() }
+}
+
+fn env(bit: u32) -> bool {
+    std::env::var("MANY").map_or(2 | 4, |v| v.parse().unwrap()) & bit != 0
 }

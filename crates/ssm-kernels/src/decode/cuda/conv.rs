@@ -59,8 +59,10 @@ pub fn conv_step(cuda: &Cuda, u: View, x: Strided, conv: &Conv, sequences: usize
         ("LOW_RANK", 0),
         ("WIDTH", conv.width as i64),
         ("VEC", 4),
+        ("MAPS", 1),
         ("RANKS", 1),
         ("MOST_RANK", 0),
+        ("EACH", 1),
     ];
     let (x, stride) = (x.view, x.stride as i32);
     let args = args![u, x, stride, conv.state, conv.weight, conv.bias, sequences as i32, channels as i32];

@@ -2,6 +2,7 @@
 
 use super::choose::choose;
 use super::conv::Conv;
+use super::wide::Parts;
 use crate::args;
 use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 use crate::scan::cuda::Strided;
@@ -33,10 +34,8 @@ pub enum Input<'a> {
 /// The norm of x + residual.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm<'a> {
-    /// `[S, columns]`, or with `ids` a table of such rows.
-    pub x: View<'a>,
-    /// `[S]` (u32): the rows of x.
-    pub ids: Option<View<'a>>,
+    /// x.
+    pub x: Rows<'a>,
     /// `[S, columns]`, f32.
     pub residual: Option<View<'a>>,
     /// Where x + residual is written: `[S, columns]`, f32, not the residual itself.
@@ -45,6 +44,22 @@ pub struct Norm<'a> {
     pub weight: View<'a>,
     /// Added to the mean square.
     pub eps: f64,
+}
+
+/// The vectors that a norm is of, `[S, columns]`.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    /// As they are, activations.
+    Given(View<'a>),
+    /// Of a table of such rows those that `ids` `[S]` (u32) name.
+    Looked {
+        /// `[any, columns]`, an activation.
+        table: View<'a>,
+        /// `[S]`.
+        ids: View<'a>,
+    },
+    /// What a product has left to be added up. [`project`] does not take it.
+    Summed(&'a Parts, Option<View<'a>>),
 }
 
 /// The best of each part of the rows of a result, for [`Best::choose`].
@@ -157,7 +172,12 @@ pub fn project(
     let none = None::<View>;
     let (x, stride, ids, residual, sum, norm, eps) = match *input {
         Input::Plain(x) => (x.view, x.stride, none, none, none, none, 0.0),
-        Input::Norm(Norm { x, ids, residual, sum, weight, eps }) => {
+        Input::Norm(Norm { x, residual, sum, weight, eps }) => {
+            let (x, ids) = match x {
+                Rows::Given(x) => (x, None),
+                Rows::Looked { table, ids } => (table, Some(ids)),
+                Rows::Summed(..) => panic!("vectors that are still to be added up"),
+            };
             (x, columns, ids, residual, sum, Some(weight), eps as f32)
         }
     };
@@ -186,20 +206,30 @@ pub fn project(
 
 #[track_caller]
 fn check(input: &Input, act: ElementType, sequences: usize, columns: usize) {
-    let norm = match *input {
-        Input::Plain(x) => return x.check("x [S, columns]", act, sequences, columns),
-        Input::Norm(norm) => norm,
-    };
+    match input {
+        Input::Plain(x) => x.check("x [S, columns]", act, sequences, columns),
+        Input::Norm(norm) => check_norm(norm, act, sequences, columns),
+    }
+}
+
+#[track_caller]
+pub(super) fn check_norm(norm: &Norm, act: ElementType, sequences: usize, columns: usize) {
     let f32s = |what: &str, view: Option<View>, len: usize| {
         if let Some(view) = view {
             view.check(what, ElementType::F32, len);
         }
     };
-    let table = norm.x.len();
-    norm.x.check("x [S, columns]", act, if norm.ids.is_some() { table } else { sequences * columns });
-    assert!(table.is_multiple_of(columns), "a table of {table} elements has no rows of {columns}");
-    if let Some(ids) = norm.ids {
-        ids.check("ids [S]", ElementType::U32, sequences);
+    match norm.x {
+        Rows::Given(x) => x.check("x [S, columns]", act, sequences * columns),
+        Rows::Looked { table, ids } => {
+            let rows = table.len() / columns;
+            table.check("x [any, columns]", act, rows * columns);
+            ids.check("ids [S]", ElementType::U32, sequences);
+        }
+        Rows::Summed(parts, bias) => {
+            parts.check(sequences, columns);
+            f32s("bias [columns]", bias, columns);
+        }
     }
     f32s("residual [S, columns]", norm.residual, sequences * columns);
     f32s("sum [S, columns]", norm.sum, sequences * columns);

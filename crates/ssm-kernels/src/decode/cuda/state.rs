@@ -13,6 +13,13 @@ pub(crate) static SOURCE: Source = Source::new(
 const THREADS: usize = 128;
 const LANES: usize = 4;
 
+/// Sequences of a thread, where they are not fewer than [`MANY`].
+const EACH: usize = 4;
+const MANY: usize = 16;
+
+/// States of a channel up to which a thread has registers for more than one sequence.
+const LIGHT: usize = 32;
+
 /// Δ before its bias as it is, or by its factors.
 #[derive(Debug, Clone, Copy)]
 pub enum Delta<'a> {
@@ -113,15 +120,22 @@ pub fn scan_step(cuda: &Cuda, out: View, state: View, step: &Step) -> Result<(),
         }
     };
     let vec = if d_state.is_multiple_of(4) { 4 } else { 1 };
+    let together = |x: Strided| {
+        x.stride.is_multiple_of(vec) && x.view.pointer().is_multiple_of((vec * act.bytes()) as u64)
+    };
+    let maps = if together(step.b) && together(step.c) { vec } else { 1 };
+    let each = if d_state > LIGHT || sequences < MANY { 1 } else { EACH };
     let defines = [
         ("ACT_BF16", act.is_bf16() as i64),
         ("SOFTPLUS", 1),
         ("N", d_state as i64),
         ("LOW_RANK", dt_weight.is_some() as i64),
         ("WIDTH", 1),
-        ("VEC", vec),
+        ("VEC", vec as i64),
+        ("MAPS", maps as i64),
         ("RANKS", ranks as i64),
         ("MOST_RANK", rank.next_multiple_of(64) as i64),
+        ("EACH", each as i64),
     ];
     let args = args![
         out,
@@ -146,6 +160,6 @@ pub fn scan_step(cuda: &Cuda, out: View, state: View, step: &Step) -> Result<(),
         sequences as i32,
         d_inner as i32
     ];
-    let blocks = (sequences * d_inner).div_ceil(THREADS / LANES) as u32;
-    cuda.launch(&SOURCE, &defines, "scan_step", [blocks, 1, 1], THREADS as u32, 0, &args)
+    let grid = [d_inner.div_ceil(THREADS / LANES) as u32, sequences.div_ceil(each) as u32, 1];
+    cuda.launch(&SOURCE, &defines, "scan_step", grid, THREADS as u32, 0, &args)
 }

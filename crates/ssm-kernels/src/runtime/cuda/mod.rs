@@ -242,6 +242,12 @@ impl Cuda {
         self.driver().map_or(132, |driver| driver.multiprocessors)
     }
 
+    /// Whether the device multiplies by warpgroups as Hopper's do: compute capability 9.0, and none besides. A plan is made for
+    /// one that does.
+    pub fn has_warpgroups(&self) -> bool {
+        self.driver().is_none_or(|driver| driver.arch == "sm_90")
+    }
+
     /// Launches of kernels and products so far, captured ones included.
     pub fn launches(&self) -> usize {
         self.0.launches.load(Ordering::Relaxed)

@@ -1,0 +1,25 @@
+// Asynchronous copies to shared memory.
+
+// 16 bytes on their way to shared memory, or zeros.
+DEVICE void copy_16(void *to, const void *from, bool there) {
+#ifdef __CUDA_ARCH__
+    u32 at = (u32)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there ? 16 : 0) : "memory");
+#else
+    Eight none = {};
+    *(Eight *)to = there ? *(const Eight *)from : none;
+#endif
+}
+
+// What was asked for since the last end of a group is one; all but the latest PENDING groups are there.
+DEVICE void end_group() {
+#ifdef __CUDA_ARCH__
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int PENDING> DEVICE void await_groups() {
+#ifdef __CUDA_ARCH__
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+#endif
+}
+

@@ -10,14 +10,14 @@ mod wide;
 
 pub use choose::argmax;
 pub use conv::{Conv, conv_step};
-pub use many::{many_fits, project_many};
+pub use many::{project_many, suits_many};
 pub use norm::{norm_fits, norm_step};
 pub use project::{Best, Input, MOST_SEQUENCES, Norm, Rows, fits, project};
 pub use state::{Delta, LowRank, Step, scan_step};
-pub use wide::{Parts, project_parts, project_wide, wide_fits};
+pub use wide::{Parts, project_parts, project_wide, suits_wide};
 
 #[cfg(test)]
 pub(crate) use {
-    choose::SOURCE as CHOOSE, many::SOURCE as MANY, norm::SOURCE as NORM, project::SOURCE as PROJECT, state::SOURCE as STATE,
-    wide::SOURCE as WIDE,
+    choose::SOURCE as CHOOSE, many::SOURCE as MANY, norm::SOURCE as NORM, project::SOURCE as PROJECT,
+    state::SOURCE as STATE, wide::SOURCE as WIDE,
 };

@@ -103,8 +103,7 @@ fn cuda_normed_vectors_are_projected() {
 }
 
 /// A product of many sequences.
-type Project =
-    fn(&Cuda, View, View, Option<View>, Strided, Option<&Conv>, usize, usize) -> Result<(), CudaError>;
+type Project = fn(&Cuda, View, View, Option<View>, Strided, Option<&Conv>, usize, usize) -> Result<(), CudaError>;
 
 /// Sequences, rows and columns: one of each, odd ones, rows that fill a device, vectors that do not fit into shared memory.
 const MANY: [(usize, usize, usize); 7] =
@@ -116,8 +115,7 @@ fn cuda_vectors_of_many_sequences_are_projected() {
     let act = ElementType::Bf16;
     for (s, n, k) in MANY {
         let (x, w, bias) = (numbers(s * (k + 8), 1), numbers(n * k, 2), numbers(n, 3));
-        let (on_x, on_w, on_bias) =
-            (upload(&device, &x, act), upload(&device, &w, act), device.upload(&bias).unwrap());
+        let (on_x, on_w, on_bias) = (upload(&device, &x, act), upload(&device, &w, act), device.upload(&bias).unwrap());
         let vectors = Strided { view: on_x.view(), stride: k + 8 };
         let rows: Vec<f32> = rounded(&x, act).chunks_exact(k + 8).flat_map(|row| row[..k].to_vec()).collect();
         let expected = products(&widen(&rows), &rounded(&w, act), Some(&bias), s, n, k);
@@ -161,19 +159,21 @@ fn cuda_parts_of_columns_are_added_up_by_the_norm() {
 }
 
 #[test]
-fn cuda_many_takes_what_is_aligned() {
+fn cuda_products_of_many_sequences_are_bf16_and_aligned() {
     let device = testing::cuda();
-    let fits = |act: ElementType, from: usize, stride: usize, columns: usize| {
-        let array = device.array(act, 4096).unwrap();
-        let x = Strided { view: array.view().range(from..4096), stride };
-        cuda::many_fits(array.view().range(0..64 * columns), x, columns)
+    let suits = |act: ElementType, from: usize, stride: usize, rows: usize, columns: usize| {
+        let (weight, x) = (device.array(act, rows * columns).unwrap(), device.array(act, 4096).unwrap());
+        let x = Strided { view: x.view().range(from..4096), stride };
+        [cuda::suits_many(weight.view(), x, columns), cuda::suits_wide(&device, weight.view(), x, columns)]
     };
-    assert!(fits(ElementType::Bf16, 0, 48, 40));
-    assert!(fits(ElementType::Bf16, 8, 40, 40));
-    assert!(!fits(ElementType::F32, 0, 48, 40), "not bf16");
-    assert!(!fits(ElementType::Bf16, 4, 48, 40), "begins between");
-    assert!(!fits(ElementType::Bf16, 0, 44, 40), "rows begin between");
-    assert!(!fits(ElementType::Bf16, 0, 48, 36), "rows of the matrix begin between");
+    let bf16 = ElementType::Bf16;
+    assert_eq!(suits(bf16, 0, 48, 40, 40), [true, false], "few rows");
+    assert_eq!(suits(bf16, 8, 40, 1000, 40), [true, true]);
+    assert_eq!(suits(bf16, 0, 1024, 2048, 1024), [false, true], "a large matrix");
+    for [from, stride, columns] in [[4, 48, 40], [0, 44, 40], [0, 48, 36]] {
+        assert_eq!(suits(bf16, from, stride, 1000, columns), [false, false], "from {from}, {stride} apart, {columns}");
+    }
+    assert_eq!(suits(ElementType::F32, 0, 48, 1000, 40), [false, false]);
 }
 
 #[test]
@@ -246,7 +246,8 @@ fn cuda_products_are_convolved_and_the_states_move_on() {
         }
     }
     // Sequences, rows, channels, columns, width.
-    for sizes in [[5, 40, 17, 64, 4], [9, 33, 33, 40, 2], [16, 24, 0, 16, 1], [30, 2112, 1050, 24, 3], [2, 9, 5, 8, 8]] {
+    for sizes in [[5, 40, 17, 64, 4], [9, 33, 33, 40, 2], [16, 24, 0, 16, 1], [30, 2112, 1050, 24, 3], [2, 9, 5, 8, 8]]
+    {
         let (act, tolerance) = ACTIVATIONS.into_iter().find(|(act, _)| act.is_bf16()).expect("one of them");
         for project in [cuda::project_many as Project, cuda::project_wide] {
             products_are_convolved(&device, sizes, act, tolerance, Some(project));
@@ -323,7 +324,9 @@ fn cuda_convolution_takes_one_step() {
 #[test]
 fn cuda_the_scan_takes_one_step() {
     let device = testing::cuda();
-    for sizes in [[1, 1, 1, 1], [2, 33, 16, 5], [1, 96, 16, 24], [3, 40, 5, 3], [5, 8, 24, 8], [2, 9, 256, 2], [18, 40, 16, 8]] {
+    for sizes in
+        [[1, 1, 1, 1], [2, 33, 16, 5], [1, 96, 16, 24], [3, 40, 5, 3], [5, 8, 24, 8], [2, 9, 256, 2], [18, 40, 16, 8]]
+    {
         for (act, tolerance) in ACTIVATIONS {
             for low_rank in [false, true] {
                 for offsets in [false, true] {

@@ -5,7 +5,7 @@ use crate::reduce::cuda::add_chunks;
 use crate::runtime::cuda::{Arg, Array, Cuda, CudaError, Define, ElementType, Source, View};
 use crate::scan::cuda::Strided;
 
-pub(crate) static SOURCE: Source = 
+pub(crate) static SOURCE: Source =
     Source::new("low_rank", concat!(include_str!("../mma.cuh"), include_str!("low_rank.cu")));
 
 /// Threads of a block that has a multiprocessor for itself.

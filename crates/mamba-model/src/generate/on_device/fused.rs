@@ -1,5 +1,7 @@
 //! A step of few sequences in four launches a layer: norm, `in_proj` and convolution; `x_proj`; `dt_proj` and scan; `out_proj`.
-//! The head chooses where it multiplies. Of many sequences the products are the library's, with norm and convolution apart.
+//! The head chooses where it multiplies. Of many sequences five or six: the norm, which adds up what `out_proj` left in parts;
+//! `in_proj` and convolution; `x_proj`; `dt_proj`, where it is too much for the scan; scan; `out_proj`. Where our own products do
+//! not fit (f32, odd sizes, devices without warpgroups) they are the library's, and convolution and sums launches of their own.
 //!
 //! Bound, at one sequence: every matrix is read once; what is left is the time between two launches of a graph, about a
 //! hundred of them for 24 layers. At many, the scan's states in f32 are read and written beside.
@@ -59,7 +61,7 @@ struct Layer {
 }
 
 impl Fused {
-    /// `None` where a linear site is patched by more than another value of its tensor.
+    /// `None` where a linear site is patched by more than another value of its tensor, or a norm is wider than its kernel.
     pub fn of(
         cuda: &Cuda,
         model: &Mamba,
@@ -73,7 +75,7 @@ impl Fused {
             .flat_map(|layer| [layer.in_proj, layer.conv_weight, layer.x_proj, layer.dt_proj, layer.out_proj]);
         let patched =
             |id: Id| !bound.low_rank(id).is_empty() || !bound.columns(id).is_empty() || !bound.biases(id).is_empty();
-        if sites.chain([ids.embedding, ids.head]).any(patched) {
+        if sites.chain([ids.embedding, ids.head]).any(patched) || !kernel::norm_fits(config.d_model) {
             return Ok(None);
         }
         let on = |tensor: &Tensor| -> Result<DeviceTensor> { tensor.on_cuda(cuda)?.dense() };
@@ -150,10 +152,10 @@ impl Fused {
         }
         let normed = step.apart(norm, d_model)?;
         match want {
-            Want::Logits(to) => step.product(to, weight, None, &normed, 16),
+            Want::Logits(to) => step.product(to, weight, None, &normed),
             Want::Chosen(to) => {
                 let logits = step.make(vocab)?;
-                step.product(&logits, weight, None, &normed, 16)?;
+                step.product(&logits, weight, None, &normed)?;
                 Ok(kernel::argmax(cuda, to, logits.view(), sequences, vocab)?)
             }
         }
@@ -207,24 +209,24 @@ impl Fused {
             uz.columns(0..d_inner)
         } else {
             let normed = step.apart(norm, d_model)?;
-            if env(1) && kernel::wide_fits(cuda, weight, strided(&normed), d_model) {
+            if kernel::suits_wide(cuda, weight, strided(&normed), d_model) {
                 kernel::project_wide(cuda, uz.view(), weight, bias, strided(&normed), Some(&conv), sequences, d_model)?;
                 uz.columns(0..d_inner)
             } else {
                 let u = step.make(d_inner)?;
-                step.product(&uz, weight, bias, &normed, 0)?;
+                step.product(&uz, weight, bias, &normed)?;
                 kernel::conv_step(cuda, u.view(), strided(&uz.columns(0..d_inner)), &conv, sequences)?;
                 u
             }
         };
         let maps = step.make(rank + 2 * d_state)?;
-        step.product(&maps, layer.x_proj.view(), None, &u, 2)?;
+        step.product(&maps, layer.x_proj.view(), None, &u)?;
         let [dt, b, c] = [0..rank, rank..rank + d_state, rank + d_state..rank + 2 * d_state].map(|r| maps.columns(r));
         // The matrix of dt_proj is read again for every sequence: from caches, where it is small.
         let delta = match sequences * rank > MOST_RANKS {
             true => {
                 let delta = step.make(d_inner)?;
-                step.product(&delta, layer.dt_proj.view(), None, &dt, 4)?;
+                step.product(&delta, layer.dt_proj.view(), None, &dt)?;
                 Some(delta)
             }
             false => None,
@@ -250,11 +252,11 @@ impl Fused {
         };
         kernel::scan_step(cuda, y.view(), state.ssm.on_cuda(cuda)?.view(), &scan)?;
         let (weight, bias) = (layer.out_proj.view(), view(&layer.out_proj_bias));
-        if env(8) && !self.is_few(sequences) && kernel::wide_fits(cuda, weight, strided(&y), d_inner) {
+        if !self.is_few(sequences) && kernel::suits_wide(cuda, weight, strided(&y), d_inner) {
             return Ok(Out::Parts(kernel::project_parts(cuda, weight, strided(&y), sequences, d_inner)?, bias));
         }
         let out = step.make(d_model)?;
-        step.product(&out, weight, bias, &y, 0)?;
+        step.product(&out, weight, bias, &y)?;
         Ok(Out::Whole(out))
     }
 }
@@ -291,18 +293,14 @@ impl Step<'_> {
     }
 
     /// y = x · weightᵀ + bias.
-    fn product(&self, y: &DeviceTensor, weight: View, bias: Option<View>, x: &DeviceTensor, bit: u32) -> Result<()> {
+    fn product(&self, y: &DeviceTensor, weight: View, bias: Option<View>, x: &DeviceTensor) -> Result<()> {
         let (cuda, m, [n, k]) = (self.cuda, self.sequences, [y.shape()[1], x.shape()[1]]);
         if kernel::fits(m, k, element_of(self.act)) {
             let input = Input::Plain(strided(x));
             kernel::project(cuda, Some(y.view()), false, weight, bias, &input, None, m, k)?;
             return Ok(());
         }
-        if env(bit) && env(32) && kernel::wide_fits(cuda, weight, strided(x), k) {
-            kernel::project_wide(cuda, y.view(), weight, bias, strided(x), None, m, k)?;
-            return Ok(());
-        }
-        if env(bit) && kernel::many_fits(weight, strided(x), k) {
+        if kernel::suits_many(weight, strided(x), k) {
             kernel::project_many(cuda, y.view(), weight, bias, strided(x), None, m, k)?;
             return Ok(());
         }
@@ -324,8 +322,4 @@ fn view(tensor: &Option<DeviceTensor>) -> Option<View<'_>> {
 /// A matrix whose rows may lie apart, as kernels take it.
 pub(super) fn strided(tensor: &DeviceTensor) -> Strided<'_> {
     Strided { view: tensor.spread(), stride: tensor.stride() }
-}
-
-fn env(bit: u32) -> bool {
-    std::env::var("MANY").map_or(2 | 4, |v| v.parse().unwrap()) & bit != 0
 }

@@ -1,7 +1,7 @@
 //! One token of every sequence on a device: states are changed where they lie, and a step is one captured graph.
 //!
 //! There are three ways, by what is patched. Where no linear site is, a step of few sequences is four launches a layer, of many
-//! seven (`fused.rs`); where the scan's readout is the plain one or has offsets, projections go through the patched layers and only
+//! five to eight (`fused.rs`); where the scan's readout is the plain one or has offsets, projections go through the patched layers and only
 //! convolution and scan take a step (`stepped.rs`); anything else runs as a batch of sequences of one token, whose final states
 //! are copied back.
 

@@ -67,13 +67,21 @@ impl Layout {
     }
 }
 
+/// Numbers of a matrix up to which a launch is over before more of them would count: the library multiplies larger ones faster.
+const SMALL: usize = 1 << 20;
+
 /// Whether [`project_many`] takes such a product.
-pub fn many_fits(weight: View, x: Strided, columns: usize) -> bool {
+pub(super) fn fits(weight: View, x: Strided, columns: usize) -> bool {
     let aligned = |view: View| view.pointer().is_multiple_of(16);
     weight.element().is_bf16()
         && columns.is_multiple_of(8)
         && x.stride.is_multiple_of(8)
         && [weight, x.view].into_iter().all(aligned)
+}
+
+/// Whether [`project_many`] takes such a product and is meant for it.
+pub fn suits_many(weight: View, x: Strided, columns: usize) -> bool {
+    fits(weight, x, columns) && weight.len() <= SMALL
 }
 
 /// y `[S, rows]` = x · weightᵀ + bias, with x `[S, columns]` and weight `[rows, columns]`, all of it bf16. The first of the rows
@@ -83,7 +91,7 @@ pub fn many_fits(weight: View, x: Strided, columns: usize) -> bool {
 /// When the device refuses the launch.
 ///
 /// # Panics
-/// When a view does not have its shape, or [`many_fits`] says no.
+/// When a view does not have its shape, is not bf16, or does not begin and go on in whole 16 bytes.
 #[track_caller]
 pub fn project_many(
     cuda: &Cuda,
@@ -95,7 +103,7 @@ pub fn project_many(
     sequences: usize,
     columns: usize,
 ) -> Result<(), CudaError> {
-    assert!(many_fits(weight, x, columns), "{:?}, {columns} columns, {} apart", weight.element(), x.stride);
+    assert!(fits(weight, x, columns), "{:?}, {columns} columns, {} apart", weight.element(), x.stride);
     let rows = weight.len() / columns;
     weight.check("weight [rows, columns]", ElementType::Bf16, rows * columns);
     x.check("x [S, columns]", ElementType::Bf16, sequences, columns);
@@ -108,6 +116,7 @@ pub fn project_many(
     let layout = Layout::of(cuda, sequences, rows, columns);
     let defines = [
         ("ACT_BF16", 1),
+        ("EARLY", conv.is_none() as i64),
         ("COLS", columns as i64),
         ("TILES", layout.tiles as i64),
         ("TALL", layout.tall as i64),

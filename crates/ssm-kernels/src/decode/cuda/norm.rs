@@ -7,10 +7,8 @@ use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 pub(crate) static SOURCE: Source =
     Source::new("decode norm", concat!(include_str!("../chain.cuh"), include_str!("../norm.cu"))).chained();
 
-const THREADS: u32 = 256;
-
 /// The widest row that threads hold in registers.
-const WIDEST: usize = 16 << 10;
+const WIDEST: usize = 8 << 10;
 
 /// Whether [`norm_step`] takes rows of so many columns.
 pub fn norm_fits(columns: usize) -> bool {
@@ -37,9 +35,20 @@ pub fn norm_step(cuda: &Cuda, y: View, norm: &Norm, sequences: usize, columns: u
         Rows::Looked { table, ids } => (Some(table), Some(ids), none, none, 0),
         Rows::Summed(parts, bias) => (none, none, Some(parts.view()), bias, parts.count()),
     };
-    let defines =
-        [("ACT_BF16", act.is_bf16() as i64), ("COLS", columns as i64), ("PARTS", count as i64), ("WIDTH", 1)];
+    let views = [Some(y), x, parts, bias, norm.residual, norm.sum, Some(norm.weight)];
+    let aligned = views.into_iter().flatten().all(|view| view.pointer().is_multiple_of(16));
+    let vec = if aligned && columns.is_multiple_of(4) { 4 } else { 1 };
+    let threads = columns.div_ceil(vec).next_power_of_two().clamp(32, 512);
+    let defines = [
+        ("ACT_BF16", act.is_bf16() as i64),
+        ("COLS", columns as i64),
+        ("PARTS", count as i64),
+        ("VEC", vec as i64),
+        ("THREADS", threads as i64),
+        ("EARLY", 0),
+        ("WIDTH", 1),
+    ];
     let Norm { residual, sum, weight, eps, .. } = *norm;
     let args = args![y, sum, x, ids, parts, bias, residual, weight, eps as f32];
-    cuda.launch(&SOURCE, &defines, "norm_step", [sequences as u32, 1, 1], THREADS, 0, &args)
+    cuda.launch(&SOURCE, &defines, "norm_step", [sequences as u32, 1, 1], threads as u32, 0, &args)
 }

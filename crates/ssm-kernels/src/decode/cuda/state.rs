@@ -14,7 +14,7 @@ const THREADS: usize = 128;
 const LANES: usize = 4;
 
 /// Sequences of a thread, where they are not fewer than [`MANY`].
-const EACH: usize = 4;
+const EACH: usize = 2;
 const MANY: usize = 16;
 
 /// States of a channel up to which a thread has registers for more than one sequence.
@@ -120,13 +120,13 @@ pub fn scan_step(cuda: &Cuda, out: View, state: View, step: &Step) -> Result<(),
         }
     };
     let vec = if d_state.is_multiple_of(4) { 4 } else { 1 };
-    let together = |x: Strided| {
-        x.stride.is_multiple_of(vec) && x.view.pointer().is_multiple_of((vec * act.bytes()) as u64)
-    };
+    let together =
+        |x: Strided| x.stride.is_multiple_of(vec) && x.view.pointer().is_multiple_of((vec * act.bytes()) as u64);
     let maps = if together(step.b) && together(step.c) { vec } else { 1 };
     let each = if d_state > LIGHT || sequences < MANY { 1 } else { EACH };
     let defines = [
         ("ACT_BF16", act.is_bf16() as i64),
+        ("EARLY", 1),
         ("SOFTPLUS", 1),
         ("N", d_state as i64),
         ("LOW_RANK", dt_weight.is_some() as i64),

@@ -1,7 +1,7 @@
 //! A large matrix times the vectors of many sequences, on devices with warpgroups.
 
 use super::conv::Conv;
-use super::many::many_fits;
+use super::many::fits;
 use crate::args;
 use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 use crate::scan::cuda::Strided;
@@ -23,7 +23,7 @@ const WIDE: usize = 32;
 const CHUNK: usize = 64;
 
 /// Chunks in shared memory: two blocks of so many fit a multiprocessor.
-const SLOTS: usize = 8;
+const SLOTS: usize = 9;
 
 /// The most parts that columns are cut into.
 const MOST_PARTS: usize = 4;
@@ -32,7 +32,7 @@ const MOST_PARTS: usize = 4;
 const LEAST_CHUNKS: usize = 4;
 
 /// Rows below which [`super::project_many`] is faster: its blocks share the columns.
-const FEW: usize = 512;
+const FEW: usize = 256;
 
 /// Sums of parts of a product's columns, `[count, S, rows]`, f32, in the order in which they are to be added up.
 #[derive(Debug)]
@@ -56,9 +56,9 @@ impl Parts {
     }
 }
 
-/// Whether [`project_wide`] and [`project_parts`] take such a product, and are meant for it.
-pub fn wide_fits(cuda: &Cuda, weight: View, x: Strided, columns: usize) -> bool {
-    cuda.has_warpgroups() && many_fits(weight, x, columns) && weight.len() / columns >= FEW
+/// Whether [`project_wide`] and [`project_parts`] take such a product and are meant for it.
+pub fn suits_wide(cuda: &Cuda, weight: View, x: Strided, columns: usize) -> bool {
+    cuda.has_warpgroups() && fits(weight, x, columns) && weight.len() / columns >= FEW
 }
 
 /// What [`super::project_many`] computes.
@@ -67,7 +67,7 @@ pub fn wide_fits(cuda: &Cuda, weight: View, x: Strided, columns: usize) -> bool 
 /// When the device refuses the launch.
 ///
 /// # Panics
-/// When a view does not have its shape, or [`wide_fits`] says no.
+/// Where [`super::project_many`] panics, and on a device without warpgroups.
 #[track_caller]
 pub fn project_wide(
     cuda: &Cuda,
@@ -86,7 +86,7 @@ pub fn project_wide(
     }
     let channels = conv.map_or(0, |conv| conv.channels(sequences));
     assert!(channels <= rows, "{channels} channels of {rows} rows");
-    let width = conv.map_or(1, |conv| conv.width);
+    let width = conv.map(|conv| conv.width);
     let args = args![
         y,
         None::<View>,
@@ -110,7 +110,7 @@ pub fn project_wide(
 /// When the device's memory does not suffice or it refuses the launch.
 ///
 /// # Panics
-/// When a view does not have its shape, or [`wide_fits`] says no.
+/// Where [`super::project_many`] panics, and on a device without warpgroups.
 #[track_caller]
 pub fn project_parts(
     cuda: &Cuda,
@@ -140,14 +140,14 @@ pub fn project_parts(
         rows as i32,
         sequences as i32
     ];
-    launch(cuda, count, 1, [rows, sequences, columns], &args)?;
+    launch(cuda, count, None, [rows, sequences, columns], &args)?;
     Ok(Parts { sums, count })
 }
 
 /// The rows of the matrix.
 #[track_caller]
 fn check(cuda: &Cuda, weight: View, x: Strided, sequences: usize, columns: usize) -> usize {
-    assert!(cuda.has_warpgroups() && many_fits(weight, x, columns), "{columns} columns, {} apart", x.stride);
+    assert!(cuda.has_warpgroups() && fits(weight, x, columns), "{columns} columns, {} apart", x.stride);
     let rows = weight.len() / columns;
     weight.check("weight [rows, columns]", ElementType::Bf16, rows * columns);
     x.check("x [S, columns]", ElementType::Bf16, sequences, columns);
@@ -157,17 +157,18 @@ fn check(cuda: &Cuda, weight: View, x: Strided, sequences: usize, columns: usize
 fn launch(
     cuda: &Cuda,
     parts: usize,
-    width: usize,
+    width: Option<usize>,
     [rows, sequences, columns]: [usize; 3],
     args: &[crate::runtime::cuda::Arg],
 ) -> Result<(), CudaError> {
     let slots = columns.div_ceil(parts * CHUNK).min(SLOTS);
     let defines = [
         ("ACT_BF16", 1),
+        ("EARLY", width.is_none() as i64),
         ("COLS", columns as i64),
         ("PARTS", parts as i64),
         ("SLOTS", slots as i64),
-        ("WIDTH", width as i64),
+        ("WIDTH", width.unwrap_or(1) as i64),
     ];
     // The first slot begins at a multiple of 1024 bytes; in the end they hold the sums.
     let sums = SEQS * (WIDE + 4) * ElementType::F32.bytes();

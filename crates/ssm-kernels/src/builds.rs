@@ -88,13 +88,13 @@ fn builds() -> &'static [Build] {
         let usual = [act, ("K", &[4]), ("SILU", &[1]), ("VEC", &[4]), ("TILE", &[64]), ("SUMS", BOTH)];
         builds.extend(all(&conv1d::cuda::SOURCE, &usual));
         builds.extend(all(&cross_entropy::cuda::SOURCE, &[act, ("GRADIENT", BOTH)]));
-        builds.extend(all(&decode::cuda::CHOOSE, &[act, ("EARLY", &[0]), ("WIDTH", &[1])]));
+        builds.extend(all(&decode::cuda::CHOOSE, &[act, ("WIDTH", &[1])]));
         let (seqs, rows) = (("SEQS", &[1i64, 2, 3, 4][..]), ("ROWS", &[1i64, 4, 2][..]));
         let spread = [("VEC", &[1i64, 4, 8][..]), ("SPLIT", &[1, 2, 4, 8])];
         let cols = ("COLS", &[1i64, 768, 1536, 2048, 33, 1024, 515, 2560][..]);
         builds.extend(in_turn(
             &decode::cuda::PROJECT,
-            &[act, seqs, cols, spread[0], spread[1], rows, ("NORM", BOTH), ("EARLY", BOTH), ("WIDTH", widths)],
+            &[act, seqs, cols, spread[0], spread[1], rows, ("NORM", BOTH), ("WIDTH", widths)],
         ));
         // The widest vector.
         builds.extend(all(
@@ -107,26 +107,21 @@ fn builds() -> &'static [Build] {
                 ("SPLIT", &[8]),
                 ("ROWS", &[1]),
                 ("NORM", BOTH),
-                ("EARLY", &[0]),
                 ("WIDTH", &[4]),
             ],
         ));
         let norm_cols = ("COLS", &[1i64, 768, 8192, 2048][..]);
         let (norm_vec, threads) = (("VEC", &[1i64, 4, 1][..]), ("THREADS", &[32i64, 256, 512, 64, 128][..]));
         let norm_parts = ("PARTS", &[0i64, 2, 3, 4, 0][..]);
-        builds.extend(in_turn(
-            &decode::cuda::NORM,
-            &[act, norm_cols, norm_parts, norm_vec, threads, ("EARLY", &[0]), ("WIDTH", &[1])],
-        ));
+        builds.extend(in_turn(&decode::cuda::NORM, &[act, norm_cols, norm_parts, norm_vec, threads, ("WIDTH", &[1])]));
         let wide_cols = ("COLS", &[8i64, 768, 2048, 10_240, 4096, 1536, 40, 384][..]);
         let (parts, slots) = (("PARTS", &[1i64, 2, 1, 3, 4][..]), ("SLOTS", &[1i64, 9, 2, 3, 5, 4, 6, 7][..]));
-        let wide = [("ACT_BF16", &[1i64][..]), ("EARLY", BOTH), wide_cols, parts, slots, ("WIDTH", widths)];
+        let wide = [("ACT_BF16", &[1i64][..]), wide_cols, parts, slots, ("WIDTH", widths)];
         builds.extend(in_turn(&decode::cuda::WIDE, &wide));
         builds.extend(in_turn(
             &decode::cuda::MANY,
             &[
                 ("ACT_BF16", &[1]),
-                ("EARLY", &[0, 1, 0]),
                 ("COLS", &[8, 768, 1536, 2048, 4096, 40, 768, 10_240]),
                 ("TILES", &[1, 2, 4, 1]),
                 ("TALL", &[1, 2]),
@@ -142,7 +137,6 @@ fn builds() -> &'static [Build] {
             &decode::cuda::STATE,
             &[
                 act,
-                ("EARLY", BOTH),
                 ("SOFTPLUS", &[1]),
                 ("N", &[1, 16, 16, 5, 24, 256, 100, 8]),
                 ("LOW_RANK", BOTH),

@@ -71,7 +71,8 @@ fn continuing_from_given_states_is_one_pass() {
 #[test]
 fn a_step_together_is_a_step_alone() {
     every_model(together_is_alone);
-    let biased = |d_model: usize| MambaConfig { use_conv_bias: true, use_bias: true, ..MambaConfig::new(21, d_model, 2) };
+    let biased =
+        |d_model: usize| MambaConfig { use_conv_bias: true, use_bias: true, ..MambaConfig::new(21, d_model, 2) };
     // So wide a Δ that a device multiplies by its matrix apart for many sequences, and inside the scan for one; matrices large
     // enough for products of many sequences of their own.
     let configs = [MambaConfig { dt_rank: 700, use_bias: false, ..biased(8) }, biased(256)];

@@ -1,28 +1,15 @@
 // What the sources of decoding share.
 //
-// A step is a chain of short kernels. On devices that can, each begins while those in front of it still run (programmatic
-// dependent launch): what nobody in the chain writes is loaded first, then `after_previous` waits until all that was
-// launched before is through. A kernel built with EARLY lets the next begin as soon as it has begun itself, any other once it
-// has waited: when that next one begins, all that was launched before the waiting one has ended.
-//
-// States are read before the wait, though the step before has written them. So between two launches that change the same
-// states there is one without EARLY: a launch that convolves or norms, or one outside the chain.
-
-DEVICE void let_next_begin() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
+// A step is a chain of short kernels. On devices that can, each begins while the one in front of it still runs
+// (programmatic dependent launch): what nobody in the chain writes is loaded first, then `after_previous` waits until all
+// that was launched before is through, and lets the next begin. A kernel that has begun knows that the one two before it
+// has ended. To let the next begin before the wait would cost that: then what the first cache of a multiprocessor holds can
+// be older than what the kernels in front have written, and results are wrong now and then.
 
 DEVICE void after_previous() {
-#if EARLY
-    let_next_begin();
-#endif
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-#if !EARLY
-    let_next_begin();
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 

@@ -44,7 +44,9 @@ fn mixer(cuda: &Cuda, context: &Context<'_>, layer: usize, x: &Var, own: &LayerS
     let on = |var: &Var| -> Result<DeviceTensor, TensorError> { Ok(var.tensor().on_cuda(cuda)?.clone()) };
     let dense = |var: &Var| -> Result<DeviceTensor, TensorError> { var.tensor().on_cuda(cuda)?.dense() };
     let operand = |operand| context.bound.operand(layer, operand).map(dense).transpose();
-    // Made first: the scan's step fetches these before it waits for the launch in front of it.
+    // Made first: the steps of convolution and scan fetch these before they wait for the launch in front of them.
+    let (taps, conv_bias) = (dense(&context.value(ids.conv_weight))?, context.conv_bias(layer)?);
+    let conv_bias = conv_bias.as_ref().map(dense).transpose()?;
     let a = match context.bound.trained(ids.a_log) {
         Some(a_log) => ops::neg_exp(context.tape, a_log)?,
         None => context.model.a(layer).clone().into(),
@@ -54,8 +56,7 @@ fn mixer(cuda: &Cuda, context: &Context<'_>, layer: usize, x: &Var, own: &LayerS
     let mut xz = context.linear(ids.in_proj, ids.in_proj_bias, x, &[d_inner, d_inner])?.into_iter();
     let (x, z) = (on(&xz.next().expect("split in two"))?, on(&xz.next().expect("split in two"))?);
 
-    let (taps, conv_bias) = (dense(&context.value(ids.conv_weight))?, context.conv_bias(layer)?);
-    let (conv_bias, conv_state) = (conv_bias.as_ref().map(dense).transpose()?, own.conv.on_cuda(cuda)?);
+    let conv_state = own.conv.on_cuda(cuda)?;
     let conv = Conv {
         state: (config.d_conv > 1).then(|| conv_state.view()),
         weight: taps.view(),

@@ -30,7 +30,7 @@ pub fn argmax(cuda: &Cuda, best: View, x: View, rows: usize, columns: usize) -> 
     let value = cuda.array(ElementType::F32, rows * parts)?;
     let place = cuda.array(ElementType::U32, rows * parts)?;
     let args = args![value.view(), place.view(), x, columns as i32, PART as i32];
-    let defines = [("ACT_BF16", act.is_bf16() as i64), ("EARLY", 0), ("WIDTH", 1)];
+    let defines = [("ACT_BF16", act.is_bf16() as i64), ("WIDTH", 1)];
     cuda.launch(&SOURCE, &defines, "best_of_parts", [parts as u32, rows as u32, 1], THREADS, 0, &args)?;
     choose(cuda, best, value.view(), place.view(), rows, parts)
 }
@@ -49,13 +49,5 @@ pub(super) fn choose(
     value.check("best [rows, parts]", ElementType::F32, rows * parts);
     place.check("places [rows, parts]", ElementType::U32, rows * parts);
     let args = args![chosen, value, place, parts as i32];
-    cuda.launch(
-        &SOURCE,
-        &[("ACT_BF16", 0), ("EARLY", 0), ("WIDTH", 1)],
-        "choose",
-        [rows as u32, 1, 1],
-        THREADS,
-        0,
-        &args,
-    )
+    cuda.launch(&SOURCE, &[("ACT_BF16", 0), ("WIDTH", 1)], "choose", [rows as u32, 1, 1], THREADS, 0, &args)
 }

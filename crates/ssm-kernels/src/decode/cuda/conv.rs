@@ -54,7 +54,6 @@ pub fn conv_step(cuda: &Cuda, u: View, x: Strided, conv: &Conv, sequences: usize
     x.check("x [S, D]", act, sequences, channels);
     let defines = [
         ("ACT_BF16", act.is_bf16() as i64),
-        ("EARLY", 0),
         ("SOFTPLUS", 1),
         ("N", 16),
         ("LOW_RANK", 0),

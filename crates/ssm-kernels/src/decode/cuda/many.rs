@@ -116,7 +116,6 @@ pub fn project_many(
     let layout = Layout::of(cuda, sequences, rows, columns);
     let defines = [
         ("ACT_BF16", 1),
-        ("EARLY", conv.is_none() as i64),
         ("COLS", columns as i64),
         ("TILES", layout.tiles as i64),
         ("TALL", layout.tall as i64),

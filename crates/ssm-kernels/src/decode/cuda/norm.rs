@@ -45,7 +45,6 @@ pub fn norm_step(cuda: &Cuda, y: View, norm: &Norm, sequences: usize, columns: u
         ("PARTS", count as i64),
         ("VEC", vec as i64),
         ("THREADS", threads as i64),
-        ("EARLY", 0),
         ("WIDTH", 1),
     ];
     let Norm { residual, sum, weight, eps, .. } = *norm;

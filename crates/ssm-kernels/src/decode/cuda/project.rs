@@ -166,7 +166,6 @@ pub fn project(
         ("SPLIT", layout.split as i64),
         ("ROWS", layout.rows_each as i64),
         ("NORM", matches!(input, Input::Norm(_)) as i64),
-        ("EARLY", (matches!(input, Input::Plain(_)) && conv.is_none()) as i64),
         ("WIDTH", conv.map_or(1, |conv| conv.width) as i64),
     ];
     let (value, place) = (best.as_ref().map(|best| best.value.view()), best.as_ref().map(|best| best.place.view()));

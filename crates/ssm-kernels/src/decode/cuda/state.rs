@@ -126,7 +126,6 @@ pub fn scan_step(cuda: &Cuda, out: View, state: View, step: &Step) -> Result<(),
     let each = if d_state > LIGHT || sequences < MANY { 1 } else { EACH };
     let defines = [
         ("ACT_BF16", act.is_bf16() as i64),
-        ("EARLY", 1),
         ("SOFTPLUS", 1),
         ("N", d_state as i64),
         ("LOW_RANK", dt_weight.is_some() as i64),

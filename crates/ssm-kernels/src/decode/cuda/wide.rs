@@ -86,7 +86,7 @@ pub fn project_wide(
     }
     let channels = conv.map_or(0, |conv| conv.channels(sequences));
     assert!(channels <= rows, "{channels} channels of {rows} rows");
-    let width = conv.map(|conv| conv.width);
+    let width = conv.map_or(1, |conv| conv.width);
     let args = args![
         y,
         None::<View>,
@@ -140,7 +140,7 @@ pub fn project_parts(
         rows as i32,
         sequences as i32
     ];
-    launch(cuda, count, None, [rows, sequences, columns], &args)?;
+    launch(cuda, count, 1, [rows, sequences, columns], &args)?;
     Ok(Parts { sums, count })
 }
 
@@ -157,18 +157,17 @@ fn check(cuda: &Cuda, weight: View, x: Strided, sequences: usize, columns: usize
 fn launch(
     cuda: &Cuda,
     parts: usize,
-    width: Option<usize>,
+    width: usize,
     [rows, sequences, columns]: [usize; 3],
     args: &[crate::runtime::cuda::Arg],
 ) -> Result<(), CudaError> {
     let slots = columns.div_ceil(parts * CHUNK).min(SLOTS);
     let defines = [
         ("ACT_BF16", 1),
-        ("EARLY", width.is_none() as i64),
         ("COLS", columns as i64),
         ("PARTS", parts as i64),
         ("SLOTS", slots as i64),
-        ("WIDTH", width.unwrap_or(1) as i64),
+        ("WIDTH", width as i64),
     ];
     // The first slot begins at a multiple of 1024 bytes; in the end they hold the sums.
     let sums = SEQS * (WIDE + 4) * ElementType::F32.bytes();

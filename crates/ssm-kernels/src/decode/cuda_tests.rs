@@ -107,7 +107,7 @@ type Project = fn(&Cuda, View, View, Option<View>, Strided, Option<&Conv>, usize
 
 /// Sequences, rows and columns: one of each, odd ones, rows that fill a device, vectors that do not fit into shared memory.
 const MANY: [(usize, usize, usize); 7] =
-    [(1, 1, 8), (5, 33, 40), (9, 80, 1096), (64, 17, 264), (3, 40, 4160), (20, 2120, 200), (66, 2112, 1544)];
+    [(1, 1, 8), (5, 33, 40), (9, 80, 1096), (64, 17, 264), (3, 40, 6152), (20, 2120, 200), (66, 40, 776)];
 
 #[test]
 fn cuda_vectors_of_many_sequences_are_projected() {

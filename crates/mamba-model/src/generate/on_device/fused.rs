@@ -30,6 +30,8 @@ pub(super) struct Fused {
     head: DeviceTensor,
     sizes: Sizes,
     eps: f64,
+    /// The most sequences that are few.
+    few: usize,
 }
 
 /// The shapes of a model.
@@ -107,6 +109,10 @@ impl Fused {
             });
         }
         let head = bound.trained_head(model).map_or(model.value(ids.head), |var| var.tensor());
+        // Where two sequences have a product of their own, it is faster than the one of few.
+        let vectors = DeviceTensor::unset(cuda, model.compute(), &[1, config.d_model])?;
+        let suits = |layer: &Layer| kernel::suits_wide(cuda, layer.in_proj.view(), strided(&vectors), config.d_model);
+        let few = if layers.first().is_some_and(suits) { 1 } else { kernel::MOST_SEQUENCES };
         Ok(Some(Fused {
             embedding: matrix(ids.embedding)?,
             layers,
@@ -121,6 +127,7 @@ impl Fused {
                 vocab: config.vocab_size,
             },
             eps: config.layer_norm_epsilon,
+            few,
         }))
     }
 
@@ -128,7 +135,7 @@ impl Fused {
     pub fn take(&self, cuda: &Cuda, ids: View, state: &State, sequences: usize, want: Want<'_>) -> Result<()> {
         let Sizes { d_model, vocab, .. } = self.sizes;
         let sum = || DeviceTensor::unset(cuda, DType::F32, &[sequences, d_model]);
-        let step = Step { cuda, sequences, act: self.head.dtype(), sums: [sum()?, sum()?] };
+        let step = Step { cuda, sequences, act: self.head.dtype(), few: self.few, sums: [sum()?, sum()?] };
         let few = self.is_few(sequences);
         // Tokens are looked up as they are normed.
         let mut x = None;
@@ -161,10 +168,10 @@ impl Fused {
         }
     }
 
-    /// Whether the vectors of so many sequences lie in shared memory.
+    /// Whether so many sequences take the way of few: their vectors lie in shared memory.
     fn is_few(&self, sequences: usize) -> bool {
         let (act, Sizes { d_model, d_inner, .. }) = (element_of(self.head.dtype()), self.sizes);
-        [d_model, d_inner].into_iter().all(|columns| kernel::fits(sequences, columns, act))
+        sequences <= self.few && [d_model, d_inner].into_iter().all(|columns| kernel::fits(sequences, columns, act))
     }
 
     /// What norm `i` reads: the embedded tokens, or x and the sum before it. Two sums take turns.
@@ -276,6 +283,7 @@ struct Step<'a> {
     cuda: &'a Cuda,
     sequences: usize,
     act: DType,
+    few: usize,
     sums: [DeviceTensor; 2],
 }
 
@@ -295,7 +303,7 @@ impl Step<'_> {
     /// y = x · weightᵀ + bias.
     fn product(&self, y: &DeviceTensor, weight: View, bias: Option<View>, x: &DeviceTensor) -> Result<()> {
         let (cuda, m, [n, k]) = (self.cuda, self.sequences, [y.shape()[1], x.shape()[1]]);
-        if kernel::fits(m, k, element_of(self.act)) {
+        if m <= self.few && kernel::fits(m, k, element_of(self.act)) {
             let input = Input::Plain(strided(x));
             kernel::project(cuda, Some(y.view()), false, weight, bias, &input, None, m, k)?;
             return Ok(());

@@ -175,7 +175,8 @@ impl Cuda {
                 .map_err(|error| driver.error(&format!("launch of `{kernel}`"), error))
         };
         self.profiled(|| format!("{}/{kernel}", source.name), launch)?;
-        if driver.synchronous {
+        // What is captured has not run.
+        if driver.synchronous && !super::CAPTURES.with(std::cell::Cell::get) {
             self.synchronize().map_err(|error| error.during(kernel))?;
         }
         Ok(())

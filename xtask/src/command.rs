@@ -1,7 +1,7 @@
 //! Running programs from the workspace's root, and how their failures become exit codes.
 
 use std::fmt;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -68,6 +68,18 @@ pub fn run(mut command: Command) -> anyhow::Result<()> {
     if status.success() { Ok(()) } else { Err(ChildFailed { what, status }.into()) }
 }
 
+/// Runs to the end and prints its output then, so that it does not mix with that of a program beside it.
+pub fn run_held(mut command: Command) -> anyhow::Result<()> {
+    let what = shown(&command);
+    let output = command.output().with_context(|| format!("cannot start `{what}`"))?;
+    eprintln!("$ {what}");
+    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+    out.write_all(&output.stdout)
+        .and_then(|()| err.write_all(&output.stderr))
+        .context("printing a program's output")?;
+    if output.status.success() { Ok(()) } else { Err(ChildFailed { what, status: output.status }.into()) }
+}
+
 /// Runs to the end; every line of its standard output is printed and then handed over.
 pub fn run_lines(mut command: Command, mut line: impl FnMut(&str)) -> anyhow::Result<()> {
     let what = shown(&command);
@@ -99,6 +111,9 @@ mod tests {
         let error = run(cargo(&["no-such-subcommand"])).unwrap_err();
         let failed = error.downcast_ref::<ChildFailed>().expect("a program that failed");
         assert!(failed.code() > 0 && failed.to_string().contains("no-such-subcommand"), "{failed}");
+        let held = run_held(cargo(&["no-such-subcommand"])).unwrap_err();
+        assert_eq!(held.downcast_ref::<ChildFailed>().expect("a program that failed").code(), failed.code());
+        run_held(cargo(&["--version"])).unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::command::{cargo, root, run};
+use crate::command::{cargo, root, run, run_held};
 
 /// Packages whose tests take their device from `STATETUNE_TEST_DEVICE`, and which of their tests.
 pub const ON_DEVICE: [(&str, &[&str]); 4] = [
@@ -43,8 +43,8 @@ pub fn test(arguments: &[String], emulated: bool) -> anyhow::Result<()> {
     let mut kernels = cargo(&["test", "--release", "--package", "statetune-ssm-kernels"]);
     kernels.args(features).args(arguments).args(["--", "cuda_"]);
     run(on_device(kernels))?;
-    for device in DEVICES {
-        for (package, tests) in ON_DEVICE {
+    let with_activations = |device: &str, run: fn(Command) -> anyhow::Result<()>| {
+        ON_DEVICE.iter().try_for_each(|(package, tests)| {
             let mut command = cargo(&["test", "--release", "--package", package, "--features"]);
             command.arg(format!("{package}/cuda"));
             for test in tests.iter().filter(|test| runs_on(test, device)) {
@@ -52,8 +52,20 @@ pub fn test(arguments: &[String], emulated: bool) -> anyhow::Result<()> {
             }
             // One device, whose products and launches tests count.
             command.args(arguments).args(["--", "--test-threads", "1"]).env("STATETUNE_TEST_DEVICE", device);
-            run(on_device(command))?;
-        }
+            run(on_device(command))
+        })
+    };
+    let [first, second] = DEVICES;
+    if emulated {
+        // Each process has a device of its own there.
+        std::thread::scope(|scope| {
+            let beside = scope.spawn(|| with_activations(second, run_held));
+            let here = with_activations(first, run);
+            here.and(beside.join().expect("running tests does not panic"))
+        })?;
+    } else {
+        with_activations(first, run)?;
+        with_activations(second, run)?;
     }
     if emulated {
         let mut faults = cargo(&FAULTS);

@@ -114,25 +114,29 @@ fn builds() -> &'static [Build] {
         let (norm_vec, threads) = (("VEC", &[1i64, 4, 1][..]), ("THREADS", &[32i64, 256, 512, 64, 128][..]));
         let norm_parts = ("PARTS", &[0i64, 2, 3, 4, 0][..]);
         builds.extend(in_turn(&decode::cuda::NORM, &[act, norm_cols, norm_parts, norm_vec, threads, ("WIDTH", &[1])]));
-        let wide_cols = ("COLS", &[8i64, 768, 2048, 10_240, 4096, 1536, 40, 384][..]);
-        let (parts, slots) = (("PARTS", &[1i64, 2, 1, 3, 4][..]), ("SLOTS", &[1i64, 9, 2, 3, 5, 4, 6, 7][..]));
-        let wide = [("ACT_BF16", &[1i64][..]), wide_cols, parts, slots, ("WIDTH", widths)];
-        builds.extend(in_turn(&decode::cuda::WIDE, &wide));
-        builds.extend(in_turn(
-            &decode::cuda::MANY,
-            &[
-                ("ACT_BF16", &[1]),
-                ("COLS", &[8, 768, 1536, 2048, 4096, 40, 768, 10_240]),
-                ("TILES", &[1, 2, 4, 1]),
-                ("TALL", &[1, 2]),
-                ("GROUPS", &[1]),
-                ("SPLIT", &[4, 8, 16]),
-                ("UNIT", &[1, 2]),
-                ("RING", &[1, 3, 4, 8]),
-                ("SLOTS", &[1, 3, 12, 2]),
-                ("WIDTH", widths),
-            ],
-        ));
+        // As their wrappers lay products out, and the widths of convolutions in turn.
+        let wide: [[i64; 3]; 8] =
+            [[8, 1, 1], [768, 1, 9], [2048, 2, 9], [10_240, 3, 9], [4096, 4, 9], [1536, 4, 6], [40, 2, 1], [384, 2, 3]];
+        builds.extend(wide.iter().zip(widths).map(|(&[cols, parts, slots], &width)| Build {
+            source: &decode::cuda::WIDE,
+            defines: vec![("ACT_BF16", 1), ("COLS", cols), ("PARTS", parts), ("SLOTS", slots), ("WIDTH", width)],
+        }));
+        let many: [[i64; 7]; 8] = [
+            [8, 1, 1, 8, 1, 1, 1],
+            [1536, 1, 1, 8, 2, 3, 3],
+            [4096, 1, 1, 16, 2, 4, 4],
+            [10_240, 1, 1, 16, 2, 4, 5],
+            [128, 4, 2, 4, 1, 1, 1],
+            [384, 2, 2, 8, 1, 2, 2],
+            [768, 4, 2, 8, 1, 3, 3],
+            [1032, 1, 1, 8, 2, 3, 12],
+        ];
+        builds.extend(many.iter().zip(widths).map(|(&[cols, tiles, tall, split, unit, ring, slots], &width)| {
+            let layout = [("COLS", cols), ("TILES", tiles), ("TALL", tall), ("SPLIT", split), ("UNIT", unit)];
+            let defines = [("ACT_BF16", 1)].into_iter().chain(layout);
+            let defines = defines.chain([("RING", ring), ("SLOTS", slots), ("WIDTH", width)]).collect();
+            Build { source: &decode::cuda::MANY, defines }
+        }));
         builds.extend(in_turn(
             &decode::cuda::STATE,
             &[
@@ -144,7 +148,7 @@ fn builds() -> &'static [Build] {
                 ("VEC", &[1, 4]),
                 ("MAPS", &[1, 4, 1]),
                 ("RANKS", &[1, 4, 8]),
-                ("MOST_RANK", &[0, 64, 128, 512]),
+                ("MOST_RANK", &[64, 0, 128, 512]),
                 ("EACH", &[1, 2, 1]),
             ],
         ));

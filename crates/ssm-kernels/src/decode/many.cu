@@ -10,17 +10,15 @@
 //
 // Grid: blocks of rows; blocks of 8 TILES sequences.
 //
-// Defines: COLS: columns, a multiple of 8; TILES; TALL; GROUPS: of warps with rows of their own; SPLIT; UNIT; RING; SLOTS;
-// WIDTH: of the convolution.
+// Defines: COLS: columns, a multiple of 8; TILES; TALL; SPLIT; UNIT; RING; SLOTS; WIDTH: of the convolution.
 
-#define OWN_ROWS (16 * TALL)
-#define ROWS (OWN_ROWS * GROUPS)
-#define THREADS (32 * GROUPS * SPLIT)
+#define ROWS (16 * TALL)
+#define THREADS (32 * SPLIT)
 #define CHUNK (32 * SPLIT * UNIT)
 #define CHUNKS ((COLS + CHUNK - 1) / CHUNK)
 #define STRIDE (CHUNK + 32) // the accesses of eight lanes lie in different banks
 #define SEQS (8 * TILES)
-#define SUM_STRIDE (OWN_ROWS + 4)
+#define SUM_STRIDE (ROWS + 4)
 #define RESULTS ((ROWS * SEQS + THREADS - 1) / THREADS)
 #define AT_FIRST (SLOTS == CHUNKS ? SLOTS : SLOTS - 1) // chunks asked for before the first is used
 #define PASS (8 * THREADS / CHUNK)                     // sequences that all threads copy at once
@@ -29,10 +27,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) project_many(
     act *__restrict__ y, const act *__restrict__ weight, const float *__restrict__ bias, const act *__restrict__ x,
     int x_stride, float *conv_state, const float *__restrict__ conv_weight, const float *__restrict__ conv_bias,
     int d_inner, int rows, int sequences) {
-    extern __shared__ float shared[]; // the vectors [SLOTS][SEQS][STRIDE], then sums [SPLIT][GROUPS][SEQS][SUM_STRIDE]
+    extern __shared__ float shared[]; // the vectors [SLOTS][SEQS][STRIDE], then sums [SPLIT][SEQS][SUM_STRIDE]
     act *vectors = (act *)shared;
 
-    int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, group = warp / SPLIT, split = warp % SPLIT;
+    int thread = threadIdx.x, lane = thread & 31, split = thread >> 5;
     int g = lane / 4, q = lane % 4, first_row = blockIdx.x * ROWS, first_seq = blockIdx.y * SEQS;
 
     // Where a lane's columns of a chunk begin; rows past the end read the last one.
@@ -42,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) project_many(
     for (int t = 0; t < TALL; t++) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int row = min(first_row + group * OWN_ROWS + t * 16 + half * 8 + g, rows - 1);
+            int row = min(first_row + t * 16 + half * 8 + g, rows - 1);
             from[t][half] = weight + (long long)row * COLS + own_column;
         }
     }
@@ -144,7 +142,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) project_many(
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int s = tile * 8 + 2 * q + i % 2, r = t * 16 + i / 2 * 8 + g;
-                shared[((split * GROUPS + group) * SEQS + s) * SUM_STRIDE + r] = sums[t][tile][i];
+                shared[(split * SEQS + s) * SUM_STRIDE + r] = sums[t][tile][i];
             }
         }
     }
@@ -155,9 +153,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) project_many(
         if (at >= SEQS || s >= sequences || row >= rows) continue;
         float total = row_bias;
 #pragma unroll
-        for (int k = 0; k < SPLIT; k++) {
-            total += shared[((k * GROUPS + own / OWN_ROWS) * SEQS + at) * SUM_STRIDE + own % OWN_ROWS];
-        }
+        for (int k = 0; k < SPLIT; k++) total += shared[(k * SEQS + at) * SUM_STRIDE + own];
         total = as_act(total);
         if (convolves) {
             past.own = state_of(conv, s, row);

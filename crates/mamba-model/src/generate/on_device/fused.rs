@@ -216,8 +216,12 @@ impl Fused {
             uz.columns(0..d_inner)
         } else {
             let normed = step.apart(norm, d_model)?;
-            if kernel::suits_wide(cuda, weight, strided(&normed), d_model) {
-                kernel::project_wide(cuda, uz.view(), weight, bias, strided(&normed), Some(&conv), sequences, d_model)?;
+            let (to, x) = (uz.view(), strided(&normed));
+            if kernel::suits_wide(cuda, weight, x, d_model) {
+                kernel::project_wide(cuda, to, weight, bias, x, Some(&conv), sequences, d_model)?;
+                uz.columns(0..d_inner)
+            } else if kernel::suits_many(weight, x, d_model) {
+                kernel::project_many(cuda, to, weight, bias, x, Some(&conv), sequences, d_model)?;
                 uz.columns(0..d_inner)
             } else {
                 let u = step.make(d_inner)?;

@@ -27,7 +27,6 @@ const PACK: usize = 32;
 struct Layout {
     tiles: usize,
     tall: usize,
-    groups: usize,
     split: usize,
     unit: usize,
     ring: usize,
@@ -40,11 +39,11 @@ impl Layout {
         let packs = columns.div_ceil(PACK);
         // Few rows: blocks of a tile of sequences each, with all the warps on the columns.
         let few = rows.div_ceil(32) * 2 < cuda.multiprocessors() as usize;
-        let (tiles, tall, groups, split, unit) = match few {
-            true => (1, 1, 1, if packs > 64 { 16 } else { 8 }, if packs > 32 { 2 } else { 1 }),
-            false => (tiles.min(4), 2, 1, if packs < 8 { 4 } else { 8 }, 1),
+        let (tiles, tall, split, unit) = match few {
+            true => (1, 1, if packs > 64 { 16 } else { 8 }, if packs > 32 { 2 } else { 1 }),
+            false => (tiles.min(4), 2, if packs < 8 { 4 } else { 8 }, 1),
         };
-        let layout = Layout { tiles, tall, groups, split, unit, ring: 1, slots: 1 };
+        let layout = Layout { tiles, tall, split, unit, ring: 1, slots: 1 };
         let chunks = columns.div_ceil(layout.chunk());
         let ring = (8 / (unit * tall)).clamp(1, chunks);
         let slots = (SHARED / layout.slot()).clamp(1, chunks);
@@ -62,7 +61,7 @@ impl Layout {
     }
 
     fn shared(&self) -> usize {
-        let sums = self.split * self.groups * 8 * self.tiles * (16 * self.tall + 4) * ElementType::F32.bytes();
+        let sums = self.split * 8 * self.tiles * (16 * self.tall + 4) * ElementType::F32.bytes();
         sums.max(self.slots * self.slot())
     }
 }
@@ -119,7 +118,6 @@ pub fn project_many(
         ("COLS", columns as i64),
         ("TILES", layout.tiles as i64),
         ("TALL", layout.tall as i64),
-        ("GROUPS", layout.groups as i64),
         ("SPLIT", layout.split as i64),
         ("UNIT", layout.unit as i64),
         ("RING", layout.ring as i64),
@@ -139,7 +137,7 @@ pub fn project_many(
         rows as i32,
         sequences as i32
     ];
-    let grid = [rows.div_ceil(16 * layout.tall * layout.groups) as u32, sequences.div_ceil(8 * layout.tiles) as u32, 1];
-    let threads = 32 * layout.groups * layout.split;
+    let grid = [rows.div_ceil(16 * layout.tall) as u32, sequences.div_ceil(8 * layout.tiles) as u32, 1];
+    let threads = 32 * layout.split;
     cuda.launch(&SOURCE, &defines, "project_many", grid, threads as u32, layout.shared() as u32, &args)
 }

@@ -65,3 +65,13 @@ DEVICE float as_act(float x) {
     put(&rounded, x);
     return to_f32(rounded);
 }
+
+// What becomes of a product's sum: rounded, and where it is a newest input, u. The inputs before it were fetched early.
+DEVICE float result_of(float sum, const Conv &conv, Past past, const float (&inputs)[WIDTH], int s, int row) {
+    float x = as_act(sum);
+    if (row >= conv.d_inner) return x;
+    past.own = state_of(conv, s, row);
+#pragma unroll
+    for (int j = 0; j < WIDTH - 1; j++) past.inputs[j] = inputs[j];
+    return convolved(past, x);
+}

@@ -154,13 +154,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) project_many(
         float total = row_bias;
 #pragma unroll
         for (int k = 0; k < SPLIT; k++) total += shared[(k * SEQS + at) * SUM_STRIDE + own];
-        total = as_act(total);
-        if (convolves) {
-            past.own = state_of(conv, s, row);
-#pragma unroll
-            for (int j = 0; j < WIDTH - 1; j++) past.inputs[j] = inputs[i][j];
-            total = convolved(past, total);
-        }
-        put(y + (long long)s * rows + row, total);
+        put(y + (long long)s * rows + row, result_of(total, conv, past, inputs[i], s, row));
     }
 }

@@ -194,13 +194,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) project_wide(
             parts[((long long)blockIdx.z * sequences + s) * rows + row] = total;
             continue;
         }
-        total = as_act(total + row_bias);
-        if (convolves) {
-            past.own = state_of(conv, s, row);
-#pragma unroll
-            for (int j = 0; j < WIDTH - 1; j++) past.inputs[j] = inputs[i][j];
-            total = convolved(past, total);
-        }
-        put(y + (long long)s * rows + row, total);
+        put(y + (long long)s * rows + row, result_of(total + row_bias, conv, past, inputs[i], s, row));
     }
 }

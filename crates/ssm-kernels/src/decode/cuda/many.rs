@@ -102,16 +102,8 @@ pub fn project_many(
     sequences: usize,
     columns: usize,
 ) -> Result<(), CudaError> {
-    assert!(fits(weight, x, columns), "{:?}, {columns} columns, {} apart", weight.element(), x.stride);
-    let rows = weight.len() / columns;
-    weight.check("weight [rows, columns]", ElementType::Bf16, rows * columns);
-    x.check("x [S, columns]", ElementType::Bf16, sequences, columns);
-    y.check("y [S, rows]", ElementType::Bf16, sequences * rows);
-    if let Some(bias) = bias {
-        bias.check("bias [rows]", ElementType::F32, rows);
-    }
-    let channels = conv.map_or(0, |conv| conv.channels(sequences));
-    assert!(channels <= rows, "{channels} channels of {rows} rows");
+    let rows = check_operands(weight, x, sequences, columns);
+    let channels = check_results(y, bias, conv, sequences, rows);
     let layout = Layout::of(cuda, sequences, rows, columns);
     let defines = [
         ("ACT_BF16", 1),
@@ -140,4 +132,26 @@ pub fn project_many(
     let grid = [rows.div_ceil(16 * layout.tall) as u32, sequences.div_ceil(8 * layout.tiles) as u32, 1];
     let threads = 32 * layout.split;
     cuda.launch(&SOURCE, &defines, "project_many", grid, threads as u32, layout.shared() as u32, &args)
+}
+
+/// The rows of the matrix.
+#[track_caller]
+pub(super) fn check_operands(weight: View, x: Strided, sequences: usize, columns: usize) -> usize {
+    assert!(fits(weight, x, columns), "{:?}, {columns} columns, {} apart", weight.element(), x.stride);
+    let rows = weight.len() / columns;
+    weight.check("weight [rows, columns]", ElementType::Bf16, rows * columns);
+    x.check("x [S, columns]", ElementType::Bf16, sequences, columns);
+    rows
+}
+
+/// How many of the rows are inputs of the convolution.
+#[track_caller]
+pub(super) fn check_results(y: View, bias: Option<View>, conv: Option<&Conv>, sequences: usize, rows: usize) -> usize {
+    y.check("y [S, rows]", ElementType::Bf16, sequences * rows);
+    if let Some(bias) = bias {
+        bias.check("bias [rows]", ElementType::F32, rows);
+    }
+    let channels = conv.map_or(0, |conv| conv.channels(sequences));
+    assert!(channels <= rows, "{channels} channels of {rows} rows");
+    channels
 }

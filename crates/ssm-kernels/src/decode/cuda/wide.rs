@@ -1,7 +1,7 @@
 //! A large matrix times the vectors of many sequences, on devices with warpgroups.
 
 use super::conv::Conv;
-use super::many::fits;
+use super::many::{check_operands, check_results, fits};
 use crate::args;
 use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 use crate::scan::cuda::Strided;
@@ -80,12 +80,7 @@ pub fn project_wide(
     columns: usize,
 ) -> Result<(), CudaError> {
     let rows = check(cuda, weight, x, sequences, columns);
-    y.check("y [S, rows]", ElementType::Bf16, sequences * rows);
-    if let Some(bias) = bias {
-        bias.check("bias [rows]", ElementType::F32, rows);
-    }
-    let channels = conv.map_or(0, |conv| conv.channels(sequences));
-    assert!(channels <= rows, "{channels} channels of {rows} rows");
+    let channels = check_results(y, bias, conv, sequences, rows);
     let width = conv.map_or(1, |conv| conv.width);
     let args = args![
         y,
@@ -147,11 +142,8 @@ pub fn project_parts(
 /// The rows of the matrix.
 #[track_caller]
 fn check(cuda: &Cuda, weight: View, x: Strided, sequences: usize, columns: usize) -> usize {
-    assert!(cuda.has_warpgroups() && fits(weight, x, columns), "{columns} columns, {} apart", x.stride);
-    let rows = weight.len() / columns;
-    weight.check("weight [rows, columns]", ElementType::Bf16, rows * columns);
-    x.check("x [S, columns]", ElementType::Bf16, sequences, columns);
-    rows
+    assert!(cuda.has_warpgroups(), "a device without warpgroups");
+    check_operands(weight, x, sequences, columns)
 }
 
 fn launch(

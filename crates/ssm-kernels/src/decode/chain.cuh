@@ -3,8 +3,8 @@
 // A step is a chain of short kernels. On devices that can, each begins while the one in front of it still runs
 // (programmatic dependent launch): what nobody in the chain writes is loaded first, then `after_previous` waits until all
 // that was launched before is through, and lets the next begin. A kernel that has begun knows that the one two before it
-// has ended. To let the next begin before the wait would cost that: then what the first cache of a multiprocessor holds can
-// be older than what the kernels in front have written, and results are wrong now and then.
+// has ended. To let the next begin before the wait would cost that; it was tried, and results were wrong on a device (see
+// docs/architecture.md).
 
 DEVICE void after_previous() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

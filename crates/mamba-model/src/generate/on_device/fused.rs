@@ -30,7 +30,7 @@ pub(super) struct Fused {
     head: DeviceTensor,
     sizes: Sizes,
     eps: f64,
-    /// The most sequences that are few.
+    /// The most sequences that take the way of few.
     few: usize,
 }
 
@@ -135,8 +135,8 @@ impl Fused {
     pub fn take(&self, cuda: &Cuda, ids: View, state: &State, sequences: usize, want: Want<'_>) -> Result<()> {
         let Sizes { d_model, vocab, .. } = self.sizes;
         let sum = || DeviceTensor::unset(cuda, DType::F32, &[sequences, d_model]);
-        let step = Step { cuda, sequences, act: self.head.dtype(), few: self.few, sums: [sum()?, sum()?] };
         let few = self.is_few(sequences);
+        let step = Step { cuda, sequences, act: self.head.dtype(), few, sums: [sum()?, sum()?] };
         // Tokens are looked up as they are normed.
         let mut x = None;
         for (i, (layer, state)) in self.layers.iter().zip(state.layers()).enumerate() {
@@ -210,7 +210,7 @@ impl Fused {
         let uz = step.make(2 * d_inner)?;
         let (weight, bias) = (layer.in_proj.view(), view(&layer.in_proj_bias));
         let z = uz.columns(d_inner..2 * d_inner);
-        let u = if self.is_few(sequences) {
+        let u = if step.few {
             let (to, input) = (Some(uz.view()), Input::Norm(norm));
             kernel::project(cuda, to, false, weight, bias, &input, Some(&conv), sequences, d_model)?;
             uz.columns(0..d_inner)
@@ -263,7 +263,7 @@ impl Fused {
         };
         kernel::scan_step(cuda, y.view(), state.ssm.on_cuda(cuda)?.view(), &scan)?;
         let (weight, bias) = (layer.out_proj.view(), view(&layer.out_proj_bias));
-        if !self.is_few(sequences) && kernel::suits_wide(cuda, weight, strided(&y), d_inner) {
+        if !step.few && kernel::suits_wide(cuda, weight, strided(&y), d_inner) {
             return Ok(Out::Parts(kernel::project_parts(cuda, weight, strided(&y), sequences, d_inner)?, bias));
         }
         let out = step.make(d_model)?;
@@ -287,7 +287,8 @@ struct Step<'a> {
     cuda: &'a Cuda,
     sequences: usize,
     act: DType,
-    few: usize,
+    /// Whether it takes the way of few sequences.
+    few: bool,
     sums: [DeviceTensor; 2],
 }
 
@@ -307,7 +308,7 @@ impl Step<'_> {
     /// y = x · weightᵀ + bias.
     fn product(&self, y: &DeviceTensor, weight: View, bias: Option<View>, x: &DeviceTensor) -> Result<()> {
         let (cuda, m, [n, k]) = (self.cuda, self.sequences, [y.shape()[1], x.shape()[1]]);
-        if m <= self.few && kernel::fits(m, k, element_of(self.act)) {
+        if self.few && kernel::fits(m, k, element_of(self.act)) {
             let input = Input::Plain(strided(x));
             kernel::project(cuda, Some(y.view()), false, weight, bias, &input, None, m, k)?;
             return Ok(());

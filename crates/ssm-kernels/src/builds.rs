@@ -91,10 +91,22 @@ fn builds() -> &'static [Build] {
         builds.extend(all(&decode::cuda::CHOOSE, &[act, ("WIDTH", &[1])]));
         let (seqs, rows) = (("SEQS", &[1i64, 2, 3, 4][..]), ("ROWS", &[1i64, 4, 2][..]));
         let spread = [("VEC", &[1i64, 4, 8][..]), ("SPLIT", &[1, 2, 4, 8])];
+        let slots = ("SLOTS", &[1i64, 8, 3][..]);
         let cols = ("COLS", &[1i64, 768, 1536, 2048, 33, 1024, 515, 2560][..]);
         builds.extend(in_turn(
             &decode::cuda::PROJECT,
-            &[act, seqs, cols, spread[0], spread[1], rows, ("NORM", BOTH), ("WIDTH", widths)],
+            &[
+                act,
+                seqs,
+                cols,
+                spread[0],
+                spread[1],
+                rows,
+                slots,
+                ("NORM", BOTH),
+                ("WIDTH", widths),
+                ("EARLY", &[0, 1, 0]),
+            ],
         ));
         // The widest vector.
         builds.extend(all(
@@ -106,8 +118,10 @@ fn builds() -> &'static [Build] {
                 ("VEC", &[8]),
                 ("SPLIT", &[8]),
                 ("ROWS", &[1]),
+                ("SLOTS", &[1]),
                 ("NORM", BOTH),
                 ("WIDTH", &[4]),
+                ("EARLY", &[0]),
             ],
         ));
         let norm_cols = ("COLS", &[1i64, 768, 8192, 2048][..]);
@@ -271,6 +285,18 @@ mod tests {
             let text = std::fs::read_to_string(&file).unwrap();
             let built = builds().iter().any(|build| build.source.text.contains(&text));
             assert!(built, "{} is compiled in no build of builds.rs", file.display());
+        }
+    }
+
+    /// What is not written as long as a kernel runs may be loaded before it waits: nothing else may be called so (chain.cuh).
+    #[test]
+    fn chained_sources_do_not_promise_that_memory_stays() {
+        let chained: Vec<&Build> = builds().iter().filter(|build| build.source.chained).collect();
+        assert!(!chained.is_empty());
+        for build in chained {
+            let promises = ["* __restrict__", "*__restrict__", "__ldg", "ld.global.nc"];
+            let found = promises.iter().find(|promise| build.source.text.contains(**promise));
+            assert_eq!(found, None, "{}", build.source.name);
         }
     }
 

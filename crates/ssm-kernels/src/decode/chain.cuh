@@ -1,16 +1,33 @@
 // What the sources of decoding share.
 //
-// A step is a chain of short kernels. On devices that can, each begins while the one in front of it still runs
-// (programmatic dependent launch): what nobody in the chain writes is loaded first, then `after_previous` waits until all
-// that was launched before is through, and lets the next begin. A kernel that has begun knows that the one two before it
-// has ended. To let the next begin before the wait would cost that; it was tried, and results were wrong on a device (see
-// docs/architecture.md).
+// A step is a chain of short kernels. On devices that can, each begins while those in front of it still run (programmatic
+// dependent launch): what nobody in the chain writes is loaded first, then it waits until all that was launched before is
+// through.
+//
+// When may the next begin? Most kernels say so after they have waited (`after_previous`): what begins then knows that all but
+// the one launch in front of it has ended, the step before with it, whose states it may read at once. Those between in_proj and out_proj say
+// so before they wait, so that out_proj's matrix is on its way while they are at work: what begins then knows that
+// all in front of in_proj has ended. Were all to do so, small kernels would run ahead as far as a device has room, and
+// read states that the step before has not written yet.
 
-DEVICE void after_previous() {
+// So pointers here are not `__restrict__`: where the compiler is told that nobody writes what a kernel reads, it takes it for
+// unchanged as long as the kernel lives, and moves loads in front of the wait.
+
+DEVICE void await_previous() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+DEVICE void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
+}
+
+DEVICE void after_previous() {
+    await_previous();
+    let_next_begin();
 }
 
 // Where in_proj's outputs x go: through the convolution, whose states move on, and silu.

@@ -30,7 +30,7 @@ DEVICE Best best_of_block(Best own) {
 
 // Block (p, r): of columns p * part .. of row r.
 extern "C" __global__ void __launch_bounds__(THREADS) best_of_parts(
-    float *__restrict__ best, u32 *__restrict__ best_at, const act *__restrict__ x, int columns, int part) {
+    float *best, u32 *best_at, const act *x, int columns, int part) {
     after_previous();
     Best own = {NEGATIVE_INFINITY, NOWHERE};
     const act *row = x + (long long)blockIdx.y * columns;
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) best_of_parts(
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) choose(
-    u32 *__restrict__ chosen, const float *__restrict__ best, const u32 *__restrict__ best_at, int parts) {
+    u32 *chosen, const float *best, const u32 *best_at, int parts) {
     after_previous();
     Best own = {NEGATIVE_INFINITY, NOWHERE};
     for (int i = threadIdx.x; i < parts; i += THREADS) {

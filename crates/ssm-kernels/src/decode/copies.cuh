@@ -6,8 +6,9 @@ DEVICE void copy_16(void *to, const void *from, bool there) {
     u32 at = (u32)__cvta_generic_to_shared(to);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there ? 16 : 0) : "memory");
 #else
-    Eight none = {};
-    *(Eight *)to = there ? *(const Eight *)from : none;
+    typedef Pack<float, 4> Bytes;
+    Bytes none = {};
+    *(Bytes *)to = there ? *(const Bytes *)from : none;
 #endif
 }
 

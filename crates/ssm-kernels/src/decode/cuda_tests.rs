@@ -48,7 +48,8 @@ fn cuda_vectors_are_projected() {
             let y = device.array(act, s * n).unwrap();
             let input = Input::Plain(Strided { view: on_x.view(), stride: k + 5 });
             let (weight, bias_view) = (on_w.view(), Some(on_bias.view()));
-            let best = cuda::project(&device, Some(y.view()), true, weight, bias_view, &input, None, s, k).unwrap();
+            let best =
+                cuda::project(&device, Some(y.view()), true, weight, bias_view, &input, None, s, k, false).unwrap();
             let rows: Vec<f32> = rounded(&x, act).chunks_exact(k + 5).flat_map(|row| row[..k].to_vec()).collect();
             let expected = products(&widen(&rows), &rounded(&w, act), Some(&bias), s, n, k);
             let name = format!("{s} {n} {k} {act:?}");
@@ -82,7 +83,7 @@ fn cuda_normed_vectors_are_projected() {
                     weight: on_norm.view(),
                     eps: 1e-5,
                 });
-                cuda::project(&device, Some(y.view()), false, on_w.view(), None, &input, None, s, k).unwrap();
+                cuda::project(&device, Some(y.view()), false, on_w.view(), None, &input, None, s, k, false).unwrap();
                 let x = widen(&rounded(&x, act));
                 let row = |i: usize| if lookup { ids[i] as usize } else { i };
                 let x: Vec<f64> = (0..s).flat_map(|i| x[row(i) * k..][..k].to_vec()).collect();
@@ -281,7 +282,7 @@ fn products_are_convolved(
         Some(project) => project(device, y.view(), weight, bias_view, vectors, conv, s, k).unwrap(),
         None => {
             let input = Input::Plain(vectors);
-            cuda::project(device, Some(y.view()), false, weight, bias_view, &input, conv, s, k).unwrap();
+            cuda::project(device, Some(y.view()), false, weight, bias_view, &input, conv, s, k, false).unwrap();
         }
     }
     let name = format!("{s} {n} {d} {k} {width} {act:?} many {}", many.is_some());

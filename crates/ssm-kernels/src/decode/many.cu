@@ -24,8 +24,8 @@
 #define PASS (8 * THREADS / CHUNK)                     // sequences that all threads copy at once
 
 extern "C" __global__ void __launch_bounds__(THREADS) project_many(
-    act *__restrict__ y, const act *__restrict__ weight, const float *__restrict__ bias, const act *__restrict__ x,
-    int x_stride, float *conv_state, const float *__restrict__ conv_weight, const float *__restrict__ conv_bias,
+    act *y, const act *weight, const float *bias, const act *x,
+    int x_stride, float *conv_state, const float *conv_weight, const float *conv_bias,
     int d_inner, int rows, int sequences) {
     extern __shared__ float shared[]; // the vectors [SLOTS][SEQS][STRIDE], then sums [SPLIT][SEQS][SUM_STRIDE]
     act *vectors = (act *)shared;

@@ -14,9 +14,9 @@ typedef Pack<act, VEC> Acts;
 // y [S, COLS], and sum = x + residual. A block is a sequence. x is [S, COLS]; with ids a table of such rows; or with PARTS
 // the bias and the sum of parts [PARTS, S, COLS].
 extern "C" __global__ void __launch_bounds__(THREADS) norm_step(
-    act *__restrict__ y, float *__restrict__ sum, const act *__restrict__ x, const u32 *__restrict__ ids,
-    const float *__restrict__ parts, const float *__restrict__ bias, const float *__restrict__ residual,
-    const float *__restrict__ weight, float eps) {
+    act *y, float *sum, const act *x, const u32 *ids,
+    const float *parts, const float *bias, const float *residual,
+    const float *weight, float eps) {
     __shared__ float shared[32];
     int s = blockIdx.x, thread = threadIdx.x;
     Floats scales[PER] = {}, values[PER] = {};

@@ -5,12 +5,14 @@
 // of its own would cost more.
 //
 // Idea. The vectors lie in shared memory as activations, as the parallel form rounds them. SPLIT warps share ROWS rows of
-// the matrix, each a part of the columns, held in registers a step ahead; their sums meet in shared memory in a fixed
-// order, and each sum is finished by a lane of its own, which has fetched what it needs for that. Registers are few enough
-// for another launch beside it.
+// the matrix, each a part of the columns; their sums meet in shared memory in a fixed order, and each sum is finished by a
+// lane of its own, which has fetched what it needs for that. The matrix comes through shared memory, SLOTS steps ahead, of
+// which a lane reads what it has copied itself: so much is on its way before the vectors are there, and registers are few
+// enough for the launches before and behind beside it.
 //
-// Defines: ACT_BF16; SEQS: sequences, 1 to 4; COLS: columns of the matrix; VEC: elements per access; SPLIT, ROWS; NORM:
-// whether the vectors are the RMS norm of x + residual; WIDTH: of the convolution.
+// Defines: ACT_BF16; SEQS: sequences, 1 to 4; COLS: columns of the matrix; VEC: elements per access; SPLIT, ROWS, SLOTS; NORM:
+// whether the vectors are the RMS norm of x + residual; WIDTH: of the convolution; EARLY: whether the next launch may begin
+// before this one waits.
 
 #define THREADS 256
 #define WARPS (THREADS / 32)
@@ -21,19 +23,23 @@
 #define SUMS (ROWS * SEQS)
 #define NOWHERE 0xffffffffu
 
-#if SEQS == 1 && ROWS * PACKS <= 6
-#define BOUND __launch_bounds__(THREADS, 3)
-#else
-#define BOUND __launch_bounds__(THREADS, 2)
-#endif
+#define BOUND __launch_bounds__(THREADS, SEQS == 1 ? 4 : 2)
 
 typedef Pack<act, VEC> Acts;
 
+DEVICE void copy_one(Acts *to, const Acts *from) {
+    if constexpr (sizeof(Acts) == 16) {
+        copy_16(to, from, true);
+    } else {
+        *to = *from;
+    }
+}
+
 extern "C" __global__ void BOUND project(
-    act *__restrict__ y, float *__restrict__ best, u32 *__restrict__ best_at, const act *__restrict__ weight,
-    const float *__restrict__ bias, const act *__restrict__ x, int x_stride, const u32 *__restrict__ ids,
-    const float *__restrict__ residual, float *__restrict__ sum, const float *__restrict__ norm_weight, float eps,
-    float *__restrict__ conv_state, const float *__restrict__ conv_weight, const float *__restrict__ conv_bias,
+    act *y, float *best, u32 *best_at, const act *weight,
+    const float *bias, const act *x, int x_stride, const u32 *ids,
+    const float *residual, float *sum, const float *norm_weight, float eps,
+    float *conv_state, const float *conv_weight, const float *conv_bias,
     int d_inner, int rows) {
     __shared__ Acts vectors[SEQS][(COLS + VEC - 1) / VEC];
     __shared__ float shared[32];
@@ -43,20 +49,28 @@ extern "C" __global__ void BOUND project(
     int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, group = warp / SPLIT, part = warp % SPLIT;
     int stride = gridDim.x * GROUPS * ROWS;
     Conv conv = {conv_state, conv_weight, conv_bias, d_inner};
-    Acts w[ROWS][PACKS], next[ROWS][PACKS];
-    auto load = [&](Acts (&w)[ROWS][PACKS], int first) {
+    // What a lane has of a step is its own from the copy to the product: nobody else has to wait for it.
+    extern __shared__ Pack<float, 4> memory[];
+    Acts *slots = (Acts *)memory + thread; // [SLOTS][ROWS][PACKS][THREADS]
+    auto fetch = [&](int slot, int first) {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            int row = min(first + group * ROWS + r, rows - 1); // the last stands in for those past the end
+            int row = first + group * ROWS + r;
 #pragma unroll
             for (int p = 0; p < PACKS; p++) {
                 int at = ((p * SPLIT + part) * 32 + lane) * VEC;
-                if (at < COLS) w[r][p] = *(const Acts *)(weight + (long long)row * COLS + at);
+                if (at >= COLS || row >= rows) continue;
+                copy_one(slots + ((slot * ROWS + r) * PACKS + p) * THREADS, (const Acts *)(weight + (long long)row * COLS + at));
             }
         }
+        end_group();
     };
     int first = blockIdx.x * GROUPS * ROWS;
-    load(w, first);
+#if EARLY
+    let_next_begin();
+#endif
+#pragma unroll
+    for (int slot = 0; slot < SLOTS; slot++) fetch(slot, first + slot * stride);
 #if NORM
     float norm[PER];
 #pragma unroll
@@ -71,7 +85,10 @@ extern "C" __global__ void BOUND project(
         if (finishes && row < d_inner) past = past_of(conv, s_own, row);
     };
     fetch_past(first);
-    after_previous();
+    await_previous();
+#if !EARLY
+    let_next_begin();
+#endif
 
 #pragma unroll
     for (int s = 0; s < SEQS; s++) {
@@ -103,13 +120,16 @@ extern "C" __global__ void BOUND project(
 
     float most = NEGATIVE_INFINITY;
     u32 where = NOWHERE;
-    for (; first < rows; first += stride) {
-        if (first + stride < rows) load(next, first + stride);
+    for (int slot = 0; first < rows; first += stride, slot = slot + 1 < SLOTS ? slot + 1 : 0) {
+        await_groups<SLOTS - 1>();
         float sums[ROWS][SEQS] = {};
 #pragma unroll
         for (int p = 0; p < PACKS; p++) {
             int at = ((p * SPLIT + part) * 32 + lane) * VEC;
             if (at >= COLS) continue;
+            Acts w[ROWS];
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) w[r] = slots[((slot * ROWS + r) * PACKS + p) * THREADS];
 #pragma unroll
             for (int s = 0; s < SEQS; s++) {
                 Acts v = vectors[s][at / VEC];
@@ -117,10 +137,11 @@ extern "C" __global__ void BOUND project(
                 for (int i = 0; i < VEC; i++) {
                     float factor = to_f32(v.at[i]);
 #pragma unroll
-                    for (int r = 0; r < ROWS; r++) sums[r][s] += to_f32(w[r][p].at[i]) * factor;
+                    for (int r = 0; r < ROWS; r++) sums[r][s] += to_f32(w[r].at[i]) * factor;
                 }
             }
         }
+        fetch(slot, first + SLOTS * stride);
         float own = 0.0f;
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
@@ -152,11 +173,6 @@ extern "C" __global__ void BOUND project(
             }
         }
         if (first + stride < rows) fetch_past(first + stride);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int p = 0; p < PACKS; p++) w[r][p] = next[r][p];
-        }
     }
     if (!best) return;
     __syncthreads();

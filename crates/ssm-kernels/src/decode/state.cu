@@ -26,8 +26,8 @@ struct alignas(sizeof(act) * MAPS) Few {
 
 // u [S, D] and the convolution's states one token on.
 extern "C" __global__ void __launch_bounds__(THREADS) conv_step(
-    act *__restrict__ u, const act *__restrict__ x, int x_stride, float *__restrict__ state,
-    const float *__restrict__ weight, const float *__restrict__ bias, int sequences, int d_inner) {
+    act *u, const act *x, int x_stride, float *state,
+    const float *weight, const float *bias, int sequences, int d_inner) {
     long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
     bool there = i < (long long)sequences * d_inner;
     int s = there ? i / d_inner : 0, d = there ? i - (long long)s * d_inner : 0;
@@ -39,15 +39,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv_step(
 // out [S, D] and the scan's states one token on. dt is delta [S, D], or with LOW_RANK what the weight [D, rank] makes it of.
 // Grid: blocks of channels; blocks of EACH sequences.
 extern "C" __global__ void __launch_bounds__(THREADS) scan_step(
-    act *__restrict__ out, float *__restrict__ state, const act *__restrict__ u, int u_stride,
-    const act *__restrict__ z, int z_stride, const act *__restrict__ dt, int dt_stride,
-    const act *__restrict__ dt_weight, int rank, const float *__restrict__ delta_bias, const float *__restrict__ a,
-    const act *__restrict__ b, int b_stride, const act *__restrict__ c, int c_stride,
-    const float *__restrict__ d_skip, const float *__restrict__ state_offset, const float *__restrict__ output_offset,
+    act *out, float *state, const act *u, int u_stride,
+    const act *z, int z_stride, const act *dt, int dt_stride,
+    const act *dt_weight, int rank, const float *delta_bias, const float *a,
+    const act *b, int b_stride, const act *c, int c_stride,
+    const float *d_skip, const float *state_offset, const float *output_offset,
     int sequences, int d_inner) {
     int d = blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES, lane = threadIdx.x % LANES, first = blockIdx.y * EACH;
     bool there = d < d_inner;
     if (!there) d = 0; // reads along, writes nothing
+    let_next_begin();
     // Nothing in front of this launch writes these: the states are those of the step before.
     Floats h[EACH][HELD] = {}, decay[HELD] = {}, added[HELD] = {};
 #pragma unroll
@@ -72,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) scan_step(
 #endif
     float bias = delta_bias ? delta_bias[d] : 0.0f, skip = d_skip ? d_skip[d] : 0.0f;
     float shift = output_offset ? output_offset[d] : 0.0f;
-    after_previous();
+    await_previous();
 
     float input[EACH], gate[EACH], delta[EACH];
     Few in[EACH][HELD] = {}, read[EACH][HELD] = {};

@@ -92,9 +92,9 @@ DEVICE void on_its_way(const void *p) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) project_wide(
-    act *__restrict__ y, float *__restrict__ parts, const act *__restrict__ weight, const float *__restrict__ bias,
-    const act *__restrict__ x, int x_stride, float *conv_state, const float *__restrict__ conv_weight,
-    const float *__restrict__ conv_bias, int d_inner, int rows, int sequences) {
+    act *y, float *parts, const act *weight, const float *bias,
+    const act *x, int x_stride, float *conv_state, const float *conv_weight,
+    const float *conv_bias, int d_inner, int rows, int sequences) {
     extern __shared__ float shared[]; // [SLOTS] of the vectors [64, CHUNK] and rows of the matrix [WIDE, CHUNK]
     act *slots = (act *)(((u64)shared + 1023) / 1024 * 1024);
 

@@ -327,6 +327,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                 }
 
                 // The recurrence backward.
+                float map_sum[K], input_sum[K], step_sum[K];
 #pragma unroll
                 for (int k = K - 1; k >= 0; k--) {
                     // The next part's numbers come to the places that the tokens behind have left.
@@ -360,17 +361,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #if DB
                     fold<4>(db, 16, lane & 16);
                     fold<2>(db, 8, lane & 8);
-                    db[0] += __shfl_xor_sync(ALL_LANES, db[0], 4);
-                    if (!(lane & 4)) sums[k][quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = db[0];
+                    map_sum[k] = db[0] + __shfl_xor_sync(ALL_LANES, db[0], 4);
 #endif
 #if DSTEP
-                    float input_sum = fold_channels(by_input, lane), step_sum = fold_channels(by_step, lane);
-                    // Instead of Δ u, which all lanes have read by now.
-                    __syncwarp();
-                    mine.inputs[from + k][lane] = input_sum;
-                    mine.by_steps[k][lane] = step_sum;
+                    input_sum[k] = fold_channels(by_input, lane), step_sum[k] = fold_channels(by_step, lane);
 #endif
                 }
+                // Only now, so that a token's loads need not wait for the sums of the one behind it.
+#if DB
+#pragma unroll
+                for (int k = 0; k < K; k++) {
+                    if (!(lane & 4)) sums[k][quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = map_sum[k];
+                }
+#endif
+#if DSTEP
+                // Instead of Δ u, which all lanes have read by now.
+                __syncwarp();
+#pragma unroll
+                for (int k = 0; k < K; k++) {
+                    mine.inputs[from + k][lane] = input_sum[k];
+                    mine.by_steps[k][lane] = step_sum[k];
+                }
+#endif
                 if (part == 1) {
                     load_states(h0, saved, channels, d_inner, quarter);
                 } else if (part > 1) {

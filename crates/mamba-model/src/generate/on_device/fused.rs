@@ -151,7 +151,7 @@ impl Fused {
                 Want::Logits(to) => Some(to.view()),
                 Want::Chosen(_) => None,
             };
-            let best = kernel::project(cuda, to, chooses, weight, None, &input, None, sequences, d_model)?;
+            let best = kernel::project(cuda, to, chooses, weight, None, &input, None, sequences, d_model, false)?;
             if let (Want::Chosen(to), Some(best)) = (want, best) {
                 best.choose(cuda, to)?;
             }
@@ -159,10 +159,10 @@ impl Fused {
         }
         let normed = step.apart(norm, d_model)?;
         match want {
-            Want::Logits(to) => step.product(to, weight, None, &normed),
+            Want::Logits(to) => step.product(to, weight, None, &normed, false),
             Want::Chosen(to) => {
                 let logits = step.make(vocab)?;
-                step.product(&logits, weight, None, &normed)?;
+                step.product(&logits, weight, None, &normed, false)?;
                 Ok(kernel::argmax(cuda, to, logits.view(), sequences, vocab)?)
             }
         }
@@ -212,7 +212,7 @@ impl Fused {
         let z = uz.columns(d_inner..2 * d_inner);
         let u = if step.few {
             let (to, input) = (Some(uz.view()), Input::Norm(norm));
-            kernel::project(cuda, to, false, weight, bias, &input, Some(&conv), sequences, d_model)?;
+            kernel::project(cuda, to, false, weight, bias, &input, Some(&conv), sequences, d_model, false)?;
             uz.columns(0..d_inner)
         } else {
             let normed = step.apart(norm, d_model)?;
@@ -225,19 +225,19 @@ impl Fused {
                 uz.columns(0..d_inner)
             } else {
                 let u = step.make(d_inner)?;
-                step.product(&uz, weight, bias, &normed)?;
+                step.product(&uz, weight, bias, &normed, false)?;
                 kernel::conv_step(cuda, u.view(), strided(&uz.columns(0..d_inner)), &conv, sequences)?;
                 u
             }
         };
         let maps = step.make(rank + 2 * d_state)?;
-        step.product(&maps, layer.x_proj.view(), None, &u)?;
+        step.product(&maps, layer.x_proj.view(), None, &u, true)?;
         let [dt, b, c] = [0..rank, rank..rank + d_state, rank + d_state..rank + 2 * d_state].map(|r| maps.columns(r));
         // The matrix of dt_proj is read again for every sequence: from caches, where it is small.
         let delta = match sequences * rank > MOST_RANKS {
             true => {
                 let delta = step.make(d_inner)?;
-                step.product(&delta, layer.dt_proj.view(), None, &dt)?;
+                step.product(&delta, layer.dt_proj.view(), None, &dt, true)?;
                 Some(delta)
             }
             false => None,
@@ -267,7 +267,7 @@ impl Fused {
             return Ok(Out::Parts(kernel::project_parts(cuda, weight, strided(&y), sequences, d_inner)?, bias));
         }
         let out = step.make(d_model)?;
-        step.product(&out, weight, bias, &y)?;
+        step.product(&out, weight, bias, &y, false)?;
         Ok(Out::Whole(out))
     }
 }
@@ -305,12 +305,12 @@ impl Step<'_> {
         Ok(normed)
     }
 
-    /// y = x · weightᵀ + bias.
-    fn product(&self, y: &DeviceTensor, weight: View, bias: Option<View>, x: &DeviceTensor) -> Result<()> {
+    /// y = x · weightᵀ + bias; of few sequences it may let the next launch begin `early`.
+    fn product(&self, y: &DeviceTensor, weight: View, bias: Option<View>, x: &DeviceTensor, early: bool) -> Result<()> {
         let (cuda, m, [n, k]) = (self.cuda, self.sequences, [y.shape()[1], x.shape()[1]]);
         if self.few && kernel::fits(m, k, element_of(self.act)) {
             let input = Input::Plain(strided(x));
-            kernel::project(cuda, Some(y.view()), false, weight, bias, &input, None, m, k)?;
+            kernel::project(cuda, Some(y.view()), false, weight, bias, &input, None, m, k, early)?;
             return Ok(());
         }
         if kernel::suits_many(weight, strided(x), k) {

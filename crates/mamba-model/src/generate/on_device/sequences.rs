@@ -2,7 +2,7 @@
 
 use statetune_ssm_kernels::decode::cuda as kernel;
 use statetune_ssm_kernels::embedding::cuda::put_rows;
-use statetune_ssm_kernels::runtime::cuda::{Cuda, Graph, Readback};
+use statetune_ssm_kernels::runtime::cuda::{Alone, Cuda, Graph, Readback};
 use statetune_tensor::cuda::DeviceTensor;
 use statetune_tensor::{Staged, Tensor};
 
@@ -22,6 +22,7 @@ pub(in super::super) struct DeviceSequences<'a> {
     /// The places of the sequences that go on.
     live: Vec<usize>,
     greedy: bool,
+    _alone: Alone, // as long as the graph lives
 }
 
 /// What one captured step reads and writes.
@@ -74,11 +75,19 @@ impl<'a> DeviceSequences<'a> {
         state: State,
         logits: Tensor,
     ) -> Result<DeviceSequences<'a>, ModelError> {
-        let cuda = step.cuda.clone();
+        let (cuda, alone) = (step.cuda.clone(), step.cuda.alone());
         let sequences = state.sequences();
         let logits = logits.on_cuda(&cuda)?.dense()?;
         let places = Places::new(&cuda, state.unshared(&cuda)?, logits, &vec![0; sequences])?;
-        Ok(DeviceSequences { decoder, step, cuda, places, live: (0..sequences).collect(), greedy: false })
+        Ok(DeviceSequences {
+            decoder,
+            step,
+            cuda,
+            places,
+            live: (0..sequences).collect(),
+            greedy: false,
+            _alone: alone,
+        })
     }
 
     /// The same with the most probable token chosen on the device.

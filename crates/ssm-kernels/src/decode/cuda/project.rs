@@ -7,8 +7,11 @@ use crate::args;
 use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 use crate::scan::cuda::Strided;
 
-pub(crate) static SOURCE: Source =
-    Source::new("project", concat!(include_str!("../chain.cuh"), include_str!("../project.cu"))).chained();
+pub(crate) static SOURCE: Source = Source::new(
+    "project",
+    concat!(include_str!("../chain.cuh"), include_str!("../copies.cuh"), include_str!("../project.cu")),
+)
+.chained();
 
 const THREADS: usize = 256;
 const WARPS: usize = THREADS / 32;
@@ -19,8 +22,20 @@ pub const MOST_SEQUENCES: usize = 4;
 /// Bytes of shared memory for the vectors; the rest of what a block has is for sums.
 const SHARED: usize = 44 << 10;
 
-/// Accesses that a lane has on their way at once: more would leave no registers for another launch beside it.
-const IN_FLIGHT: usize = 8;
+/// Accesses of a lane in one step: 64 KiB of a block, with the vectors as much as it may have.
+const ACCESSES: usize = 16;
+
+/// Where shared memory is little.
+const FEW_ACCESSES: usize = 8;
+
+/// Blocks to a multiprocessor.
+const BLOCKS: usize = 2;
+
+/// Bytes of shared memory in which a block keeps what is on its way, where that is more than one step.
+const ROOM: usize = 48 << 10;
+
+/// The most steps on their way at once.
+const SLOTS: usize = 8;
 
 /// The vectors `[S, columns]`.
 #[derive(Debug, Clone, Copy)]
@@ -91,20 +106,32 @@ struct Layout {
     split: usize,
     rows_each: usize,
     blocks: usize,
+    /// Steps that are on their way at once.
+    slots: usize,
 }
 
 impl Layout {
     fn of(cuda: &Cuda, act: ElementType, rows: usize, columns: usize, aligned: bool) -> Layout {
         let widest = 16 / act.bytes();
         let vec = if aligned && columns.is_multiple_of(widest) { widest } else { 1 };
+        let most = if cuda.has_little_shared_memory() { FEW_ACCESSES } else { ACCESSES };
         let wanted = cuda.multiprocessors() as usize * WARPS;
         let packs = |split: usize| columns.div_ceil(32 * split * vec);
-        let enough = |split: &usize| rows * split >= wanted && packs(*split) <= IN_FLIGHT;
+        let enough = |split: &usize| rows * split >= wanted && packs(*split) <= most;
         let split = [1, 2, 4].into_iter().find(enough).unwrap_or(WARPS);
-        let fits = |each: &usize| rows * split / each >= wanted && packs(split) * each <= IN_FLIGHT;
+        let fits = |each: &usize| rows * split / each >= wanted && packs(split) * each <= most;
         let rows_each = [4, 2].into_iter().find(fits).unwrap_or(1);
-        let blocks = rows.div_ceil(WARPS / split * rows_each).min(cuda.multiprocessors() as usize * 2);
-        Layout { vec, split, rows_each, blocks }
+        let (steps, processors) = (rows.div_ceil(WARPS / split * rows_each), cuda.multiprocessors() as usize);
+        let blocks = steps.min(BLOCKS * processors);
+        let step = packs(split) * rows_each * THREADS * vec * act.bytes();
+        let slots = (ROOM / step).clamp(1, SLOTS).min(steps.div_ceil(blocks));
+        Layout { vec, split, rows_each, blocks, slots }
+    }
+
+    /// Bytes of shared memory for what is on its way.
+    fn bytes(&self, act: ElementType, columns: usize) -> usize {
+        let packs = columns.div_ceil(32 * self.split * self.vec);
+        self.slots * packs * self.rows_each * THREADS * self.vec * act.bytes()
     }
 }
 
@@ -115,7 +142,8 @@ pub fn fits(sequences: usize, columns: usize, act: ElementType) -> bool {
 
 /// y `[S, rows]` = vectors · weightᵀ + bias, with weight `[rows, columns]` and all activations of one type; without a y only
 /// the best is kept. The first of the rows go through the convolution, if there is one: they are its newest inputs. `pick`
-/// asks for the best.
+/// asks for the best. `early` lets the next launch begin before this one waits: what it reads before it waits must have been
+/// written before the launch in front of this one (see chain.cuh).
 ///
 /// # Errors
 /// When the device's memory does not suffice or it refuses the launch.
@@ -133,6 +161,7 @@ pub fn project(
     conv: Option<&Conv>,
     sequences: usize,
     columns: usize,
+    early: bool,
 ) -> Result<Option<Best>, CudaError> {
     let act = weight.element();
     assert!(matches!(act, ElementType::F32 | ElementType::Bf16), "activations are f32 or bf16, not {act:?}");
@@ -165,8 +194,10 @@ pub fn project(
         ("VEC", layout.vec as i64),
         ("SPLIT", layout.split as i64),
         ("ROWS", layout.rows_each as i64),
+        ("SLOTS", layout.slots as i64),
         ("NORM", matches!(input, Input::Norm(_)) as i64),
         ("WIDTH", conv.map_or(1, |conv| conv.width) as i64),
+        ("EARLY", early as i64),
     ];
     let (value, place) = (best.as_ref().map(|best| best.value.view()), best.as_ref().map(|best| best.place.view()));
     let none = None::<View>;
@@ -200,7 +231,8 @@ pub fn project(
         channels as i32,
         rows as i32
     ];
-    cuda.launch(&SOURCE, &defines, "project", [layout.blocks as u32, 1, 1], THREADS as u32, 0, &args)?;
+    let shared = layout.bytes(act, columns) as u32;
+    cuda.launch(&SOURCE, &defines, "project", [layout.blocks as u32, 1, 1], THREADS as u32, shared, &args)?;
     Ok(best)
 }
 

@@ -152,6 +152,9 @@ impl Cuda {
         let pointer = |view: View| view.pointer() as *const c_void;
         let launch = || {
             let _turn = driver.bind()?;
+            // One product may be several kernels that hand one another sums and counts in the workspace: those of another
+            // thread's must not come between.
+            let _whole = self.0.gemm.lock().expect("a product panicked");
             // SAFETY: the matrices were checked against their shapes; alpha and beta are read during the call.
             unsafe {
                 result::matmul(

@@ -68,7 +68,7 @@ impl Cuda {
         let Some(driver) = self.driver() else { return work().map(|()| None) };
         drop(driver.bind()?);
         // No other thread launches until the capture ends.
-        let _alone = driver.turns.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _alone = self.alone();
         let _captures = Captures::begin();
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream is ours alone.

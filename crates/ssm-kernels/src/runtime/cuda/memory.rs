@@ -1,8 +1,6 @@
 //! Device memory: two pools of places, who works with the second, and what is taken from the driver and given back.
 
 use std::collections::HashSet;
-use std::marker::PhantomData;
-use std::thread::ThreadId;
 
 use cudarc::driver::{result, sys};
 
@@ -24,9 +22,8 @@ pub(crate) enum Pool {
 #[derive(Default)]
 pub(super) struct Memory {
     pub(super) pools: [Arena; 2],
-    worker: Option<(ThreadId, usize)>, // who works with the working pool, and how many guards it holds
-    as_one: OnePiece,                  // what the working pool would need in one piece
-    exact: HashSet<u64>,               // separate allocations that are not rounded: they can serve no other array
+    as_one: OnePiece,    // what the working pool would need in one piece
+    exact: HashSet<u64>, // separate allocations that are not rounded: they can serve no other array
 }
 
 /// How much memory a device's arena holds.
@@ -42,19 +39,6 @@ impl Cuda {
     pub(super) fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
         // An account that panicked half way cannot be trusted.
         self.0.memory.lock().expect("an allocation panicked")
-    }
-
-    /// While the guard lives, arrays that this thread makes come from the pool of what a step works with. Another thread that
-    /// asks waits: a captured graph writes to places there that the arena counts as free.
-    pub fn working(&self) -> Working {
-        let me = std::thread::current().id();
-        let mut memory = self.memory();
-        while memory.worker.is_some_and(|(thread, _)| thread != me) {
-            memory = self.0.idle.wait(memory).expect("an allocation panicked");
-        }
-        let held = memory.worker.map_or(0, |(_, guards)| guards);
-        memory.worker = Some((me, held + 1));
-        Working { cuda: self.clone(), of_this_thread: PhantomData }
     }
 
     /// How much memory is held.
@@ -126,9 +110,7 @@ impl Cuda {
     }
 
     pub(super) fn allocate(&self, element: ElementType, len: usize) -> Result<Array, CudaError> {
-        let me = std::thread::current().id();
-        let working = self.memory().worker.is_some_and(|(thread, _)| thread == me);
-        self.allocate_in(if working { Pool::Working } else { Pool::Lasting }, element, len)
+        self.allocate_in(if self.0.turns.works() { Pool::Working } else { Pool::Lasting }, element, len)
     }
 
     pub(super) fn allocate_in(&self, pool: Pool, element: ElementType, len: usize) -> Result<Array, CudaError> {
@@ -190,23 +172,6 @@ impl Cuda {
     /// Whether graphs write, or are about to, to places that arrays have left.
     fn keeps_places(&self) -> bool {
         CAPTURES.with(std::cell::Cell::get) || self.has_graphs()
-    }
-}
-
-/// See [`Cuda::working`].
-pub struct Working {
-    cuda: Cuda,
-    of_this_thread: PhantomData<*const ()>, // it may not go to another
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        let mut memory = self.cuda.memory();
-        let (thread, guards) = memory.worker.expect("a guard is held");
-        memory.worker = (guards > 1).then_some((thread, guards - 1));
-        if memory.worker.is_none() {
-            self.cuda.0.idle.notify_all();
-        }
     }
 }
 

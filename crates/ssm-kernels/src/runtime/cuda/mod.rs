@@ -9,7 +9,7 @@
 //! [`Cuda::working`] arrays come from the second, whose places a captured graph keeps using, so nothing that outlives a step
 //! may lie there. One thread at a time works with it.
 //!
-//! Locks are taken in this order: the working pool, a turn at the stream, then whichever account (memory, programs, plans).
+//! Locks are taken in this order: what `turns.rs` gives, then whichever account (memory, programs, plans).
 
 mod arena;
 mod array;
@@ -25,10 +25,11 @@ mod one_piece;
 mod profile;
 mod program;
 mod readback;
+mod turns;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 
 use cudarc::driver::{result, sys};
 
@@ -37,13 +38,15 @@ pub use element::{ElementType, HostElement};
 pub use error::{Bytes, CudaError};
 pub use gemm::{Matrix, Product};
 pub use graph::Graph;
-pub use memory::{MemoryUse, Working};
+pub use memory::MemoryUse;
 pub use profile::KernelTime;
 pub use program::{Arg, Define, Source, compile_for, nvrtc_version};
 pub use readback::Readback;
+pub use turns::{Alone, Working};
 
 use memory::Memory;
 pub(crate) use memory::Pool;
+use turns::{Turn, Turns};
 
 /// A CUDA device, or the plan of one. Clones share everything.
 #[derive(Clone)]
@@ -52,7 +55,7 @@ pub struct Cuda(Arc<Inner>);
 struct Inner {
     driver: Option<Driver>,
     memory: Mutex<Memory>,
-    idle: Condvar, // nobody works with the working pool any more
+    turns: Arc<Turns>,
     gemm: Mutex<gemm::Plans>,
     launches: AtomicUsize,
     graphs: AtomicUsize, // captured ones that live: they use places of the working pool that the arena counts as free
@@ -69,13 +72,14 @@ pub(crate) struct Driver {
     name: String,
     arch: String,
     multiprocessors: u32,
+    shared: usize, // bytes of shared memory that a block may ask for
     total: usize,
     chains: bool,      // kernels may begin before the one in front of them has ended
     synchronous: bool, // STATETUNE_CUDA_SYNC: errors are reported at the launch that made them
     separate: bool,    // STATETUNE_CUDA_SEPARATE: every array is an allocation of its own, whose bounds tools can check
     programs: Mutex<HashMap<program::ProgramKey, program::Program>>,
     written: Mutex<Option<Vec<graph::Pinned>>>, // while a graph is captured
-    turns: std::sync::RwLock<()>,               // one thread captures, or all launch
+    turns: Arc<Turns>,
 }
 
 // SAFETY: the handles may be used from any thread that has made the context current, which `bind` does; what changes is
@@ -87,12 +91,6 @@ unsafe impl Sync for Driver {}
 thread_local! {
     /// Whether this thread is capturing a graph.
     static CAPTURES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-/// The right to use a device's stream for one call.
-#[must_use]
-struct Turn<'a> {
-    _held: Option<std::sync::RwLockReadGuard<'a, ()>>,
 }
 
 /// What is known of a device.
@@ -149,6 +147,7 @@ impl Cuda {
             return Err(CudaError::Unsupported { name, major, minor });
         }
         let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
+        let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize;
         // SAFETY: the device exists; the context is released when the last handle goes.
         let total = unsafe { result::device::total_mem(device) }.map_err(fail("cuDeviceTotalMem"))?;
         // SAFETY: as above.
@@ -173,13 +172,14 @@ impl Cuda {
             name,
             arch,
             multiprocessors,
+            shared,
             total,
             chains,
             synchronous,
             separate,
             programs,
             written,
-            turns: std::sync::RwLock::new(()),
+            turns: Arc::default(),
         };
         Ok(Cuda::over(Some(driver)))
     }
@@ -196,10 +196,11 @@ impl Cuda {
     }
 
     fn over(driver: Option<Driver>) -> Cuda {
+        let turns = driver.as_ref().map_or_else(Arc::default, |driver| driver.turns.clone());
         Cuda(Arc::new(Inner {
             driver,
             memory: Mutex::default(),
-            idle: Condvar::new(),
+            turns,
             gemm: Mutex::default(),
             launches: AtomicUsize::new(0),
             graphs: AtomicUsize::new(0),
@@ -240,6 +241,11 @@ impl Cuda {
     /// Streaming multiprocessors; a plan counts those of a large device.
     pub fn multiprocessors(&self) -> u32 {
         self.driver().map_or(132, |driver| driver.multiprocessors)
+    }
+
+    /// Whether a block has 99 KiB of shared memory, as on some devices of compute capability 8 and 12, and not 163 or more.
+    pub fn has_little_shared_memory(&self) -> bool {
+        self.driver().is_some_and(|driver| driver.shared < 120 << 10)
     }
 
     /// Whether the device multiplies by warpgroups as Hopper's do: compute capability 9.0, and none besides. A plan is made for
@@ -295,14 +301,13 @@ impl std::fmt::Debug for Cuda {
 }
 
 impl Driver {
-    /// Makes the context current for this thread, and waits while another thread captures: what was launched meanwhile
-    /// would become part of its graph.
+    /// Makes the context current for this thread, and waits while another thread is alone with the device: what was launched
+    /// while it captures would become part of its graph.
     fn bind(&self) -> Result<Turn<'_>, CudaError> {
-        let captures = CAPTURES.with(std::cell::Cell::get);
-        let turn = (!captures).then(|| self.turns.read().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let turn = self.turns.call();
         // SAFETY: the context lives as long as the device.
         unsafe { result::ctx::set_current(self.context) }.map_err(|error| self.error("cuCtxSetCurrent", error))?;
-        Ok(Turn { _held: turn })
+        Ok(turn)
     }
 
     /// Waits for all work.

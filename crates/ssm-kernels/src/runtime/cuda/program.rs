@@ -17,7 +17,7 @@ pub struct Source {
     pub name: &'static str,
     /// Its text, without the prelude.
     pub text: &'static str,
-    chained: bool,
+    pub(crate) chained: bool,
 }
 
 impl Source {
@@ -244,7 +244,7 @@ impl Program {
             // SAFETY: the module is loaded.
             let function = unsafe { result::module::get_function(self.module, c_name) }
                 .map_err(|error| driver.error(&format!("kernel `{name}`"), error))?;
-            self.functions.insert(name.to_owned(), (function, 48 << 10));
+            self.functions.insert(name.to_owned(), (function, 0));
         }
         let (function, allowed) = self.functions.get_mut(name).expect("just inserted");
         if shared > *allowed {

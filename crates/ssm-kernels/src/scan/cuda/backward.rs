@@ -191,9 +191,7 @@ const PART: usize = 4;
 
 /// Warps of a block: as many as shared memory takes.
 fn warps(cuda: &Cuda) -> usize {
-    // Of the architectures from 8.0 on, these have 99 KiB for a block instead of 163 or more.
-    let small = ["sm_86", "sm_89", "sm_120", "sm_121"];
-    if cuda.info().is_some_and(|info| small.contains(&info.arch.as_str())) { 2 } else { 4 }
+    if cuda.has_little_shared_memory() { 2 } else { 4 }
 }
 
 /// Bytes of `BlockMemory`; `offset` and `offset_grad` say whether a state offset is read, and its gradient gathered.

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "device.h"
@@ -280,7 +281,7 @@ API int cublasLtMatmulAlgoGetHeuristic(Handle *, Operation *operation, Layout *a
 API int cublasLtMatmul(Handle *handle, Operation *operation, const void *alpha, const void *a, Layout *la, const void *b,
                        Layout *lb, const void *beta, const void *c, Layout *lc, void *d, Layout *ld,
                        const Algorithm *algorithm, void *workspace, size_t workspace_size, void *stream) {
-    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    std::unique_lock<std::recursive_mutex> guard(device_lock());
     if (!handle || !operation || !alpha || !beta || !a || !b || !d || !la || !lb || !lc || !ld)
         return refuse(INVALID_VALUE, "a null pointer");
     if (int code = check(*operation, *la, *lb, *lc, *ld)) return code;
@@ -318,7 +319,21 @@ API int cublasLtMatmul(Handle *handle, Operation *operation, const void *alpha, 
             if (!device_range((uint64_t)op.bias + i * op.bias_stride * bytes, D.rows * bytes, "cublasLtMatmul: bias"))
                 return EXECUTION_FAILED;
     }
+    // A product may be several kernels with sums and counts in the workspace: another thread's can come between them.
+    bool parts = workspace_size >= sizeof(uint64_t);
+    static uint64_t products = 0;
+    uint64_t ticket = ++products;
+    if (parts) {
+        if (int code = device_submit(stream, "cublasLtMatmul", [=] { *(uint64_t *)workspace = ticket; })) return code;
+        guard.unlock();
+        std::this_thread::yield();
+        guard.lock();
+    }
     int code = device_submit(stream, "cublasLtMatmul", [=] {
+        if (parts && *(const uint64_t *)workspace != ticket) {
+            refuse(EXECUTION_FAILED, "another product came between the parts of one in the same workspace");
+            abort();
+        }
         float alpha_now = on_device ? *(const float *)alpha : alpha_value, beta_now = on_device ? *(const float *)beta : beta_value;
         for (int i = 0; i < D.batches; i++) {
             const char *bias = (const char *)op.bias + i * op.bias_stride * (int64_t)bytes_of(bias_type);

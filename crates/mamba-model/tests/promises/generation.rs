@@ -1,5 +1,6 @@
 //! Generation: together = alone, reproducible, cut by stop tokens and limits.
 
+use statetune_mamba_model::config::MambaConfig;
 use statetune_mamba_model::{GenerateOptions, Generated, Mamba, Patches, Sampling};
 
 use statetune_tensor::DType;
@@ -65,6 +66,28 @@ fn together_is_alone_with(model: &Mamba, patches: &Patches, at: &str) {
         let mut others: Vec<Vec<u32>> = (0..s).map(|other| tokens(4, other as u64)).collect();
         others.push(prompts[s].clone());
         assert_eq!(generate(model, patches, &others, &options)[s], *together, "{at}, random, sequence {s}");
+    }
+}
+
+/// Threads that share a device generate what each does alone.
+#[test]
+fn beside_other_threads_is_alone() {
+    for path in paths() {
+        let (configs, prompts) = (configs(), prompts());
+        let run = &|config: &MambaConfig| {
+            let model = model(config, &path);
+            let patches = [Patches::none(), hang_on_everything(&model)];
+            patches.map(|patches| {
+                [Sampling::Greedy, random(5)].map(|how| generate(&model, &patches, &prompts, &options(how)))
+            })
+        };
+        let alone: Vec<_> = configs[..3].iter().map(run).collect();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = configs[..3].iter().map(|config| scope.spawn(move || run(config))).collect();
+            for (thread, alone) in threads.into_iter().zip(&alone) {
+                assert_eq!(&thread.join().unwrap(), alone, "{}", path.label);
+            }
+        });
     }
 }
 

@@ -4,14 +4,14 @@
 // dependent launch): what nobody in the chain writes is loaded first, then it waits until all that was launched before is
 // through.
 //
-// When may the next begin? Most kernels say so after they have waited (`after_previous`): what begins then knows that all but
-// the one launch in front of it has ended, the step before with it, whose states it may read at once. Those between in_proj and out_proj say
-// so before they wait, so that out_proj's matrix is on its way while they are at work: what begins then knows that
-// all in front of in_proj has ended. Were all to do so, small kernels would run ahead as far as a device has room, and
-// read states that the step before has not written yet.
-
-// So pointers here are not `__restrict__`: where the compiler is told that nobody writes what a kernel reads, it takes it for
-// unchanged as long as the kernel lives, and moves loads in front of the wait.
+// When may the next begin? Most kernels say so after they have waited (`after_previous`): what begins then knows that all
+// but the one launch in front of it has ended, and with it the step before, whose states it may read at once. Those between
+// in_proj and out_proj say so before they wait, so that out_proj's matrix is on its way while they are at work: what begins
+// then knows that all in front of in_proj has ended. Were all to do so, small kernels would run ahead as far as a device has
+// room, and read states that the step before has not written yet.
+//
+// Pointers are not `__restrict__`: where the compiler is told that nobody writes what a kernel reads, it takes it for unchanged
+// as long as the kernel lives, and moves loads in front of the wait.
 
 DEVICE void await_previous() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

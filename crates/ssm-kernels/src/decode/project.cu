@@ -36,11 +36,9 @@ DEVICE void copy_one(Acts *to, const Acts *from) {
 }
 
 extern "C" __global__ void BOUND project(
-    act *y, float *best, u32 *best_at, const act *weight,
-    const float *bias, const act *x, int x_stride, const u32 *ids,
-    const float *residual, float *sum, const float *norm_weight, float eps,
-    float *conv_state, const float *conv_weight, const float *conv_bias,
-    int d_inner, int rows) {
+    act *y, float *best, u32 *best_at, const act *weight, const float *bias, const act *x, int x_stride, const u32 *ids,
+    const float *residual, float *sum, const float *norm_weight, float eps, float *conv_state, const float *conv_weight,
+    const float *conv_bias, int d_inner, int rows) {
     __shared__ Acts vectors[SEQS][(COLS + VEC - 1) / VEC];
     __shared__ float shared[32];
     __shared__ float partial[WARPS][SUMS];
@@ -60,7 +58,8 @@ extern "C" __global__ void BOUND project(
             for (int p = 0; p < PACKS; p++) {
                 int at = ((p * SPLIT + part) * 32 + lane) * VEC;
                 if (at >= COLS || row >= rows) continue;
-                copy_one(slots + ((slot * ROWS + r) * PACKS + p) * THREADS, (const Acts *)(weight + (long long)row * COLS + at));
+                const act *from = weight + (long long)row * COLS + at;
+                copy_one(slots + ((slot * ROWS + r) * PACKS + p) * THREADS, (const Acts *)from);
             }
         }
         end_group();

@@ -254,6 +254,32 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close, cuda, numbers, widen};
 
+    /// Threads of one handle share the workspace: a product that is several kernels is whole before another begins.
+    #[test]
+    fn cuda_products_of_several_threads_do_not_mix() {
+        let cuda = cuda();
+        // Long sums of few results, which the library cuts in parts.
+        let (m, n, k) = (3, 5, 4099);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let cuda = &cuda;
+                scope.spawn(move || {
+                    let (x, w) = (numbers(m * k, thread), numbers(k * n, thread + 9));
+                    let term = |i: usize, l: usize| f64::from(x[i / n * k + l]) * f64::from(w[l * n + i % n]);
+                    let expected: Vec<f64> = (0..m * n).map(|i| (0..k).map(|l| term(i, l)).sum()).collect();
+                    let (dx, dw) = (cuda.upload(&x).unwrap(), cuda.upload(&w).unwrap());
+                    let y = cuda.zeros(ElementType::F32, m * n).unwrap();
+                    for _ in 0..20 {
+                        let (x, w) = (Matrix::new(dx.view(), k), Matrix::new(dw.view(), n));
+                        let p = Product { m, n, k, alpha: 1.0, beta: 0.0 };
+                        cuda.product(Matrix::new(y.view(), n), x, w, p).unwrap();
+                        assert_close("a thread's product", &cuda.download::<f32>(y.view()).unwrap(), &expected, 1e-4);
+                    }
+                });
+            }
+        });
+    }
+
     /// Every combination of transposition, odd sizes, strides and types, against sums in double precision.
     #[test]
     fn cuda_products_match_double_precision() {

@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    /// What is not written as long as a kernel runs may be loaded before it waits: nothing else may be called so (chain.cuh).
+    /// The compiler may load what it is told nobody writes before the kernel waits for who does (chain.cuh).
     #[test]
     fn chained_sources_do_not_promise_that_memory_stays() {
         let chained: Vec<&Build> = builds().iter().filter(|build| build.source.chained).collect();

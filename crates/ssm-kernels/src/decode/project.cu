@@ -23,8 +23,6 @@
 #define SUMS (ROWS * SEQS)
 #define NOWHERE 0xffffffffu
 
-#define BOUND __launch_bounds__(THREADS, SEQS == 1 ? 4 : 2)
-
 typedef Pack<act, VEC> Acts;
 
 DEVICE void copy_one(Acts *to, const Acts *from) {
@@ -35,7 +33,7 @@ DEVICE void copy_one(Acts *to, const Acts *from) {
     }
 }
 
-extern "C" __global__ void BOUND project(
+extern "C" __global__ void __launch_bounds__(THREADS, SEQS == 1 ? 4 : 2) project(
     act *y, float *best, u32 *best_at, const act *weight, const float *bias, const act *x, int x_stride, const u32 *ids,
     const float *residual, float *sum, const float *norm_weight, float eps, float *conv_state, const float *conv_weight,
     const float *conv_bias, int d_inner, int rows) {

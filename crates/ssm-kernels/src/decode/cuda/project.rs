@@ -108,6 +108,8 @@ struct Layout {
     blocks: usize,
     /// Steps that are on their way at once.
     slots: usize,
+    /// Bytes of shared memory for them.
+    shared: usize,
 }
 
 impl Layout {
@@ -125,13 +127,7 @@ impl Layout {
         let blocks = steps.min(BLOCKS * processors);
         let step = packs(split) * rows_each * THREADS * vec * act.bytes();
         let slots = (ROOM / step).clamp(1, SLOTS).min(steps.div_ceil(blocks));
-        Layout { vec, split, rows_each, blocks, slots }
-    }
-
-    /// Bytes of shared memory for what is on its way.
-    fn bytes(&self, act: ElementType, columns: usize) -> usize {
-        let packs = columns.div_ceil(32 * self.split * self.vec);
-        self.slots * packs * self.rows_each * THREADS * self.vec * act.bytes()
+        Layout { vec, split, rows_each, blocks, slots, shared: slots * step }
     }
 }
 
@@ -142,8 +138,8 @@ pub fn fits(sequences: usize, columns: usize, act: ElementType) -> bool {
 
 /// y `[S, rows]` = vectors · weightᵀ + bias, with weight `[rows, columns]` and all activations of one type; without a y only
 /// the best is kept. The first of the rows go through the convolution, if there is one: they are its newest inputs. `pick`
-/// asks for the best. `early` lets the next launch begin before this one waits: what it reads before it waits must have been
-/// written before the launch in front of this one (see chain.cuh).
+/// asks for the best. `early` lets the next launch begin before this one waits: what the next reads before it waits
+/// itself must have been written before the last launch that is not early (see chain.cuh).
 ///
 /// # Errors
 /// When the device's memory does not suffice or it refuses the launch.
@@ -231,8 +227,15 @@ pub fn project(
         channels as i32,
         rows as i32
     ];
-    let shared = layout.bytes(act, columns) as u32;
-    cuda.launch(&SOURCE, &defines, "project", [layout.blocks as u32, 1, 1], THREADS as u32, shared, &args)?;
+    cuda.launch(
+        &SOURCE,
+        &defines,
+        "project",
+        [layout.blocks as u32, 1, 1],
+        THREADS as u32,
+        layout.shared as u32,
+        &args,
+    )?;
     Ok(best)
 }
 

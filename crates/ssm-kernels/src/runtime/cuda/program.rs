@@ -244,6 +244,7 @@ impl Program {
             // SAFETY: the module is loaded.
             let function = unsafe { result::module::get_function(self.module, c_name) }
                 .map_err(|error| driver.error(&format!("kernel `{name}`"), error))?;
+            // A kernel may have fixed shared memory besides, so what is allowed without asking is not known.
             self.functions.insert(name.to_owned(), (function, 0));
         }
         let (function, allowed) = self.functions.get_mut(name).expect("just inserted");

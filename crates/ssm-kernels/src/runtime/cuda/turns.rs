@@ -19,6 +19,7 @@ struct State {
     calls: usize, // under way, of any thread
     works: Option<(ThreadId, usize)>,
     alone: Option<(ThreadId, usize)>,
+    waiting: usize, // threads
 }
 
 /// The right to use a device's stream for one call.
@@ -62,15 +63,18 @@ impl Turns {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Waits until `free`, then changes the state.
+    /// Waits until `free`, then changes the state. Every launch comes here twice: who waits is woken only if there is somebody.
     fn change(&self, free: impl Fn(&State) -> bool, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         while !free(&state) {
+            state.waiting += 1;
             state = self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+            state.waiting -= 1;
         }
         change(&mut state);
-        drop(state);
-        self.changed.notify_all();
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// A turn for one call. Who is alone has it already.

@@ -13,7 +13,12 @@ pub use backward::{ScanGradViews, scan_backward};
 pub use forward::scan_forward;
 
 #[cfg(test)]
-pub(crate) use {backward::FAST as BACKWARD, backward::SUMS, forward::FAST as FORWARD, forward::GENERAL};
+pub(crate) use {
+    backward::FAST as BACKWARD,
+    backward::SUMS,
+    forward::FAST as FORWARD,
+    forward::{FORCED, GENERAL, WAYS},
+};
 
 use crate::runtime::cuda::{ElementType, View};
 

@@ -3,7 +3,9 @@
 
 use half::bf16;
 
-use super::cuda::{ScanGradViews, ScanViews, Strided, TableView, boundaries_len, scan_backward, scan_forward};
+use super::cuda::{
+    FORCED, ScanGradViews, ScanViews, Strided, TableView, WAYS, boundaries_len, scan_backward, scan_forward,
+};
 use super::tests::case::{Case, NAMES, OPTIONAL};
 use crate::runtime::Cuda;
 use crate::runtime::cuda::{Array, ElementType, View};
@@ -233,6 +235,19 @@ fn cuda_scan_matches_double_precision_with_sixteen_states() {
     let mut without_final = Case::new(&[40, 3], 66, 16, FAST, true);
     without_final.d_final = None;
     check(&without_final);
+}
+
+/// Each layout of the forward's blocks, with channels and tokens that fill none of its blocks and tiles.
+#[test]
+fn cuda_scan_matches_double_precision_in_every_way() {
+    for way in WAYS {
+        FORCED.set(Some(way));
+        for present in [0, FAST] {
+            check(&Case::new(&[3, 96, 1, 33, 205], 130, 16, present, true));
+        }
+        check(&Case::new(&[17, 64], 38, 16, FAST, false));
+    }
+    FORCED.set(None);
 }
 
 #[test]

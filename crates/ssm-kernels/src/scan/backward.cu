@@ -42,6 +42,9 @@ struct WarpMemory {
     // Sums over states: y, and the gradient of ΔA times A log2(e).
     float readouts[K][WIDTH], by_steps[K][WIDTH];
     float gates[2 * K / ROWS][32];  // what a lane keeps for its pairs: dout silu'(z)
+#if DB || DC
+    float maps[K][32];  // dB, dC of the warp's channels
+#endif
 #if HAS_STATE_OFFSET && (DC || DZ)
     float4 offset[CH][32];
 #endif
@@ -52,9 +55,30 @@ struct WarpMemory {
 
 struct BlockMemory {
     WarpMemory warps[WARPS];
-    float4 maps[CHUNK][8];        // B, C
-    float sums[2][WARPS][K][32];  // dB, dC of each warp
+    float4 maps[CHUNK][8];  // B, C
 };
+
+#if DSTATE_OFFSET && ACT_BF16
+// d [16, 8] += a [16, 4] b [4, 8] on tensor cores, in TF32. Lane 4 g + q has a[g][q], a[g + 8][q] and b[q][g], and
+// d[g][2q..], d[g + 8][2q..].
+DEVICE void multiply_4(float4 &d, float a0, float a1, float b) {
+#ifdef __CUDA_ARCH__
+    // A number is cut off where it is not rounded before; b is a bf16.
+    u32 rounded[2];
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded[0]) : "f"(a0));
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded[1]) : "f"(a1));
+    asm("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(d.x), "+f"(d.y), "+f"(d.z), "+f"(d.w) : "r"(rounded[0]), "r"(rounded[1]), "r"(__float_as_uint(b)));
+#else
+    int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    for (int k = 0; k < 4; k++) {
+        float upper = __shfl_sync(ALL_LANES, a0, 4 * g + k), lower = __shfl_sync(ALL_LANES, a1, 4 * g + k);
+        float left = __shfl_sync(ALL_LANES, b, 8 * q + k), right = __shfl_sync(ALL_LANES, b, 8 * q + 4 + k);
+        d.x += upper * left, d.y += upper * right, d.z += lower * left, d.w += lower * right;
+    }
+#endif
+}
+#endif
 
 // A state before a token: from global memory, [N] of each channel.
 DEVICE void load_states(float (&h)[CH][4], const float *states, int first_channel, int d_inner, int quarter) {
@@ -135,7 +159,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
     for (int i = 0; i < CH; i++) mine.state_offset_sum[i][lane] = float4{0.0f, 0.0f, 0.0f, 0.0f};
 #endif
     float bias_sum[2] = {}, skip_sum[2] = {}, output_offset_sum[2] = {};
-    int turn = 0;
 
     int first_sequence = (int)((long long)walker * sequences / walkers);
     int end_sequence = (int)((long long)(walker + 1) * sequences / walkers);
@@ -292,7 +315,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                 __syncwarp();
 
                 // The readout: y, and what depends on dy alone.
-                float (*sums)[32] = memory.sums[turn][warp];
 #pragma unroll
                 for (int k = 0; k < K; k++) {
                     float dy[CH], cs[4], dc[4] = {}, y[CH] = {};
@@ -319,7 +341,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     fold<4>(dc, 16, lane & 16);
                     fold<2>(dc, 8, lane & 8);
                     dc[0] += __shfl_xor_sync(ALL_LANES, dc[0], 4);
-                    if (!(lane & 4)) sums[k][N + quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = dc[0];
+                    if (!(lane & 4)) mine.maps[k][N + quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = dc[0];
 #endif
 #if DZ
                     mine.readouts[k][lane] = fold_channels(y, lane);
@@ -371,7 +393,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #if DB
 #pragma unroll
                 for (int k = 0; k < K; k++) {
-                    if (!(lane & 4)) sums[k][quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = map_sum[k];
+                    if (!(lane & 4)) mine.maps[k][quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = map_sum[k];
                 }
 #endif
 #if DSTEP
@@ -389,7 +411,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #pragma unroll
                     for (int i = 0; i < CH; i++) *(float4 *)h0[i] = mine.states[part - 2][i][lane];
                 }
-#if DSTATE_OFFSET
+#if DSTATE_OFFSET && ACT_BF16
+                // dh' [32, 16] += dyᵀ [32, K] C [K, 16], in four pieces of [16, 8].
+                {
+                    const float *cs = (const float *)memory.maps[from + quarter] + N + group;
+#pragma unroll
+                    for (int m = 0; m < 2; m++) {
+                        float upper = mine.dys[quarter][16 * m + group], lower = mine.dys[quarter][16 * m + group + 8];
+#pragma unroll
+                        for (int j = 0; j < 2; j++) {
+                            multiply_4(mine.state_offset_sum[2 * m + j][lane], upper, lower, cs[8 * j]);
+                        }
+                    }
+                }
+#elif DSTATE_OFFSET
 #pragma unroll
                 for (int i = 0; i < CH; i++) *(float4 *)h[0][i] = mine.state_offset_sum[i][lane];
 #pragma unroll
@@ -406,11 +441,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #pragma unroll
                 for (int i = 0; i < CH; i++) mine.state_offset_sum[i][lane] = *(float4 *)h[0][i];
 #endif
-#if DB || DC
-                __syncthreads();
-#else
                 __syncwarp();
-#endif
 
                 // The sums over states become gradients.
 #if DSTEP || DZ
@@ -452,20 +483,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                 }
 #endif
 #if DB || DC
-                // The block adds the warps' sums, a warp some tokens; the next part has the other buffer.
-#pragma unroll
-                for (int k = warp; k < K; k += WARPS) {
-                    float sum = memory.sums[turn][0][k][lane];
-#pragma unroll
-                    for (int w = 1; w < WARPS; w++) sum += memory.sums[turn][w][k][lane];
-                    long long row = (long long)blockIdx.x * tokens + start + from + k;
-                    if (from + k < count) map_sums[row * 32 + lane] = sum;
-                }
-                turn ^= 1;
+                // To where the part's Δ stood, which all lanes have read by now: [K][32] here and there.
+                __syncwarp();
+                ((float4 *)mine.steps[from])[lane] = ((const float4 *)mine.maps)[lane];
 #endif
                 raw_u = next_u;
                 __syncwarp();
             }
+#if DB || DC
+            // The block adds what its warps have of the chunk.
+            __syncthreads();
+            for (int i = threadIdx.x; i < count * 8; i += THREADS) {
+                float4 sum = ((const float4 *)memory.warps[0].steps)[i];
+#pragma unroll
+                for (int w = 1; w < WARPS; w++) {
+                    float4 more = ((const float4 *)memory.warps[w].steps)[i];
+                    sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
+                }
+                ((float4 *)map_sums)[((long long)blockIdx.x * tokens + start) * 8 + i] = sum;
+            }
+#endif
         }
 
 #if DINITIAL
@@ -476,13 +513,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #if DSTATE_OFFSET
         if (last || rows_of_state_offset > 1) {
             long long at_row = (long long)(rows_of_state_offset > 1 ? s : walker) * segments + g;
+            float *partial = dstate_offset + at_row * d_inner * N;
+#if ACT_BF16
+#pragma unroll
+            for (int i = 0; i < CH; i++) {
+                float4 sum = mine.state_offset_sum[i][lane];
+                mine.state_offset_sum[i][lane] = float4{0.0f, 0.0f, 0.0f, 0.0f};
+                int channel = first_channel + 16 * (i / 2) + group;
+                float *to = partial + (long long)channel * N + 8 * (i % 2) + 2 * quarter;
+                if (channel < d_inner) *(float2 *)to = float2{sum.x, sum.y};
+                if (channel + 8 < d_inner) *(float2 *)(to + 8 * N) = float2{sum.z, sum.w};
+            }
+#else
             float sum[CH][4];
 #pragma unroll
             for (int i = 0; i < CH; i++) {
                 *(float4 *)sum[i] = mine.state_offset_sum[i][lane];
                 mine.state_offset_sum[i][lane] = float4{0.0f, 0.0f, 0.0f, 0.0f};
             }
-            flush_states(dstate_offset + at_row * d_inner * N, sum, channels, d_inner, quarter);
+            flush_states(partial, sum, channels, d_inner, quarter);
+#endif
         }
 #endif
         if (doutput_offset && (last || rows_of_output_offset > 1)) {

@@ -58,28 +58,6 @@ struct BlockMemory {
     float4 maps[CHUNK][8];  // B, C
 };
 
-#if DSTATE_OFFSET && ACT_BF16
-// d [16, 8] += a [16, 4] b [4, 8] on tensor cores, in TF32. Lane 4 g + q has a[g][q], a[g + 8][q] and b[q][g], and
-// d[g][2q..], d[g + 8][2q..].
-DEVICE void multiply_4(float4 &d, float a0, float a1, float b) {
-#ifdef __CUDA_ARCH__
-    // A number is cut off where it is not rounded before; b is a bf16.
-    u32 rounded[2];
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded[0]) : "f"(a0));
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded[1]) : "f"(a1));
-    asm("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(d.x), "+f"(d.y), "+f"(d.z), "+f"(d.w) : "r"(rounded[0]), "r"(rounded[1]), "r"(__float_as_uint(b)));
-#else
-    int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    for (int k = 0; k < 4; k++) {
-        float upper = __shfl_sync(ALL_LANES, a0, 4 * g + k), lower = __shfl_sync(ALL_LANES, a1, 4 * g + k);
-        float left = __shfl_sync(ALL_LANES, b, 8 * q + k), right = __shfl_sync(ALL_LANES, b, 8 * q + 4 + k);
-        d.x += upper * left, d.y += upper * right, d.z += lower * left, d.w += lower * right;
-    }
-#endif
-}
-#endif
-
 // A state before a token: from global memory, [N] of each channel.
 DEVICE void load_states(float (&h)[CH][4], const float *states, int first_channel, int d_inner, int quarter) {
 #pragma unroll
@@ -411,20 +389,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #pragma unroll
                     for (int i = 0; i < CH; i++) *(float4 *)h0[i] = mine.states[part - 2][i][lane];
                 }
-#if DSTATE_OFFSET && ACT_BF16
-                // dh' [32, 16] += dyᵀ [32, K] C [K, 16], in four pieces of [16, 8].
-                {
-                    const float *cs = (const float *)memory.maps[from + quarter] + N + group;
-#pragma unroll
-                    for (int m = 0; m < 2; m++) {
-                        float upper = mine.dys[quarter][16 * m + group], lower = mine.dys[quarter][16 * m + group + 8];
-#pragma unroll
-                        for (int j = 0; j < 2; j++) {
-                            multiply_4(mine.state_offset_sum[2 * m + j][lane], upper, lower, cs[8 * j]);
-                        }
-                    }
-                }
-#elif DSTATE_OFFSET
+#if DSTATE_OFFSET
 #pragma unroll
                 for (int i = 0; i < CH; i++) *(float4 *)h[0][i] = mine.state_offset_sum[i][lane];
 #pragma unroll
@@ -513,26 +478,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #if DSTATE_OFFSET
         if (last || rows_of_state_offset > 1) {
             long long at_row = (long long)(rows_of_state_offset > 1 ? s : walker) * segments + g;
-            float *partial = dstate_offset + at_row * d_inner * N;
-#if ACT_BF16
-#pragma unroll
-            for (int i = 0; i < CH; i++) {
-                float4 sum = mine.state_offset_sum[i][lane];
-                mine.state_offset_sum[i][lane] = float4{0.0f, 0.0f, 0.0f, 0.0f};
-                int channel = first_channel + 16 * (i / 2) + group;
-                float *to = partial + (long long)channel * N + 8 * (i % 2) + 2 * quarter;
-                if (channel < d_inner) *(float2 *)to = float2{sum.x, sum.y};
-                if (channel + 8 < d_inner) *(float2 *)(to + 8 * N) = float2{sum.z, sum.w};
-            }
-#else
             float sum[CH][4];
 #pragma unroll
             for (int i = 0; i < CH; i++) {
                 *(float4 *)sum[i] = mine.state_offset_sum[i][lane];
                 mine.state_offset_sum[i][lane] = float4{0.0f, 0.0f, 0.0f, 0.0f};
             }
-            flush_states(partial, sum, channels, d_inner, quarter);
-#endif
+            flush_states(dstate_offset + at_row * d_inner * N, sum, channels, d_inner, quarter);
         }
 #endif
         if (doutput_offset && (last || rows_of_output_offset > 1)) {

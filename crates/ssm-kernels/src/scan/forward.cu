@@ -62,6 +62,12 @@ struct Slot {
     float4 sums[TILE / 4][WALKING];    // of a lane's states, of four tokens
 };
 
+// What a stager takes of a tile.
+struct Raw {
+    Pair u[TWOS][2], delta[TWOS][2];
+    Pair maps[MAPPED];
+};
+
 // Where a walker's sums lie among those of the block: so that neither its neighbours nor those who add a channel's lanes
 // meet in a bank.
 DEVICE int place_of(int walker) { return walker ^ (walker / (LANES == 8 ? 16 : 8) & 7); }
@@ -194,55 +200,54 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
         const act *next_delta = row_at(delta + channel, begin + 2 * row, delta_bytes);
         int column = helper % N, map_row = helper / N, map_bytes = column < N / 2 ? b_bytes : c_bytes;
         const act *next_map = row_at(column < N / 2 ? b + 2 * column : c + (2 * column - N), begin + map_row, map_bytes);
-        // What a lane brings into the second cache of a token: u and z, or delta and B.
+        // What a lane brings into the second cache of a token: u, B and z, or delta and C.
         bool first_half = helper % 32 < 16;
-        const act *near[2] = {(first_half ? u : delta) + first_channel, b};
-        int near_bytes[2] = {first_half ? u_bytes : delta_bytes, b_bytes};
-#if HAS_Z
-        if (first_half) near[1] = z + first_channel, near_bytes[1] = z_bytes;
-#endif
-        Pair raw_u[TWOS][2] = {}, raw_delta[TWOS][2] = {}, raw_maps[MAPPED] = {};
-        // Of the next tile; what was there before stands in for tokens past the end.
-        auto load = [&](int tile) {
+        const act *near = (first_half ? u : delta) + first_channel, *near_map = first_half ? b : c;
+        int near_bytes = first_half ? u_bytes : delta_bytes, near_map_bytes = first_half ? b_bytes : c_bytes;
+        // What was there before stands in for tokens past the end.
+        auto load = [&](Raw &raw, int tile) {
 #pragma unroll
             for (int k = 0; k < TWOS; k++) {
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     int t = 2 * k * ROWS + i;
                     if (tile + 2 * row + t >= length) continue;
-                    raw_delta[k][i] = *(const Pair *)row_at(next_delta, t, delta_bytes);
-                    raw_u[k][i] = *(const Pair *)row_at(next_u, t, u_bytes);
+                    raw.delta[k][i] = *(const Pair *)row_at(next_delta, t, delta_bytes);
+                    raw.u[k][i] = *(const Pair *)row_at(next_u, t, u_bytes);
                 }
             }
 #pragma unroll
             for (int k = 0; k < MAPPED; k++) {
                 int t = map_row + k * MAP_ROWS;
                 if (t >= TILE || tile + t >= length) continue;
-                raw_maps[k] = *(const Pair *)row_at(next_map, k * MAP_ROWS, map_bytes);
+                raw.maps[k] = *(const Pair *)row_at(next_map, k * MAP_ROWS, map_bytes);
             }
             next_u = row_at(next_u, TILE, u_bytes);
             next_delta = row_at(next_delta, TILE, delta_bytes);
             next_map = row_at(next_map, TILE, map_bytes);
             if (helper < 2 * TILE) {
                 int token = begin + min(tile + AHEAD * TILE + helper / 32 * 16 + helper % 16, length - 1);
-                prefetch(row_at(near[0], token, near_bytes[0]));
-                prefetch(row_at(near[1], token, near_bytes[1]));
+                prefetch(row_at(near, token, near_bytes));
+                prefetch(row_at(near_map, token, near_map_bytes));
+#if HAS_Z
+                if (first_half) prefetch(row_at(z + first_channel, token, z_bytes));
+#endif
             }
         };
-        auto stage = [&](int tile, Slot &slot) {
-            float4 steps[TWOS][2];
+        float4 steps[TWOS][2];
+        auto prepare = [&](const Raw &raw, int tile) {
 #pragma unroll
             for (int k = 0; k < TWOS; k++) {
                 float step[2][2], slope;
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    step_of(low(raw_delta[k][i]) + bias[0], &step[i][0], &slope);
-                    step_of(high(raw_delta[k][i]) + bias[1], &step[i][1], &slope);
+                    step_of(low(raw.delta[k][i]) + bias[0], &step[i][0], &slope);
+                    step_of(high(raw.delta[k][i]) + bias[1], &step[i][1], &slope);
                 }
                 steps[k][0] = float4{
-                    step[0][0], step[0][0] * low(raw_u[k][0]), step[1][0], step[1][0] * low(raw_u[k][1])};
+                    step[0][0], step[0][0] * low(raw.u[k][0]), step[1][0], step[1][0] * low(raw.u[k][1])};
                 steps[k][1] = float4{
-                    step[0][1], step[0][1] * high(raw_u[k][0]), step[1][1], step[1][1] * high(raw_u[k][1])};
+                    step[0][1], step[0][1] * high(raw.u[k][0]), step[1][1], step[1][1] * high(raw.u[k][1])};
             }
             if (tile + TILE > length) {
 #pragma unroll
@@ -255,6 +260,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
                     }
                 }
             }
+        };
+        auto store = [&](const Raw &raw, Slot &slot) {
 #pragma unroll
             for (int k = 0; k < TWOS; k++) {
                 slot.steps[row + k * ROWS][2 * pair] = steps[k][0];
@@ -269,17 +276,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
 #else
                 float2 *to = (float2 *)slot.maps[t] + column;
 #endif
-                *to = float2{low(raw_maps[k]), high(raw_maps[k])};
+                *to = float2{low(raw.maps[k]), high(raw.maps[k])};
             }
         };
-        load(0);
+        Raw now = {}, next = {};
+        load(now, 0);
         int at = 0;
 #pragma unroll 1
         for (int tile = 0; tile < length; tile += TILE) {
+            load(next, tile + TILE);
+            prepare(now, tile);
             if (tile >= SLOTS * TILE) meet<WALKING + HELPING>(FREE(at));
-            stage(tile, slots[at]);
+            store(now, slots[at]);
             pass<THREADS>(STAGED(at));
-            load(tile + TILE);
+            now = next;
             at = at + 1 == SLOTS ? 0 : at + 1;
         }
         return;

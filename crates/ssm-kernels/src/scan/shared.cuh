@@ -22,7 +22,8 @@ DEVICE float fast_sigmoid(float x) { return reciprocal(1.0f + ex2(-x * LOG2E)); 
 // absolute, would lose digits.
 DEVICE void step_of(float x, float *step, float *slope) {
 #if SOFTPLUS
-    float e = ex2(-fabsf(x) * LOG2E), w = 1.0f + e;
+    // Though fmaxf drops a NaN, e keeps it.
+    float least = fmaxf(x, 0.0f), e = ex2(-fabsf(x) * LOG2E), w = 1.0f + e;
 #if ACT_BF16
     // A bf16 x has an error of a thousandth: a hundred times this one's.
     float series = 1.0f - 1.0f / 2 * e, most = 1.0f / 256;
@@ -33,8 +34,7 @@ DEVICE void step_of(float x, float *step, float *slope) {
     series = series * e - 1.0f / 2;
     series = series * e + 1.0f;
 #endif
-    // Though fmaxf drops a NaN, e keeps it.
-    *step = fmaxf(x, 0.0f) + (e < most ? series * e : lg2(w) * LN2);
+    *step = e < most ? series * e + least : lg2(w) * LN2 + least;
     *slope = reciprocal(w) * (x < 0.0f ? e : 1.0f);
 #else
     *step = x;

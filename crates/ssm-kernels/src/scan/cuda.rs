@@ -17,7 +17,7 @@ pub(crate) use {
     backward::FAST as BACKWARD,
     backward::SUMS,
     forward::FAST as FORWARD,
-    forward::{FORCED, GENERAL, WAYS},
+    forward::{FORCED_LANES, GENERAL},
 };
 
 use crate::runtime::cuda::{ElementType, View};

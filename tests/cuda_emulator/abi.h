@@ -1,7 +1,7 @@
 // What a compiled module and the emulator know of each other. Both sides include this file; a change of it must change
 // EMU_ABI too.
 
-#define EMU_ABI 1
+#define EMU_ABI 2
 
 struct EmuIndex {
     unsigned x, y, z;
@@ -33,6 +33,7 @@ enum EmuBlockOp { EMU_SYNC, EMU_SYNC_COUNT, EMU_SYNC_AND, EMU_SYNC_OR };
 struct EmuRuntime {
     int (*block)(int op, int predicate, int line);
     unsigned long long (*warp)(int op, unsigned mask, unsigned long long value, int argument, int width, int line);
+    void (*named)(unsigned barrier, unsigned count, bool waits, int line);
     void (*fail)(const char *what, int line);
 };
 

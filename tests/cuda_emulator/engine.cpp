@@ -43,7 +43,7 @@ emu_switch:
     .size emu_switch, .-emu_switch
 )");
 
-enum Waiting { NOT, FOR_BLOCK, FOR_WARP, DONE };
+enum Waiting { NOT, FOR_BLOCK, FOR_NAMED, FOR_WARP, DONE };
 
 struct Fiber {
     void *stack_pointer;
@@ -68,6 +68,13 @@ struct Warp {
     Group group[32];
 };
 
+// A barrier by number: who has come to it, and of those who waits.
+struct Named {
+    unsigned count, arrived;
+    unsigned come[MAX_THREADS / 32], parked[MAX_THREADS / 32];
+};
+const unsigned NAMED = 16;
+
 struct Engine {
     const EmuModule *module;
     const EmuKernel *kernel;
@@ -87,6 +94,7 @@ struct Engine {
     unsigned arrived;
     int barrier_op, barrier_line, count, result;
     bool all, any;
+    Named named[NAMED];
 
     unsigned char *shared, *shared_end;  // dynamic shared memory; a guard page follows
     uint64_t random;
@@ -250,6 +258,32 @@ int block_op(int op, int predicate, int line) {
     return engine.result;
 }
 
+void named_op(unsigned barrier, unsigned count, bool waits, int line) {
+    Fiber &f = engine.fibers[engine.current];
+    unsigned bit = 1u << f.lane;
+    const char *wrong = nullptr;
+    if (barrier >= NAMED) wrong = "there are sixteen";
+    else if (count == 0 || count % 32 || count > engine.threads) wrong = "its count is not that of whole warps of the block";
+    else if (engine.named[barrier].arrived && engine.named[barrier].count != count) wrong = "others came with another count";
+    else if (engine.named[barrier].come[f.warp] & bit) wrong = "the thread comes a second time before the others";
+    if (wrong) {
+        fprintf(stderr, "cuda emulator: barrier %u of %u threads at line %d: %s\n", barrier, count, line, wrong);
+        die(f);
+    }
+    Named &named = engine.named[barrier];
+    f.line = line;
+    named.count = count;
+    named.come[f.warp] |= bit;
+    if (++named.arrived == count) {
+        for (unsigned w = 0; w * 32 < engine.threads; w++) engine.warps[w].ready |= named.parked[w];
+        named = {};
+    } else if (waits) {
+        named.parked[f.warp] |= bit;
+        f.waiting = FOR_NAMED;
+        yield();
+    }
+}
+
 void fail(const char *what, int line) {
     fprintf(stderr, "cuda emulator: %s failed at line %d\n", what, line);
     die(engine.fibers[engine.current]);
@@ -305,17 +339,22 @@ void make_fibers(unsigned threads) {
 }
 
 [[noreturn]] void stuck() {
-    unsigned at_barrier = 0, in_warp = 0;
-    const Fiber *barrier = nullptr, *warp = nullptr;
+    unsigned at_barrier = 0, at_named = 0, in_warp = 0;
+    const Fiber *barrier = nullptr, *named = nullptr, *warp = nullptr;
     for (unsigned i = 0; i < engine.threads; i++) {
         const Fiber &f = engine.fibers[i];
         if (f.waiting == FOR_BLOCK) at_barrier++, barrier = barrier ? barrier : &f;
+        if (f.waiting == FOR_NAMED) at_named++, named = named ? named : &f;
         if (f.waiting == FOR_WARP) in_warp++, warp = warp ? warp : &f;
     }
     fprintf(stderr, "cuda emulator: a block is stuck: %u of its %u threads have returned\n", engine.done, engine.threads);
     if (barrier) {
         fprintf(stderr, "  %u wait at %s of line %d, the first is\n", at_barrier, BLOCK_OPS[barrier->op], barrier->line);
         print_place(*barrier);
+    }
+    if (named) {
+        fprintf(stderr, "  %u wait at barriers by number, the first at line %d\n", at_named, named->line);
+        print_place(*named);
     }
     if (warp) {
         fprintf(stderr, "  %u wait for other lanes of their warp, the first at %s of line %d\n", in_warp, OPS[warp->op],
@@ -326,7 +365,7 @@ void make_fibers(unsigned threads) {
                         OPS[engine.warps[w].group[g].op], engine.warps[w].group[g].mask, engine.warps[w].group[g].arrived,
                         engine.warps[w].live);
     }
-    die(warp ? *warp : *barrier);
+    die(warp ? *warp : barrier ? *barrier : *named);
 }
 
 void run_warp(unsigned w, int order) {
@@ -351,6 +390,7 @@ void run_block() {
         engine.warps[w].parked = engine.warps[w].groups = 0;
     }
     engine.done = engine.arrived = 0;
+    memset(engine.named, 0, sizeof engine.named);
     int order = engine_options().order;
     while (engine.done < engine.threads) {
         bool moved = false;
@@ -434,7 +474,7 @@ void have_signal_stack() {
 
 }  // namespace
 
-const EmuRuntime engine_runtime = {block_op, warp_op, fail};
+const EmuRuntime engine_runtime = {block_op, warp_op, named_op, fail};
 
 const EngineOptions &engine_options() {
     static const EngineOptions options = [] {

@@ -56,6 +56,10 @@ const EmuRuntime *emu_runtime;
 #define __syncthreads_and(p) emu_runtime->block(EMU_SYNC_AND, (p) != 0, __LINE__)
 #define __syncthreads_or(p) emu_runtime->block(EMU_SYNC_OR, (p) != 0, __LINE__)
 
+// One of a block's sixteen barriers by number, as PTX's bar.sync and bar.arrive: `count` threads have to come, of which some
+// do not wait.
+#define emulated_barrier(barrier, count, waits) emu_runtime->named(barrier, count, waits, __LINE__)
+
 static inline unsigned long long emu_warp(int op, unsigned mask, unsigned long long value, int argument, int width,
                                           int line) {
     return emu_runtime->warp(op, mask, value, argument, width, line);

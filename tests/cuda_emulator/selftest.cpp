@@ -99,6 +99,25 @@ extern "C" __global__ void lanes(unsigned *y) {
     y[320 + lane] = (unsigned)__reduce_min_sync(0xffffffffu, (int)lane - 5);
 }
 
+// One warp makes numbers, two take them; a slot is written again when both have passed.
+extern "C" __global__ void hand_over(int *y, int rounds) {
+    __shared__ int slot[32];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int sum = 0;
+    for (int i = 0; i < rounds; i++) {
+        if (warp == 0) {
+            if (i > 0) emulated_barrier(2, 96, true);
+            slot[lane] = i * lane;
+            emulated_barrier(1, 96, false);
+        } else {
+            emulated_barrier(1, 96, true);
+            sum += slot[31 - lane];
+            if (i + 1 < rounds) emulated_barrier(2, 96, false);
+        }
+    }
+    if (warp > 0) y[threadIdx.x - 32] = sum;
+}
+
 extern "C" __global__ void fresh_shared(unsigned *y) {
     __shared__ unsigned x[32];
     y[blockIdx.x * 32 + threadIdx.x] = x[threadIdx.x];
@@ -125,6 +144,12 @@ extern "C" __global__ void two_barriers() {
     else {
         __syncthreads();
     }
+}
+extern "C" __global__ void comes_twice() {
+    for (int i = 0; i < 2; i++) emulated_barrier(1, 64, false);
+}
+extern "C" __global__ void waits_alone() {
+    if (threadIdx.x < 32) emulated_barrier(1, 64, true);
 }
 extern "C" __global__ void past_the_end(float *y, int n) { y[n] = 1.0f; }
 extern "C" __global__ void misaligned(float4 *y) { *(float4 *)((float *)y + 1) = make_float4(1, 2, 3, 4); }
@@ -252,6 +277,12 @@ static void test_kernels() {
     }
 
     DevicePointer df = allocate(64 * 4);
+    DevicePointer dh = allocate(64 * 4);
+    int handed[64];
+    OK(launch("hand_over", 1, 96, 0, dh, 5));
+    OK(cuMemcpyDtoHAsync_v2(handed, dh, sizeof handed, stream));
+    OK(cuStreamSynchronize(stream));
+    for (int i = 0; i < 64; i++) EXPECT(handed[i] == 10 * (31 - i % 32));
     OK(launch("fresh_shared", 2, 32, 0, df));
     for (unsigned u : download<unsigned>(df, 64)) EXPECT(u == 0xffffffffu);
 
@@ -408,6 +439,8 @@ static void die(int which) {
     case 4: launch("past_shared", 1, 1, 0, y, 4); break;
     case 5: launch("past_dynamic", 1, 1, 64, 16); break;
     case 6: launch("deep", 1, 1, 0, y, 16); break;
+    case 7: launch("comes_twice", 1, 64, 0); break;
+    case 8: launch("waits_alone", 1, 64, 0); break;
     }
     cuStreamSynchronize(stream);
 }
@@ -425,7 +458,7 @@ int main(int argc, char **argv) {
     test_graph();
     test_products();
     const char *check = getenv("CUDA_EMULATOR_CHECK");
-    for (int which = 0; which < 7; which++) {
+    for (int which = 0; which < 9; which++) {
         if (which >= 2 && which <= 5 && !check) continue;
         std::string command = std::string(argv[0]) + " --die " + std::to_string(which) + " 2>&1 | grep 'kernel `' > /dev/null";
         if (system(command.c_str()) != 0) printf("selftest: faulty kernel %d was not found out\n", which), failures++;

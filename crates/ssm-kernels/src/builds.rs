@@ -184,15 +184,18 @@ fn builds() -> &'static [Build] {
         }
         builds.extend(all(&random::cuda::SOURCE, &[act]));
         builds.extend(all(&reduce::cuda::SOURCE, &[act]));
-        let lanes = ("LANES", &[2i64, 4, 8][..]);
-        builds.extend(all(
-            &scan::cuda::FORWARD,
-            &[act, lanes, ("HAS_Z", BOTH), ("SOFTPLUS", &[1]), ("HAS_STATE_OFFSET", BOTH)],
-        ));
-        builds.extend(in_turn(
-            &scan::cuda::FORWARD,
-            &[act, lanes, ("HAS_Z", BOTH), ("SOFTPLUS", &[0]), ("HAS_STATE_OFFSET", BOTH)],
-        ));
+        for (i, way) in scan::cuda::WAYS.iter().enumerate() {
+            let way = [("CHANNELS", way.channels), ("LANES", way.lanes), ("HELPERS", way.helpers), ("TILE", way.tile)];
+            let [channels, lanes, helpers, tile] = way.map(|(name, number)| (name, [number as i64]));
+            let laid_out = [&channels, &lanes, &helpers, &tile].map(|(name, number)| (*name, &number[..]));
+            let axes = |rest: [Axis<'static>; 3]| [&[act][..], &laid_out, &rest].concat();
+            let (with, without) = (("SOFTPLUS", &[1i64][..]), ("SOFTPLUS", &[0i64][..]));
+            let (has_z, has_offset) = (("HAS_Z", BOTH), ("HAS_STATE_OFFSET", BOTH));
+            builds.extend(all(&scan::cuda::FORWARD, &axes([has_z, with, has_offset])));
+            if i % 2 == 0 {
+                builds.extend(in_turn(&scan::cuda::FORWARD, &axes([has_z, without, has_offset])));
+            }
+        }
         builds.extend([(0, 2), (1, 2), (0, 4), (1, 4)].map(|(bf16, warps)| scan_backward(bf16, warps, &["*"])));
         let parts: [&[&str]; 9] = [
             &[],

@@ -42,6 +42,9 @@ struct WarpMemory {
     // Sums over states: y, and the gradient of ΔA times A log2(e).
     float readouts[K][WIDTH], by_steps[K][WIDTH];
     float gates[2 * K / ROWS][32];  // what a lane keeps for its pairs: dout silu'(z)
+#if DB || DC
+    float maps[K][32];  // dB, dC of the warp's channels
+#endif
 #if HAS_STATE_OFFSET && (DC || DZ)
     float4 offset[CH][32];
 #endif
@@ -52,8 +55,7 @@ struct WarpMemory {
 
 struct BlockMemory {
     WarpMemory warps[WARPS];
-    float4 maps[CHUNK][8];        // B, C
-    float sums[2][WARPS][K][32];  // dB, dC of each warp
+    float4 maps[CHUNK][8];  // B, C
 };
 
 // A state before a token: from global memory, [N] of each channel.
@@ -135,7 +137,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
     for (int i = 0; i < CH; i++) mine.state_offset_sum[i][lane] = float4{0.0f, 0.0f, 0.0f, 0.0f};
 #endif
     float bias_sum[2] = {}, skip_sum[2] = {}, output_offset_sum[2] = {};
-    int turn = 0;
 
     int first_sequence = (int)((long long)walker * sequences / walkers);
     int end_sequence = (int)((long long)(walker + 1) * sequences / walkers);
@@ -292,7 +293,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                 __syncwarp();
 
                 // The readout: y, and what depends on dy alone.
-                float (*sums)[32] = memory.sums[turn][warp];
 #pragma unroll
                 for (int k = 0; k < K; k++) {
                     float dy[CH], cs[4], dc[4] = {}, y[CH] = {};
@@ -319,7 +319,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     fold<4>(dc, 16, lane & 16);
                     fold<2>(dc, 8, lane & 8);
                     dc[0] += __shfl_xor_sync(ALL_LANES, dc[0], 4);
-                    if (!(lane & 4)) sums[k][N + quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = dc[0];
+                    if (!(lane & 4)) mine.maps[k][N + quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = dc[0];
 #endif
 #if DZ
                     mine.readouts[k][lane] = fold_channels(y, lane);
@@ -371,7 +371,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #if DB
 #pragma unroll
                 for (int k = 0; k < K; k++) {
-                    if (!(lane & 4)) sums[k][quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = map_sum[k];
+                    if (!(lane & 4)) mine.maps[k][quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = map_sum[k];
                 }
 #endif
 #if DSTEP
@@ -406,11 +406,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #pragma unroll
                 for (int i = 0; i < CH; i++) mine.state_offset_sum[i][lane] = *(float4 *)h[0][i];
 #endif
-#if DB || DC
-                __syncthreads();
-#else
                 __syncwarp();
-#endif
 
                 // The sums over states become gradients.
 #if DSTEP || DZ
@@ -452,20 +448,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                 }
 #endif
 #if DB || DC
-                // The block adds the warps' sums, a warp some tokens; the next part has the other buffer.
-#pragma unroll
-                for (int k = warp; k < K; k += WARPS) {
-                    float sum = memory.sums[turn][0][k][lane];
-#pragma unroll
-                    for (int w = 1; w < WARPS; w++) sum += memory.sums[turn][w][k][lane];
-                    long long row = (long long)blockIdx.x * tokens + start + from + k;
-                    if (from + k < count) map_sums[row * 32 + lane] = sum;
-                }
-                turn ^= 1;
+                // To where the part's Δ stood, which all lanes have read by now: [K][32] here and there.
+                __syncwarp();
+                ((float4 *)mine.steps[from])[lane] = ((const float4 *)mine.maps)[lane];
 #endif
                 raw_u = next_u;
                 __syncwarp();
             }
+#if DB || DC
+            // The block adds what its warps have of the chunk.
+            __syncthreads();
+            for (int i = threadIdx.x; i < count * 8; i += THREADS) {
+                float4 sum = ((const float4 *)memory.warps[0].steps)[i];
+#pragma unroll
+                for (int w = 1; w < WARPS; w++) {
+                    float4 more = ((const float4 *)memory.warps[w].steps)[i];
+                    sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
+                }
+                ((float4 *)map_sums)[((long long)blockIdx.x * tokens + start) * 8 + i] = sum;
+            }
+#endif
         }
 
 #if DINITIAL

@@ -76,12 +76,6 @@ template <int TOKENS> struct Column {
     }
 };
 
-DEVICE void prefetch(const void *p) {
-#ifdef __CUDA_ARCH__
-    asm volatile("prefetch.global.L2 [%0];" :: "l"(p));
-#endif
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, 3) scan_carries(
     float *__restrict__ carries, float *__restrict__ step_sums,
     const act *__restrict__ dout, const act *__restrict__ delta, const float *__restrict__ delta_bias,

@@ -17,7 +17,7 @@ pub(crate) use {
     backward::FAST as BACKWARD,
     backward::SUMS,
     forward::FAST as FORWARD,
-    forward::{FORCED_LANES, GENERAL},
+    forward::{FORCED, GENERAL, WAYS},
 };
 
 use crate::runtime::cuda::{ElementType, View};

@@ -4,7 +4,7 @@
 use half::bf16;
 
 use super::cuda::{
-    FORCED_LANES, ScanGradViews, ScanViews, Strided, TableView, boundaries_len, scan_backward, scan_forward,
+    FORCED, ScanGradViews, ScanViews, Strided, TableView, WAYS, boundaries_len, scan_backward, scan_forward,
 };
 use super::tests::case::{Case, NAMES, OPTIONAL};
 use crate::runtime::Cuda;
@@ -237,19 +237,19 @@ fn cuda_scan_matches_double_precision_with_sixteen_states() {
     check(&without_final);
 }
 
-/// However many lanes share a channel, with channels and tokens that fill none of the forward's blocks and tiles.
+/// Each layout of the forward's blocks, with channels and tokens that fill none of its blocks and tiles.
 #[test]
-fn cuda_scan_matches_double_precision_with_any_number_of_lanes() {
+fn cuda_scan_matches_double_precision_in_every_way() {
     // Also when a check fails: the tests behind it may run in the same thread.
     struct Free;
     impl Drop for Free {
         fn drop(&mut self) {
-            FORCED_LANES.set(None);
+            FORCED.set(None);
         }
     }
     let _free = Free;
-    for lanes in [2, 4, 8] {
-        FORCED_LANES.set(Some(lanes));
+    for way in WAYS {
+        FORCED.set(Some(way));
         for present in [0, FAST] {
             check(&Case::new(&[3, 96, 1, 33, 205], 130, 16, present, true));
         }

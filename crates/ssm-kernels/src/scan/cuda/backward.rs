@@ -194,12 +194,13 @@ fn warps(cuda: &Cuda) -> usize {
     if cuda.has_little_shared_memory() { 2 } else { 4 }
 }
 
-/// Bytes of `BlockMemory`; `offset` and `offset_grad` say whether a state offset is read, and its gradient gathered.
-fn shared_bytes(warps: usize, offset: bool, offset_grad: bool) -> usize {
+/// Bytes of `BlockMemory`; `offset` and `offset_grad` say whether a state offset is read, and its gradient gathered, and
+/// `maps` whether those of B or C are.
+fn shared_bytes(warps: usize, offset: bool, offset_grad: bool, maps: bool) -> usize {
     let states = 4 * 32 * 16;
     let rows = CHUNK / PART - 2 + usize::from(offset) + usize::from(offset_grad);
-    let vectors = (2 * CHUNK + 4 * PART) * WIDTH * 4;
-    warps * (rows * states + vectors) + CHUNK * 32 * 4 + 2 * warps * PART * 32 * 4
+    let vectors = (2 * CHUNK + 4 * PART) * WIDTH * 4 + usize::from(maps) * PART * 32 * 4;
+    warps * (rows * states + vectors) + CHUNK * 32 * 4
 }
 
 /// Blocks that a multiprocessor holds.
@@ -278,7 +279,7 @@ fn fast(
         bytes(Some(x.delta)), bytes(Some(x.b)), bytes(Some(x.c)), bytes(x.z),
     ];
     let reads_offset = x.state_offset.is_some() && (grads.dc.is_some() || grads.dz.is_some());
-    let shared = shared_bytes(warps, reads_offset, grads.dstate_offset.is_some());
+    let shared = shared_bytes(warps, reads_offset, grads.dstate_offset.is_some(), wants_maps);
     let grid = [columns as u32, walkers as u32, segments as u32];
     cuda.launch(&FAST, &defines, "scan_backward", grid, 32 * warps as u32, shared as u32, &args)?;
 

@@ -42,10 +42,13 @@ pub fn scan_forward(
         [blocks, 1, 1]
     };
     if x.is_fast([Some(out), Some(x.b), Some(x.c)], [final_state, boundaries]) {
-        let lanes = lanes(cuda.multiprocessors() as usize, d, sequences);
+        let way = way(cuda.multiprocessors() as usize, d, sequences);
         let defines = [
             ("ACT_BF16", i64::from(x.act().is_bf16())),
-            ("LANES", lanes as i64),
+            ("CHANNELS", way.channels as i64),
+            ("LANES", way.lanes as i64),
+            ("HELPERS", way.helpers as i64),
+            ("TILE", way.tile as i64),
             ("HAS_Z", i64::from(x.z.is_some())),
             ("SOFTPLUS", i64::from(x.delta_softplus)),
             ("HAS_STATE_OFFSET", i64::from(x.state_offset.is_some())),
@@ -57,7 +60,8 @@ pub fn scan_forward(
             values(x.output_offset), row_of(x.output_offset), x.offsets, d as i32, bytes(Some(out)), bytes(Some(x.u)),
             bytes(Some(x.delta)), bytes(Some(x.b)), bytes(Some(x.c)), bytes(x.z),
         ];
-        return cuda.launch(&FAST, &defines, "scan_forward", grid(THREADS / lanes), THREADS as u32, 0, &args);
+        let (grid, threads, shared) = (grid(way.channels), way.threads() as u32, way.shared_bytes() as u32);
+        return cuda.launch(&FAST, &defines, "scan_forward", grid, threads, shared, &args);
     }
     let defines = [
         ("ACT_BF16", i64::from(x.act().is_bf16())),
@@ -75,41 +79,71 @@ pub fn scan_forward(
     cuda.launch(&GENERAL, &defines, "scan_forward_general", grid(4), 128, 0, &args)
 }
 
-/// Threads of a block.
-const THREADS: usize = 128;
+/// How the fast kernel's blocks are laid out, as in forward.cu.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Way {
+    /// Channels of a block, and the lanes that share one.
+    pub channels: usize,
+    pub lanes: usize,
+    /// Warps that stage; as many finish.
+    pub helpers: usize,
+    /// Tokens of a tile.
+    pub tile: usize,
+    /// Nanoseconds that a multiprocessor of an H100 takes per token and block.
+    time: f64,
+}
 
-/// How many lanes share a channel. A block's time per token falls nearly as its channels do, so with little to do more
-/// lanes are better; with many blocks per multiprocessor, fewer lose less to what all lanes repeat. The times are those
-/// of a multiprocessor of an H100 per token and block, in nanoseconds, as measured at D = 1536 and 4096 with 1 to 8
-/// sequences; 0.55 blocks stand for the waiting that few cannot hide.
-fn lanes(multiprocessors: usize, d_inner: usize, sequences: usize) -> usize {
-    #[cfg(test)]
-    if let Some(lanes) = FORCED_LANES.get() {
-        return lanes;
+pub(crate) const WAYS: [Way; 4] = [
+    Way { channels: 16, lanes: 8, helpers: 2, tile: 32, time: 22.7 },
+    Way { channels: 32, lanes: 4, helpers: 4, tile: 32, time: 34.0 },
+    Way { channels: 48, lanes: 4, helpers: 3, tile: 32, time: 51.0 },
+    Way { channels: 64, lanes: 2, helpers: 2, tile: 16, time: 51.0 },
+];
+
+impl Way {
+    fn threads(&self) -> usize {
+        self.channels * self.lanes + 2 * 32 * self.helpers
     }
-    let time = |&(lanes, each): &(usize, f64)| {
-        let blocks = d_inner.div_ceil(THREADS / lanes) * sequences;
-        each * (blocks.div_ceil(multiprocessors.max(1)) as f64 + 0.55)
+
+    /// Two slots: steps of two tokens, B and C, sums of four tokens, all in sixteen bytes.
+    fn shared_bytes(&self) -> usize {
+        let (steps, maps, sums) =
+            (self.tile / 2 * self.channels, self.tile * 8, self.tile / 4 * self.channels * self.lanes);
+        2 * 16 * (steps + maps + sums)
+    }
+}
+
+/// The way that takes least time. Many lanes to a channel repeat more, few leave multiprocessors idle where channels and
+/// sequences are few: the slowest multiprocessor has as many blocks as fall to one, rounded up. Measured at D = 768 to 4096
+/// with 1 to 256 sequences.
+fn way(multiprocessors: usize, d_inner: usize, sequences: usize) -> Way {
+    #[cfg(test)]
+    if let Some(way) = FORCED.get() {
+        return way;
+    }
+    let time = |way: &Way| {
+        let blocks = d_inner.div_ceil(way.channels) * sequences;
+        way.time * blocks.div_ceil(multiprocessors.max(1)) as f64
     };
-    let ways = [(2, 53.0), (4, 33.0), (8, 19.3)];
-    ways.into_iter().min_by(|a, b| time(a).total_cmp(&time(b))).expect("three ways").0
+    WAYS.into_iter().min_by(|a, b| time(a).total_cmp(&time(b))).expect("four ways")
 }
 
 #[cfg(test)]
 thread_local! {
-    /// The lanes to a channel that this thread's launches take instead.
-    pub(crate) static FORCED_LANES: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
+    /// The way that this thread's launches take instead.
+    pub(crate) static FORCED: std::cell::Cell<Option<Way>> = const { std::cell::Cell::new(None) };
 }
 
 #[cfg(test)]
 mod tests {
-    use super::lanes;
+    use super::way;
 
     #[test]
-    fn few_channels_are_spread_over_more_lanes() {
-        assert_eq!(lanes(132, 1536, 4), 8);
-        assert_eq!(lanes(132, 4096, 1), 8);
-        assert_eq!(lanes(132, 4096, 4), 2);
-        assert_eq!(lanes(132, 4096, 8), 2);
+    fn blocks_are_such_that_multiprocessors_have_equal_shares() {
+        assert_eq!(way(132, 1536, 1).channels, 16);
+        assert_eq!(way(132, 4096, 1).channels, 32);
+        assert_eq!(way(132, 1536, 4).channels, 48);
+        assert_eq!(way(132, 4096, 4).channels, 64);
+        assert_eq!(way(132, 4096, 8).channels, 64);
     }
 }

@@ -188,12 +188,18 @@ fn builds() -> &'static [Build] {
             let way = [("CHANNELS", way.channels), ("LANES", way.lanes), ("HELPERS", way.helpers), ("TILE", way.tile)];
             let [channels, lanes, helpers, tile] = way.map(|(name, number)| (name, [number as i64]));
             let laid_out = [&channels, &lanes, &helpers, &tile].map(|(name, number)| (*name, &number[..]));
-            let axes = |rest: [Axis<'static>; 3]| [&[act][..], &laid_out, &rest].concat();
+            // Rows that begin at whole sixteens of bytes, and such that do not.
+            let (whole, f32s, bf16s) = ((act, 16), (("ACT_BF16", &[0i64][..]), 8), (("ACT_BF16", &[1i64][..]), 4));
+            let axes = |(act, copy): (Axis<'static>, i64), rest: [Axis<'static>; 3]| {
+                all(&scan::cuda::FORWARD, &[&[act][..], &laid_out, &[("COPY", &[copy])], &rest].concat())
+            };
             let (with, without) = (("SOFTPLUS", &[1i64][..]), ("SOFTPLUS", &[0i64][..]));
-            let (has_z, has_offset) = (("HAS_Z", BOTH), ("HAS_STATE_OFFSET", BOTH));
-            builds.extend(all(&scan::cuda::FORWARD, &axes([has_z, with, has_offset])));
+            let [(has_z, has_offset), (no_z, no_offset)] =
+                [BOTH, &[0i64]].map(|flags| (("HAS_Z", flags), ("HAS_STATE_OFFSET", flags)));
+            builds.extend(axes(whole, [has_z, with, has_offset]));
+            builds.extend([f32s, bf16s].into_iter().flat_map(|small| axes(small, [has_z, with, no_offset])));
             if i % 2 == 0 {
-                builds.extend(in_turn(&scan::cuda::FORWARD, &axes([has_z, without, has_offset])));
+                builds.extend(axes(whole, [no_z, without, has_offset]));
             }
         }
         builds.extend([(0, 2), (1, 2), (0, 4), (1, 4)].map(|(bf16, warps)| scan_backward(bf16, warps, &["*"])));

@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) project_many(
             if (PASS > SEQS && copied_seq >= SEQS) break;
             int s = first_seq + copied_seq + i;
             bool there = s < sequences && column < COLS;
-            copy_16(to + i * STRIDE, x + (there ? (long long)s * x_stride + column : 0), there);
+            copy_async<16>(to + i * STRIDE, x + (there ? (long long)s * x_stride + column : 0), there);
         }
         end_group();
     };

@@ -27,7 +27,7 @@ typedef Pack<act, VEC> Acts;
 
 DEVICE void copy_one(Acts *to, const Acts *from) {
     if constexpr (sizeof(Acts) == 16) {
-        copy_16(to, from, true);
+        copy_async<16>(to, from, true);
     } else {
         *to = *from;
     }

@@ -119,14 +119,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) project_wide(
 #pragma unroll
         for (int i = 0; i < WIDE / LINES; i++) {
             act *at = slots + slot * SLOT + (SEQS + i * LINES) * CHUNK + to;
-            copy_16(at, there ? from[i] + chunk * CHUNK : weight, there);
+            copy_async<16>(at, there ? from[i] + chunk * CHUNK : weight, there);
         }
     };
     auto copy_vectors = [&](int chunk, int slot) {
 #pragma unroll
         for (int i = 0; i < SEQS / LINES; i++) {
             bool there = chunk * CHUNK + piece < columns && first_seq + own_line + i * LINES < sequences;
-            copy_16(slots + slot * SLOT + i * LINES * CHUNK + to, there ? of[i] + chunk * CHUNK : x, there);
+            copy_async<16>(slots + slot * SLOT + i * LINES * CHUNK + to, there ? of[i] + chunk * CHUNK : x, there);
         }
     };
     for (int i = 0; i < AT_FIRST; i++) copy_matrix(i, i);

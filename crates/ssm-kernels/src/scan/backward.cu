@@ -294,10 +294,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 
                 // The readout: y, and what depends on dy alone.
 #pragma unroll
-                for (int k = 0; k < K; k++) {
-                    float dy[CH], cs[4], dc[4] = {}, y[CH] = {};
-                    take(dy, &mine.dys[k][group * CH]);
-                    *(float4 *)cs = maps[k * 8 + 4];
+                for (int two = 0; two < K; two += 2) {
+                    float dy[2][CH], cs[2][4], dc[2][4] = {}, y[2][CH] = {};
+#pragma unroll
+                    for (int j = 0; j < 2; j++) {
+                        take(dy[j], &mine.dys[two + j][group * CH]);
+                        *(float4 *)cs[j] = maps[(two + j) * 8 + 4];
+                    }
 #pragma unroll
                     for (int i = 0; i < CH; i++) {
 #if HAS_STATE_OFFSET && (DC || DZ)
@@ -305,25 +308,31 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                         *(float4 *)offset = mine.offset[i][lane];
 #endif
 #pragma unroll
-                        for (int n = 0; n < 4; n++) {
+                        for (int j = 0; j < 2; j++) {
+#pragma unroll
+                            for (int n = 0; n < 4; n++) {
+                                float state = h[two + j + 1][i][n];
 #if HAS_STATE_OFFSET && (DC || DZ)
-                            float state = h[k + 1][i][n] + offset[n];
-#else
-                            float state = h[k + 1][i][n];
+                                state += offset[n];
 #endif
-                            y[i] += state * cs[n];
-                            dc[n] += dy[i] * state;
+                                y[j][i] += state * cs[j][n];
+                                dc[j][n] += dy[j][i] * state;
+                            }
                         }
                     }
+#pragma unroll
+                    for (int j = 0; j < 2; j++) {
 #if DC
-                    fold<4>(dc, 16, lane & 16);
-                    fold<2>(dc, 8, lane & 8);
-                    dc[0] += __shfl_xor_sync(ALL_LANES, dc[0], 4);
-                    if (!(lane & 4)) mine.maps[k][N + quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = dc[0];
+                        fold<4>(dc[j], 16, lane & 16);
+                        fold<2>(dc[j], 8, lane & 8);
+                        dc[j][0] += __shfl_xor_sync(ALL_LANES, dc[j][0], 4);
+                        int column = N + quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8;
+                        if (!(lane & 4)) mine.maps[two + j][column] = dc[j][0];
 #endif
 #if DZ
-                    mine.readouts[k][lane] = fold_channels(y, lane);
+                        mine.readouts[two + j][lane] = fold_channels(y[j], lane);
 #endif
+                    }
                 }
 
                 // The recurrence backward.

@@ -19,12 +19,6 @@
 #define K 4                      // tokens whose states are in registers
 #define PARTS (CHUNK / K)
 #define THREADS (32 * WARPS)
-// A method, where DEVICE is a function.
-#ifdef __CUDA_ARCH__
-#define HERE __device__ __forceinline__
-#else
-#define HERE inline
-#endif
 #define DSTEP (DU || DDELTA || DBIAS)
 
 // Where a segment of a sequence lies.

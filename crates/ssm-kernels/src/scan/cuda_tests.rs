@@ -181,7 +181,11 @@ fn run(cuda: &Cuda, case: &Case<f32>, layout: Layout, wanted: impl Fn(usize) -> 
 
 /// Forward and backward within the tolerance of the type, times the largest value of each result.
 fn check(case: &Case<f32>) {
-    for layout in LAYOUTS {
+    for mut layout in LAYOUTS {
+        // Then rows begin at whole sixteens of bytes.
+        if layout.gap > 0 && case.d.is_multiple_of(8) {
+            layout.gap = 8;
+        }
         let mut case = case.clone();
         let acts = case.operands.iter_mut().enumerate().filter(|(i, _)| is_act(*i)).filter_map(|(_, o)| o.as_mut());
         for values in acts.chain([&mut case.dout]) {
@@ -250,8 +254,8 @@ fn cuda_scan_matches_double_precision_in_every_way() {
     let _free = Free;
     for way in WAYS {
         FORCED.set(Some(way));
-        for present in [0, FAST] {
-            check(&Case::new(&[3, 96, 1, 33, 205], 130, 16, present, true));
+        for (present, d) in [(0, 130), (FAST, 136)] {
+            check(&Case::new(&[3, 96, 1, 33, 205], d, 16, present, true));
         }
         check(&Case::new(&[17, 64], 38, 16, FAST, false));
     }

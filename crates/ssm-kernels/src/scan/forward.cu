@@ -13,6 +13,10 @@
 // other tiles of TILE tokens in two slots of shared memory, by named barriers at which those who only hand over do not
 // wait. Tokens past the end are staged as zero steps, which change no state.
 //
+// Shared memory is the next bound: a load of sixteen bytes a lane takes two of its clocks where every four neighbouring
+// lanes ask for at most two places, and four where they ask for more. So lanes 0, 2, 4, .. share a channel, and lanes 1, 3,
+// 5, .. the next. (As many lanes in a row took the channels of 130m 9 % longer, H100.)
+//
 // Channels, B and C are read and written in pairs: D is even and every row of u, delta, z, b, c and out begins at a
 // whole pair. B and C of two tokens lie beside each other where a lane has but two states, so that it reads four numbers
 // at once; so do Δ and Δ u of two tokens.
@@ -32,13 +36,15 @@
 #define FOURS (TILE / 4 / ROWS)   // fours of a finisher
 #define MAP_ROWS (HELPING / N)    // tokens whose B and C the stagers take at once
 #define MAPPED ((TILE + MAP_ROWS - 1) / MAP_ROWS)
-#define AHEAD 4                   // tiles from what is brought into the second cache to what is staged
+#define AHEAD 2                   // tiles from what is asked for to what is staged or finished
 
 // The named barriers of a slot. At STAGED walkers wait for stagers, and for finishers to have read what they will write
-// over; at FREE stagers wait for walkers; at WALKED finishers do.
+// over; at FREE stagers wait for walkers; at WALKED finishers do. At STAGERS and FINISHERS these wait for each other's copies.
 #define STAGED(slot) (1 + (slot))
 #define FREE(slot) (1 + SLOTS + (slot))
 #define WALKED(slot) (1 + 2 * SLOTS + (slot))
+#define STAGERS (1 + 3 * SLOTS)
+#define FINISHERS (2 + 3 * SLOTS)
 
 // All THREADS of a named barrier have to come; these do not wait for the others.
 template <int COUNT> DEVICE void pass(int barrier) {
@@ -57,20 +63,47 @@ template <int COUNT> DEVICE void meet(int barrier) {
 }
 
 struct Slot {
-    float4 steps[TILE / 2][CHANNELS];  // (Δ, Δ u) of two tokens
-    float4 maps[TILE][8];              // B, C
-    float4 sums[TILE / 4][WALKING];    // of a lane's states, of four tokens
+    float4 steps[TILE / 2][2][PAIRS + 4];  // (Δ, Δ u) of two tokens: even channels, odd ones
+    float4 maps[TILE][8];                  // B, C
+    float4 sums[TILE / 4][WALKING];        // of a lane's states, of four tokens
 };
 
-// What a stager takes of a tile.
-struct Raw {
-    Pair u[TWOS][2], delta[TWOS][2];
-    Pair maps[MAPPED];
+// Activations as they are in memory, AHEAD tiles before they are staged or finished.
+struct alignas(16) Raws {
+    act delta[AHEAD + 1][TILE][CHANNELS], stagers_u[AHEAD + 1][TILE][CHANNELS], maps[AHEAD + 1][TILE][2 * N];
+    act finishers_u[AHEAD + 1][TILE][CHANNELS];
+#if HAS_Z
+    act z[AHEAD + 1][TILE][CHANNELS];
+#endif
+};
+
+// A helper's part of bringing an operand's tiles to shared memory, rows of WIDTH activations: some of every STEPth token.
+template <int WIDTH> struct Copies {
+    static constexpr int PIECE = COPY / sizeof(act), COLUMNS = WIDTH / PIECE, STEP = HELPING / COLUMNS;
+    const act *from;
+    int row, column, bytes;
+    bool exists;
+
+    HERE Copies(const act *matrix, int bytes, int width, int helper) : bytes(bytes) {
+        static_assert(WIDTH % PIECE == 0 && HELPING % COLUMNS == 0, "");
+        row = helper / COLUMNS, column = helper % COLUMNS * PIECE;
+        exists = column < width;
+        from = row_at(matrix + (exists ? column : 0), row, bytes);
+    }
+    // The next tile, of which `left` tokens and more are left; zeros stand for others.
+    HERE void ask(act *tile, int left) {
+#pragma unroll
+        for (int t = 0; t < TILE; t += STEP) {
+            if (TILE % STEP != 0 && row + t >= TILE) continue;
+            copy_async<COPY>(tile + (row + t) * WIDTH + column, row_at(from, t, bytes), exists && row + t < left);
+        }
+        from = row_at(from, TILE, bytes);
+    }
 };
 
 // Where a walker's sums lie among those of the block: so that neither its neighbours nor those who add a channel's lanes
 // meet in a bank.
-DEVICE int place_of(int walker) { return walker ^ (walker / (LANES == 8 ? 16 : 8) & 7); }
+DEVICE int place_of(int walker) { return walker ^ (walker / (2 * LANES) & 7); }
 
 // One lane's states to memory, in as few stores as can be (which the compiler does not find by itself here).
 DEVICE void save(float *to, const float (&h)[STATES]) {
@@ -126,7 +159,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
     int begin = offsets[s], length = (int)offsets[s + 1] - begin;
 
     if (threadIdx.x < WALKING) {
-        int walker = threadIdx.x, walked = walker / LANES, lane = walker % LANES, channel = first_channel + walked;
+        int walker = threadIdx.x, lane = walker / 2 % LANES, walked = 2 * (walker / (2 * LANES)) + walker % 2;
+        int channel = first_channel + walked;
         bool exists = channel < d_inner;
         long long state_at = (long long)channel * N + lane * STATES;
         float decay[STATES], h[STATES];
@@ -157,7 +191,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
             float y[TILE];
 #pragma unroll
             for (int t = 0; t < TILE; t += 2) {
-                float4 steps = slot.steps[t / 2][walked];
+                float4 steps = slot.steps[t / 2][walked % 2][walked / 2];
                 float bs[2][STATES], cs[2][STATES];
                 take_maps(bs, cs, slot, t, lane);
 #pragma unroll
@@ -190,110 +224,87 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
     if (length <= 0) return;
 
     // As a helper: some tokens of two channels. The last channels stand in for those behind them.
+    Raws &raws = *(Raws *)(slots + SLOTS);
     int helper = (int)threadIdx.x - WALKING;
     bool finishes = helper >= HELPING;
     if (finishes) helper -= HELPING;
     int pair = helper % PAIRS, row = helper / PAIRS, own = first_channel + 2 * pair;
-    int channel = own < d_inner ? own : d_inner - 2;
+    int channel = own < d_inner ? own : d_inner - 2, width = d_inner - first_channel;
 
     if (!finishes) {
         float bias[2] = {};
         if (delta_bias) bias[0] = delta_bias[channel], bias[1] = delta_bias[channel + 1];
-        const act *next_u = row_at(u + channel, begin + 2 * row, u_bytes);
-        const act *next_delta = row_at(delta + channel, begin + 2 * row, delta_bytes);
-        int column = helper % N, map_row = helper / N, map_bytes = column < N / 2 ? b_bytes : c_bytes;
-        const act *next_map = row_at(column < N / 2 ? b + 2 * column : c + (2 * column - N), begin + map_row, map_bytes);
-        // What a lane brings into the second cache of a token: u, B and z, or delta and C.
-        bool first_half = helper % 32 < 16;
-        const act *near = (first_half ? u : delta) + first_channel, *near_map = first_half ? b : c;
-        int near_bytes = first_half ? u_bytes : delta_bytes, near_map_bytes = first_half ? b_bytes : c_bytes;
-        // What was there before stands in for tokens past the end.
-        auto load = [&](Raw &raw, int tile) {
-#pragma unroll
-            for (int k = 0; k < TWOS; k++) {
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    int t = 2 * k * ROWS + i;
-                    if (tile + 2 * row + t >= length) continue;
-                    raw.delta[k][i] = *(const Pair *)row_at(next_delta, t, delta_bytes);
-                    raw.u[k][i] = *(const Pair *)row_at(next_u, t, u_bytes);
-                }
+        Copies<CHANNELS> deltas(row_at(delta + first_channel, begin, delta_bytes), delta_bytes, width, helper);
+        Copies<CHANNELS> us(row_at(u + first_channel, begin, u_bytes), u_bytes, width, helper);
+        bool is_b = helper % Copies<2 * N>::COLUMNS < Copies<2 * N>::COLUMNS / 2;
+        int map_bytes = is_b ? b_bytes : c_bytes;
+        Copies<2 * N> maps(row_at(is_b ? b : c - N, begin, map_bytes), map_bytes, 2 * N, helper);
+        auto ask = [&](int raw, int left) {
+            if (left > 0) {
+                deltas.ask(raws.delta[raw][0], left);
+                us.ask(raws.stagers_u[raw][0], left);
+                maps.ask(raws.maps[raw][0], left);
             }
-#pragma unroll
-            for (int k = 0; k < MAPPED; k++) {
-                int t = map_row + k * MAP_ROWS;
-                if (t >= TILE || tile + t >= length) continue;
-                raw.maps[k] = *(const Pair *)row_at(next_map, k * MAP_ROWS, map_bytes);
-            }
-            next_u = row_at(next_u, TILE, u_bytes);
-            next_delta = row_at(next_delta, TILE, delta_bytes);
-            next_map = row_at(next_map, TILE, map_bytes);
-            if (helper < 2 * TILE) {
-                int token = begin + min(tile + AHEAD * TILE + helper / 32 * 16 + helper % 16, length - 1);
-                prefetch(row_at(near, token, near_bytes));
-                prefetch(row_at(near_map, token, near_map_bytes));
-#if HAS_Z
-                if (first_half) prefetch(row_at(z + first_channel, token, z_bytes));
-#endif
-            }
+            end_group();
         };
-        float4 steps[TWOS][2];
-        auto prepare = [&](const Raw &raw, int tile) {
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) ask(i, length - i * TILE);
+        int column = helper % N, map_row = helper / N, at = 0, raw = 0;
+#pragma unroll 1
+        for (int tile = 0; tile < length; tile += TILE) {
+            int left = length - tile;
+            await_groups<AHEAD - 1>();
+            meet<HELPING>(STAGERS);
+            ask(raw == 0 ? AHEAD : raw - 1, left - AHEAD * TILE);
+            float4 steps[TWOS][2];
 #pragma unroll
             for (int k = 0; k < TWOS; k++) {
-                float step[2][2], slope;
+                float step[2][2], input[2][2], slope;
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    step_of(low(raw.delta[k][i]) + bias[0], &step[i][0], &slope);
-                    step_of(high(raw.delta[k][i]) + bias[1], &step[i][1], &slope);
+                    int t = 2 * (row + k * ROWS) + i;
+                    Pair raw_delta = ((const Pair *)raws.delta[raw][t])[pair];
+                    Pair raw_u = ((const Pair *)raws.stagers_u[raw][t])[pair];
+                    step_of(low(raw_delta) + bias[0], &step[i][0], &slope);
+                    step_of(high(raw_delta) + bias[1], &step[i][1], &slope);
+                    input[i][0] = step[i][0] * low(raw_u), input[i][1] = step[i][1] * high(raw_u);
                 }
-                steps[k][0] = float4{
-                    step[0][0], step[0][0] * low(raw.u[k][0]), step[1][0], step[1][0] * low(raw.u[k][1])};
-                steps[k][1] = float4{
-                    step[0][1], step[0][1] * high(raw.u[k][0]), step[1][1], step[1][1] * high(raw.u[k][1])};
+#pragma unroll
+                for (int j = 0; j < 2; j++) steps[k][j] = float4{step[0][j], input[0][j], step[1][j], input[1][j]};
             }
-            if (tile + TILE > length) {
+            if (left < TILE) {
 #pragma unroll
                 for (int k = 0; k < TWOS; k++) {
-                    int left = length - tile - 2 * (row + k * ROWS);
+                    int mine = left - 2 * (row + k * ROWS);
 #pragma unroll
                     for (int i = 0; i < 2; i++) {
-                        if (left < 1) steps[k][i].x = steps[k][i].y = 0.0f;
-                        if (left < 2) steps[k][i].z = steps[k][i].w = 0.0f;
+                        if (mine < 1) steps[k][i].x = steps[k][i].y = 0.0f;
+                        if (mine < 2) steps[k][i].z = steps[k][i].w = 0.0f;
                     }
                 }
             }
-        };
-        auto store = [&](const Raw &raw, Slot &slot) {
+            Slot &slot = slots[at];
+            if (tile >= SLOTS * TILE) meet<WALKING + HELPING>(FREE(at));
 #pragma unroll
             for (int k = 0; k < TWOS; k++) {
-                slot.steps[row + k * ROWS][2 * pair] = steps[k][0];
-                slot.steps[row + k * ROWS][2 * pair + 1] = steps[k][1];
+                slot.steps[row + k * ROWS][0][pair] = steps[k][0];
+                slot.steps[row + k * ROWS][1][pair] = steps[k][1];
             }
 #pragma unroll
             for (int k = 0; k < MAPPED; k++) {
                 int t = map_row + k * MAP_ROWS;
-                if (t >= TILE) continue;
+                if (TILE % MAP_ROWS != 0 && t >= TILE) continue;
 #if STATES == 2
                 float2 *to = (float2 *)slot.maps[t & ~1] + 2 * column + (t & 1);
 #else
                 float2 *to = (float2 *)slot.maps[t] + column;
 #endif
-                *to = float2{low(raw.maps[k]), high(raw.maps[k])};
+                Pair numbers = ((const Pair *)raws.maps[raw][t])[column];
+                *to = float2{low(numbers), high(numbers)};
             }
-        };
-        Raw now = {}, next = {};
-        load(now, 0);
-        int at = 0;
-#pragma unroll 1
-        for (int tile = 0; tile < length; tile += TILE) {
-            load(next, tile + TILE);
-            prepare(now, tile);
-            if (tile >= SLOTS * TILE) meet<WALKING + HELPING>(FREE(at));
-            store(now, slots[at]);
             pass<THREADS>(STAGED(at));
-            now = next;
             at = at + 1 == SLOTS ? 0 : at + 1;
+            raw = raw == AHEAD ? 0 : raw + 1;
         }
         return;
     }
@@ -304,46 +315,42 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
         const float *from = output_offset + (long long)output_offset_row[s] * d_inner + channel;
         added[0] = from[0], added[1] = from[1];
     }
-    const act *next_u = row_at(u + channel, begin + 4 * row, u_bytes);
+    Copies<CHANNELS> us(row_at(u + first_channel, begin, u_bytes), u_bytes, width, helper);
 #if HAS_Z
-    const act *next_z = row_at(z + channel, begin + 4 * row, z_bytes);
+    Copies<CHANNELS> zs(row_at(z + first_channel, begin, z_bytes), z_bytes, width, helper);
 #endif
-    out = row_at(out + channel, begin + 4 * row, out_bytes);
-    int end = own < d_inner ? length : 0;
-    Pair raw_u[FOURS][4] = {}, raw_z[FOURS][4] = {};
-    auto load = [&](int tile) {
-#pragma unroll
-        for (int k = 0; k < FOURS; k++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int t = 4 * k * ROWS + i;
-                if (tile + 4 * row + t >= length) continue;
-                raw_u[k][i] = *(const Pair *)row_at(next_u, t, u_bytes);
+    auto ask = [&](int raw, int left) {
+        if (left > 0) {
+            us.ask(raws.finishers_u[raw][0], left);
 #if HAS_Z
-                raw_z[k][i] = *(const Pair *)row_at(next_z, t, z_bytes);
+            zs.ask(raws.z[raw][0], left);
 #endif
-            }
         }
-        next_u = row_at(next_u, TILE, u_bytes);
-#if HAS_Z
-        next_z = row_at(next_z, TILE, z_bytes);
-#endif
+        end_group();
     };
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) ask(i, length - i * TILE);
     for (int i = 0; i < SLOTS && i * TILE < length; i++) pass<THREADS>(STAGED(i));
-    load(0);
-    int at = 0;
+    out = row_at(out + channel, begin + 4 * row, out_bytes);
+    int end = own < d_inner ? length : 0, at = 0, raw = 0;
 #pragma unroll 1
     for (int tile = 0; tile < length; tile += TILE) {
+        await_groups<AHEAD - 1>();
+        meet<HELPING>(FINISHERS);
+        ask(raw == 0 ? AHEAD : raw - 1, length - tile - AHEAD * TILE);
         // What needs no walker.
         float y[FOURS][4][2], gates[FOURS][4][2];
 #pragma unroll
         for (int k = 0; k < FOURS; k++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                y[k][i][0] = skip[0] * low(raw_u[k][i]) + added[0];
-                y[k][i][1] = skip[1] * high(raw_u[k][i]) + added[1];
+                int t = 4 * (row + k * ROWS) + i;
+                Pair raw_u = ((const Pair *)raws.finishers_u[raw][t])[pair];
+                y[k][i][0] = skip[0] * low(raw_u) + added[0];
+                y[k][i][1] = skip[1] * high(raw_u) + added[1];
 #if HAS_Z
-                float gate[2] = {low(raw_z[k][i]), high(raw_z[k][i])};
+                Pair raw_z = ((const Pair *)raws.z[raw][t])[pair];
+                float gate[2] = {low(raw_z), high(raw_z)};
                 gates[k][i][0] = gate[0] * fast_sigmoid(gate[0]);
                 gates[k][i][1] = gate[1] * fast_sigmoid(gate[1]);
 #else
@@ -351,16 +358,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
 #endif
             }
         }
-        load(tile + TILE);
         meet<WALKING + HELPING>(WALKED(at));
 #pragma unroll
         for (int k = 0; k < FOURS; k++) {
-            const float4 *sums = slots[at].sums[row + k * ROWS];
 #pragma unroll
             for (int j = 0; j < 2; j++) {
                 float4 parts[LANES];
 #pragma unroll
-                for (int l = 0; l < LANES; l++) parts[l] = sums[place_of((2 * pair + j) * LANES + l)];
+                for (int l = 0; l < LANES; l++) {
+                    parts[l] = slots[at].sums[row + k * ROWS][place_of((pair * LANES + l) * 2 + j)];
+                }
 #pragma unroll
                 for (int half = LANES / 2; half > 0; half /= 2) {
 #pragma unroll
@@ -385,5 +392,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
         }
         out = row_at(out, TILE, out_bytes);
         at = at + 1 == SLOTS ? 0 : at + 1;
+        raw = raw == AHEAD ? 0 : raw + 1;
     }
 }

@@ -5,6 +5,12 @@
 
 #define CHUNK 32
 #define ALL_LANES 0xffffffffu
+// A method, where DEVICE is a function.
+#ifdef __CUDA_ARCH__
+#define HERE __device__ __forceinline__
+#else
+#define HERE inline
+#endif
 
 DEVICE float reciprocal(float x) {
 #ifdef __CUDA_ARCH__

@@ -10,7 +10,7 @@ pub(crate) static SOURCE: Source = Source::new(
     concat!(
         include_str!("../../mma.cuh"),
         include_str!("../chain.cuh"),
-        include_str!("../copies.cuh"),
+        include_str!("../../runtime/cuda/copies.cuh"),
         include_str!("../many.cu")
     ),
 )

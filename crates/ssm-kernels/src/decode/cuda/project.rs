@@ -9,7 +9,7 @@ use crate::scan::cuda::Strided;
 
 pub(crate) static SOURCE: Source = Source::new(
     "project",
-    concat!(include_str!("../chain.cuh"), include_str!("../copies.cuh"), include_str!("../project.cu")),
+    concat!(include_str!("../chain.cuh"), include_str!("../../runtime/cuda/copies.cuh"), include_str!("../project.cu")),
 )
 .chained();
 

@@ -243,6 +243,11 @@ impl Cuda {
         self.driver().map_or(132, |driver| driver.multiprocessors)
     }
 
+    /// Bytes of shared memory that a block can have; as many as one wants for a plan without a device.
+    pub fn shared_memory(&self) -> usize {
+        self.driver().map_or(usize::MAX, |driver| driver.shared)
+    }
+
     /// Whether a block has 99 KiB of shared memory, as on some devices of compute capability 8 and 12, and not 163 or more.
     pub fn has_little_shared_memory(&self) -> bool {
         self.driver().is_some_and(|driver| driver.shared < 120 << 10)

@@ -4,8 +4,14 @@ use super::{ScanViews, Strided, bytes, row_of, stride, values, view};
 use crate::args;
 use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
 
-pub(crate) static FAST: Source =
-    Source::new("scan forward", concat!(include_str!("../shared.cuh"), include_str!("../forward.cu")));
+pub(crate) static FAST: Source = Source::new(
+    "scan forward",
+    concat!(
+        include_str!("../../runtime/cuda/copies.cuh"),
+        include_str!("../shared.cuh"),
+        include_str!("../forward.cu")
+    ),
+);
 pub(crate) static GENERAL: Source =
     Source::new("scan general", concat!(include_str!("../shared.cuh"), include_str!("../general.cu")));
 
@@ -42,13 +48,15 @@ pub fn scan_forward(
         [blocks, 1, 1]
     };
     if x.is_fast([Some(out), Some(x.b), Some(x.c)], [final_state, boundaries]) {
-        let way = way(cuda.multiprocessors() as usize, d, sequences);
+        let room = Room { multiprocessors: cuda.multiprocessors() as usize, shared: cuda.shared_memory() };
+        let way = way(room, x.act(), d, sequences);
         let defines = [
             ("ACT_BF16", i64::from(x.act().is_bf16())),
             ("CHANNELS", way.channels as i64),
             ("LANES", way.lanes as i64),
             ("HELPERS", way.helpers as i64),
             ("TILE", way.tile as i64),
+            ("COPY", copy_bytes(x) as i64),
             ("HAS_Z", i64::from(x.z.is_some())),
             ("SOFTPLUS", i64::from(x.delta_softplus)),
             ("HAS_STATE_OFFSET", i64::from(x.state_offset.is_some())),
@@ -60,7 +68,7 @@ pub fn scan_forward(
             values(x.output_offset), row_of(x.output_offset), x.offsets, d as i32, bytes(Some(out)), bytes(Some(x.u)),
             bytes(Some(x.delta)), bytes(Some(x.b)), bytes(Some(x.c)), bytes(x.z),
         ];
-        let (grid, threads, shared) = (grid(way.channels), way.threads() as u32, way.shared_bytes() as u32);
+        let (grid, threads, shared) = (grid(way.channels), way.threads() as u32, way.shared_bytes(x.act()) as u32);
         return cuda.launch(&FAST, &defines, "scan_forward", grid, threads, shared, &args);
     }
     let defines = [
@@ -94,10 +102,10 @@ pub(crate) struct Way {
 }
 
 pub(crate) const WAYS: [Way; 4] = [
-    Way { channels: 16, lanes: 8, helpers: 2, tile: 32, time: 22.7 },
-    Way { channels: 32, lanes: 4, helpers: 4, tile: 32, time: 34.0 },
-    Way { channels: 48, lanes: 4, helpers: 3, tile: 32, time: 51.0 },
-    Way { channels: 64, lanes: 2, helpers: 2, tile: 16, time: 51.0 },
+    Way { channels: 16, lanes: 8, helpers: 2, tile: 32, time: 21.0 },
+    Way { channels: 32, lanes: 4, helpers: 4, tile: 32, time: 31.7 },
+    Way { channels: 48, lanes: 4, helpers: 3, tile: 32, time: 50.4 },
+    Way { channels: 64, lanes: 2, helpers: 2, tile: 16, time: 54.8 },
 ];
 
 impl Way {
@@ -105,27 +113,46 @@ impl Way {
         self.channels * self.lanes + 2 * 32 * self.helpers
     }
 
-    /// Two slots: steps of two tokens, B and C, sums of four tokens, all in sixteen bytes.
-    fn shared_bytes(&self) -> usize {
+    /// Two slots of numbers of sixteen bytes: steps of two tokens, B and C, sums of four tokens. And three tiles of
+    /// activations: delta, u twice, z, B and C.
+    fn shared_bytes(&self, act: ElementType) -> usize {
         let (steps, maps, sums) =
-            (self.tile / 2 * self.channels, self.tile * 8, self.tile / 4 * self.channels * self.lanes);
-        2 * 16 * (steps + maps + sums)
+            (self.tile / 2 * (self.channels + 8), self.tile * 8, self.tile / 4 * self.channels * self.lanes);
+        2 * 16 * (steps + maps + sums) + 3 * self.tile * (4 * self.channels + 32) * act.bytes()
     }
+}
+
+/// What a device has of what blocks share: multiprocessors, and bytes of shared memory of a block.
+#[derive(Clone, Copy)]
+struct Room {
+    multiprocessors: usize,
+    shared: usize,
 }
 
 /// The way that takes least time. Many lanes to a channel repeat more, few leave multiprocessors idle where channels and
 /// sequences are few: the slowest multiprocessor has as many blocks as fall to one, rounded up. Measured at D = 768 to 4096
 /// with 1 to 256 sequences.
-fn way(multiprocessors: usize, d_inner: usize, sequences: usize) -> Way {
+fn way(room: Room, act: ElementType, d_inner: usize, sequences: usize) -> Way {
     #[cfg(test)]
     if let Some(way) = FORCED.get() {
         return way;
     }
     let time = |way: &Way| {
         let blocks = d_inner.div_ceil(way.channels) * sequences;
-        way.time * blocks.div_ceil(multiprocessors.max(1)) as f64
+        way.time * blocks.div_ceil(room.multiprocessors.max(1)) as f64
     };
-    WAYS.into_iter().min_by(|a, b| time(a).total_cmp(&time(b))).expect("four ways")
+    let fitting = WAYS.into_iter().filter(|way| way.shared_bytes(act) <= room.shared);
+    fitting.min_by(|a, b| time(a).total_cmp(&time(b))).expect("the smallest way fits in 96 KiB")
+}
+
+/// How many bytes of a row are copied at once: sixteen, or a pair of activations where some row does not begin at a whole
+/// sixteen.
+fn copy_bytes(x: &ScanViews) -> usize {
+    let size = x.act().bytes();
+    let whole = |matrix: Strided| matrix.view.pointer().is_multiple_of(16) && (matrix.stride * size).is_multiple_of(16);
+    let matrices = [Some(x.u), Some(x.delta), Some(x.b), Some(x.c), x.z];
+    let all = (x.d_inner * size).is_multiple_of(16) && matrices.into_iter().flatten().all(whole);
+    if all { 16 } else { 2 * size }
 }
 
 #[cfg(test)]
@@ -136,14 +163,28 @@ thread_local! {
 
 #[cfg(test)]
 mod tests {
-    use super::way;
+    use super::{Room, WAYS, way};
+    use crate::runtime::cuda::ElementType::{Bf16, F32};
 
     #[test]
     fn blocks_are_such_that_multiprocessors_have_equal_shares() {
-        assert_eq!(way(132, 1536, 1).channels, 16);
-        assert_eq!(way(132, 4096, 1).channels, 32);
-        assert_eq!(way(132, 1536, 4).channels, 48);
-        assert_eq!(way(132, 4096, 4).channels, 64);
-        assert_eq!(way(132, 4096, 8).channels, 64);
+        let channels =
+            |d, sequences| way(Room { multiprocessors: 132, shared: 227 << 10 }, Bf16, d, sequences).channels;
+        assert_eq!(channels(1536, 1), 16);
+        assert_eq!(channels(4096, 1), 32);
+        assert_eq!(channels(1536, 4), 48);
+        assert_eq!(channels(4096, 4), 64);
+        assert_eq!(channels(4096, 8), 64);
+    }
+
+    #[test]
+    fn blocks_fit_in_the_shared_memory_of_every_device() {
+        for (shared, act) in [(99, F32), (99, Bf16), (163, F32), (163, Bf16)] {
+            for (d, sequences) in [(1536, 1), (4096, 1), (1536, 4), (4096, 8)] {
+                let room = Room { multiprocessors: 84, shared: shared << 10 };
+                assert!(way(room, act, d, sequences).shared_bytes(act) <= shared << 10);
+            }
+        }
+        assert!(WAYS.iter().all(|way| way.shared_bytes(F32) <= 227 << 10));
     }
 }

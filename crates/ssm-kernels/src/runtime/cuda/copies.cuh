@@ -1,12 +1,17 @@
 // Asynchronous copies to shared memory.
 
-// 16 bytes on their way to shared memory, or zeros.
-DEVICE void copy_16(void *to, const void *from, bool there) {
+// BYTES (4, 8 or 16) on their way to shared memory, or zeros.
+template <int BYTES> DEVICE void copy_async(void *to, const void *from, bool there) {
 #ifdef __CUDA_ARCH__
     u32 at = (u32)__cvta_generic_to_shared(to);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there ? 16 : 0) : "memory");
+    if (BYTES == 16) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there ? 16 : 0) : "memory");
+    } else {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+            ::"r"(at), "l"(from), "n"(BYTES), "r"(there ? BYTES : 0) : "memory");
+    }
 #else
-    typedef Pack<float, 4> Bytes;
+    typedef Pack<float, BYTES / 4> Bytes;
     Bytes none = {};
     *(Bytes *)to = there ? *(const Bytes *)from : none;
 #endif

@@ -97,6 +97,7 @@ struct Engine {
     Named named[NAMED];
 
     unsigned char *shared, *shared_end;  // dynamic shared memory; a guard page follows
+    int order;
     uint64_t random;
 } engine;
 
@@ -126,22 +127,44 @@ uint64_t next_random() {
     return engine.random;
 }
 
-void yield() { emu_switch(&engine.fibers[engine.current].stack_pointer, engine.scheduler); }
+// The next lane of a warp to run, of those that are ready.
+unsigned draw(Warp &warp) {
+    unsigned rest = warp.ready;
+    if (engine.order == EngineOptions::RANDOM) {
+        for (unsigned skip = next_random() % __builtin_popcount(rest); skip > 0; skip--) rest &= rest - 1;
+    }
+    unsigned lane = engine.order == EngineOptions::REVERSE ? 31 - __builtin_clz(rest) : __builtin_ctz(rest);
+    warp.ready &= ~(1u << lane);
+    return lane;
+}
 
-void resume(unsigned thread) {
+// Leaves one stack, which `save` remembers, for that of a thread.
+void go_on(void **save, unsigned thread) {
     engine.current = thread;
     Fiber &f = engine.fibers[thread];
     f.waiting = NOT;
     *engine.module->thread = f.index;
-    emu_switch(&engine.scheduler, f.stack_pointer);
+    emu_switch(save, f.stack_pointer);
+}
+
+// The thread that runs waits. Another of its warp goes on, without the scheduler in between: switches are what emulating
+// costs, and a processor predicts well where one ends that goes from fiber to fiber.
+void yield() {
+    Fiber &f = engine.fibers[engine.current];
+    Warp &warp = engine.warps[f.warp];
+    if (warp.ready) {
+        go_on(&f.stack_pointer, 32 * f.warp + draw(warp));
+    } else {
+        emu_switch(&f.stack_pointer, engine.scheduler);
+    }
 }
 
 // The work of a group that is complete, for all its lanes.
 void complete(Warp &warp, Fiber *lanes, const Group &group) {
     unsigned arrived = group.arrived, ballot = 0;
     unsigned long long reduced = 0;
-    bool first = true;
-    for (unsigned rest = arrived; rest; rest &= rest - 1) {
+    bool first = true, exchanges = group.op <= EMU_SHFL_XOR || group.op == EMU_SYNCWARP;
+    for (unsigned rest = exchanges ? 0 : arrived; rest; rest &= rest - 1) {
         unsigned lane = __builtin_ctz(rest);
         unsigned long long x = lanes[lane].value;
         if (x) ballot |= 1u << lane;
@@ -329,7 +352,8 @@ void make_fibers(unsigned threads) {
         engine.stacks = (char *)p;
     }
     for (; engine.made < threads; engine.made++) {
-        char *low = engine.stacks + step * engine.made + PAGE, *top = low + STACK;
+        // Not all at one place of their pages: the caches would hold only a few.
+        char *low = engine.stacks + step * engine.made + PAGE, *top = low + STACK - engine.made * 320 % PAGE;
         if (mprotect(low, STACK, PROT_READ | PROT_WRITE)) perror("cuda emulator: stacks"), abort();
         void **frame = (void **)(top - 64);
         memset(frame, 0, 64);
@@ -368,18 +392,9 @@ void make_fibers(unsigned threads) {
     die(warp ? *warp : barrier ? *barrier : *named);
 }
 
-void run_warp(unsigned w, int order) {
+void run_warp(unsigned w) {
     Warp &warp = engine.warps[w];
-    while (warp.ready) {
-        unsigned lane = order == EngineOptions::REVERSE ? 31 - __builtin_clz(warp.ready) : __builtin_ctz(warp.ready);
-        if (order == EngineOptions::RANDOM) {
-            unsigned rest = warp.ready;
-            for (unsigned skip = next_random() % __builtin_popcount(rest); skip > 0; skip--) rest &= rest - 1;
-            lane = __builtin_ctz(rest);
-        }
-        warp.ready &= ~(1u << lane);
-        resume(32 * w + lane);
-    }
+    while (warp.ready) go_on(&engine.scheduler, 32 * w + draw(warp));
 }
 
 void run_block() {
@@ -391,20 +406,19 @@ void run_block() {
     }
     engine.done = engine.arrived = 0;
     memset(engine.named, 0, sizeof engine.named);
-    int order = engine_options().order;
     while (engine.done < engine.threads) {
         bool moved = false;
         for (unsigned i = 0; i < warps; i++) {
-            unsigned w = order == EngineOptions::REVERSE ? warps - 1 - i
-                         : order == EngineOptions::RANDOM ? next_random() % warps
+            unsigned w = engine.order == EngineOptions::REVERSE ? warps - 1 - i
+                         : engine.order == EngineOptions::RANDOM ? next_random() % warps
                                                           : i;
             moved |= engine.warps[w].ready != 0;
-            run_warp(w, order);
+            run_warp(w);
         }
         // By chance no warp that is ready may have been drawn.
         for (unsigned w = 0; !moved && w < warps; w++) {
             moved |= engine.warps[w].ready != 0;
-            run_warp(w, order);
+            run_warp(w);
         }
         if (!moved) stuck();
     }
@@ -508,6 +522,7 @@ void engine_run(const EmuModule &module, const EmuKernel &kernel, EmuIndex grid,
     engine.module = &module, engine.kernel = &kernel, engine.params = params;
     engine.grid = grid, engine.block = block, engine.threads = block.x * block.y * block.z;
     engine.thread = gettid();
+    engine.order = engine_options().order;
     engine.random = (engine_options().seed + 1) * 0x9e3779b97f4a7c15ull;
     make_fibers(engine.threads);
     for (unsigned i = 0; i < engine.threads; i++) {

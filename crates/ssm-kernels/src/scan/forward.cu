@@ -214,7 +214,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
             for (int t = 0; t < TILE; t += 4) {
                 slot.sums[t / 4][place_of(walker)] = float4{y[t], y[t + 1], y[t + 2], y[t + 3]};
             }
-            pass<WALKING + HELPING>(FREE(at));
+            // Nobody waits for the last slots.
+            if (tile + SLOTS * TILE < length) pass<WALKING + HELPING>(FREE(at));
             pass<WALKING + HELPING>(WALKED(at));
             at = at + 1 == SLOTS ? 0 : at + 1;
         }

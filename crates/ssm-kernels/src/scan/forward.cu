@@ -1,9 +1,9 @@
 // The selective scan, forward, for N = 16.
 //
 // Bound. Per token, channel and state: a multiplication, ex2, a multiplication and two multiply-adds; per token and
-// channel: softplus and silu, four more of the special functions. At 16 of those a clock and multiprocessor they are
-// the bound, (1 + 4/16) T D N / 16 clocks of a multiprocessor, with the issue of eight to ten instructions per state-step
-// right behind; the bytes (u, delta, z, out once each) are far from it.
+// channel: softplus and silu, three more of the special functions, four with f32. At 16 of those a clock and multiprocessor
+// they are the bound, (1 + 3/16) T D N / 16 clocks of a multiprocessor, with the issue of eight to ten instructions per
+// state-step right behind; the bytes (u, delta, z, out once each) are far from it.
 //
 // Idea. What stands in the way of these bounds is waiting: a warp that stages, walks and finishes its tokens in turn
 // waits for memory, special functions and its neighbours in each. So a block's warps have one task each. Stagers turn
@@ -11,7 +11,8 @@
 // Walkers do nothing but the recurrence: LANES lanes share a channel and hold 16 / LANES of its states each in registers,
 // A already times log2(e). Finishers add a channel's lanes, the skip and the output offset, gate and write. They hand each
 // other tiles of TILE tokens in two slots of shared memory, by named barriers at which those who only hand over do not
-// wait. Tokens past the end are staged as zero steps, which change no state.
+// wait. What stagers and finishers read of u, delta, z, B and C is on its way to shared memory AHEAD tiles before. Tokens
+// past the end are staged as zero steps, which change no state.
 //
 // Shared memory is the next bound: a load of sixteen bytes a lane takes two of its clocks where every four neighbouring
 // lanes ask for at most two places, and four where they ask for more. So lanes 0, 2, 4, .. share a channel, and lanes 1, 3,
@@ -21,8 +22,8 @@
 // whole pair. B and C of two tokens lie beside each other where a lane has but two states, so that it reads four numbers
 // at once; so do Δ and Δ u of two tokens.
 //
-// Defines: CHANNELS of a block, LANES, HELPERS (warps that stage; as many finish), TILE; HAS_Z, SOFTPLUS,
-// HAS_STATE_OFFSET, ACT_BF16.
+// Defines: CHANNELS of a block, LANES, HELPERS (warps that stage; as many finish), TILE; COPY: the bytes of one copy, 16 or
+// a pair; HAS_Z, SOFTPLUS, HAS_STATE_OFFSET, ACT_BF16.
 
 #define N 16
 #define STATES (N / LANES)

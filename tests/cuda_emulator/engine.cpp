@@ -545,7 +545,7 @@ void engine_run(const EmuModule &module, const EmuKernel &kernel, EmuIndex grid,
     engine.running = true;
     uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
     for (uint64_t i = 0; i < blocks; i++) {
-        uint64_t b = engine_options().order == EngineOptions::REVERSE ? blocks - 1 - i : i;
+        uint64_t b = engine.order == EngineOptions::REVERSE ? blocks - 1 - i : i;
         engine.at = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
         *module.block = engine.at;
         poison(dynamic, engine.shared_end);

@@ -185,21 +185,20 @@ fn builds() -> &'static [Build] {
         builds.extend(all(&random::cuda::SOURCE, &[act]));
         builds.extend(all(&reduce::cuda::SOURCE, &[act]));
         for (i, way) in scan::cuda::WAYS.iter().enumerate() {
-            let way = [("CHANNELS", way.channels), ("LANES", way.lanes), ("HELPERS", way.helpers), ("TILE", way.tile)];
-            let [channels, lanes, helpers, tile] = way.map(|(name, number)| (name, [number as i64]));
-            let laid_out = [&channels, &lanes, &helpers, &tile].map(|(name, number)| (*name, &number[..]));
-            // Rows that begin at whole sixteens of bytes, and such that do not.
-            let (whole, f32s, bf16s) = ((act, 16), (("ACT_BF16", &[0i64][..]), 8), (("ACT_BF16", &[1i64][..]), 4));
-            let axes = |(act, copy): (Axis<'static>, i64), rest: [Axis<'static>; 3]| {
-                all(&scan::cuda::FORWARD, &[&[act][..], &laid_out, &[("COPY", &[copy])], &rest].concat())
+            let laid_out = way.defines().map(|(name, number)| (name, [number]));
+            let layout = laid_out.each_ref().map(|(name, number)| (*name, &number[..]));
+            let built = |bf16: &[i64], copy: i64, z: &[i64], softplus: i64, offset: &[i64]| {
+                let (copy, softplus) = ([copy], [softplus]);
+                let flags = [("HAS_Z", z), ("SOFTPLUS", &softplus[..]), ("HAS_STATE_OFFSET", offset)];
+                let axes = [&[("ACT_BF16", bf16)][..], &layout, &[("COPY", &copy[..])], &flags].concat();
+                all(&scan::cuda::FORWARD, &axes)
             };
-            let (with, without) = (("SOFTPLUS", &[1i64][..]), ("SOFTPLUS", &[0i64][..]));
-            let [(has_z, has_offset), (no_z, no_offset)] =
-                [BOTH, &[0i64]].map(|flags| (("HAS_Z", flags), ("HAS_STATE_OFFSET", flags)));
-            builds.extend(axes(whole, [has_z, with, has_offset]));
-            builds.extend([f32s, bf16s].into_iter().flat_map(|small| axes(small, [has_z, with, no_offset])));
+            builds.extend(built(BOTH, 16, BOTH, 1, BOTH));
+            // Rows that do not begin at whole sixteens of bytes.
+            builds.extend(built(&[0], 8, BOTH, 1, &[0]));
+            builds.extend(built(&[1], 4, BOTH, 1, &[0]));
             if i % 2 == 0 {
-                builds.extend(axes(whole, [no_z, without, has_offset]));
+                builds.extend(built(BOTH, 16, &[0], 0, BOTH));
             }
         }
         builds.extend([(0, 2), (1, 2), (0, 4), (1, 4)].map(|(bf16, warps)| scan_backward(bf16, warps, &["*"])));

@@ -57,9 +57,10 @@ impl<'a> Strided<'a> {
         assert!(self.view.len() >= needed, "scan: {what}: {} elements instead of {needed}", self.view.len());
     }
 
-    /// Whether every row begins at a whole pair of elements.
-    fn is_paired(&self) -> bool {
-        self.stride.is_multiple_of(2) && self.view.pointer().is_multiple_of(2 * self.view.element().bytes() as u64)
+    /// Whether every row begins at a multiple of `bytes`.
+    fn begins_at(&self, bytes: usize) -> bool {
+        let row = self.stride * self.view.element().bytes();
+        row.is_multiple_of(bytes) && self.view.pointer().is_multiple_of(bytes as u64)
     }
 }
 
@@ -152,7 +153,7 @@ impl<'a> ScanViews<'a> {
         plain
             && self.d_state == 16
             && self.d_inner.is_multiple_of(2)
-            && matrices.flatten().all(|matrix| matrix.is_paired())
+            && matrices.flatten().all(|matrix| matrix.begins_at(2 * self.act().bytes()))
             && states.into_iter().chain(tables).flatten().all(|view| view.pointer().is_multiple_of(16))
     }
 

@@ -250,7 +250,7 @@ impl Cuda {
 
     /// Whether a block has 99 KiB of shared memory, as on some devices of compute capability 8 and 12, and not 163 or more.
     pub fn has_little_shared_memory(&self) -> bool {
-        self.driver().is_some_and(|driver| driver.shared < 120 << 10)
+        self.shared_memory() < 120 << 10
     }
 
     /// Whether the device multiplies by warpgroups as Hopper's do: compute capability 9.0, and none besides. A plan is made for

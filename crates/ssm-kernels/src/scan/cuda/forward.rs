@@ -2,7 +2,7 @@
 
 use super::{ScanViews, Strided, bytes, row_of, stride, values, view};
 use crate::args;
-use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
+use crate::runtime::cuda::{Cuda, CudaError, Define, ElementType, Source, View};
 
 pub(crate) static FAST: Source = Source::new(
     "scan forward",
@@ -50,12 +50,13 @@ pub fn scan_forward(
     if x.is_fast([Some(out), Some(x.b), Some(x.c)], [final_state, boundaries]) {
         let room = Room { multiprocessors: cuda.multiprocessors() as usize, shared: cuda.shared_memory() };
         let way = way(room, x.act(), d, sequences);
+        let [channels, lanes, helpers, tile] = way.defines();
         let defines = [
             ("ACT_BF16", i64::from(x.act().is_bf16())),
-            ("CHANNELS", way.channels as i64),
-            ("LANES", way.lanes as i64),
-            ("HELPERS", way.helpers as i64),
-            ("TILE", way.tile as i64),
+            channels,
+            lanes,
+            helpers,
+            tile,
             ("COPY", copy_bytes(x) as i64),
             ("HAS_Z", i64::from(x.z.is_some())),
             ("SOFTPLUS", i64::from(x.delta_softplus)),
@@ -109,6 +110,11 @@ pub(crate) const WAYS: [Way; 4] = [
 ];
 
 impl Way {
+    pub(crate) fn defines(&self) -> [Define; 4] {
+        [("CHANNELS", self.channels), ("LANES", self.lanes), ("HELPERS", self.helpers), ("TILE", self.tile)]
+            .map(|(name, number)| (name, number as i64))
+    }
+
     fn threads(&self) -> usize {
         self.channels * self.lanes + 2 * 32 * self.helpers
     }
@@ -130,34 +136,34 @@ struct Room {
 }
 
 /// The way that takes least time. Many lanes to a channel repeat more, few leave multiprocessors idle where channels and
-/// sequences are few: the slowest multiprocessor has as many blocks as fall to one, rounded up. Measured at D = 768 to 4096
-/// with 1 to 256 sequences.
+/// sequences are few: the slowest multiprocessor has as many blocks as fall to one, rounded up. The ways' times are
+/// of D = 1536 and 4096 with one and four sequences (docs/src/performance.md).
 fn way(room: Room, act: ElementType, d_inner: usize, sequences: usize) -> Way {
+    let fits = |way: &Way| way.shared_bytes(act) <= room.shared;
     #[cfg(test)]
-    if let Some(way) = FORCED.get() {
+    if let Some(way) = FORCED.get().filter(fits) {
         return way;
     }
     let time = |way: &Way| {
         let blocks = d_inner.div_ceil(way.channels) * sequences;
         way.time * blocks.div_ceil(room.multiprocessors.max(1)) as f64
     };
-    let fitting = WAYS.into_iter().filter(|way| way.shared_bytes(act) <= room.shared);
-    fitting.min_by(|a, b| time(a).total_cmp(&time(b))).expect("the smallest way fits in 96 KiB")
+    WAYS.into_iter().filter(fits).min_by(|a, b| time(a).total_cmp(&time(b))).expect("the smallest way fits in 96 KiB")
 }
 
 /// How many bytes of a row are copied at once: sixteen, or a pair of activations where some row does not begin at a whole
 /// sixteen.
 fn copy_bytes(x: &ScanViews) -> usize {
     let size = x.act().bytes();
-    let whole = |matrix: Strided| matrix.view.pointer().is_multiple_of(16) && (matrix.stride * size).is_multiple_of(16);
     let matrices = [Some(x.u), Some(x.delta), Some(x.b), Some(x.c), x.z];
-    let all = (x.d_inner * size).is_multiple_of(16) && matrices.into_iter().flatten().all(whole);
+    let all =
+        (x.d_inner * size).is_multiple_of(16) && matrices.into_iter().flatten().all(|matrix| matrix.begins_at(16));
     if all { 16 } else { 2 * size }
 }
 
 #[cfg(test)]
 thread_local! {
-    /// The way that this thread's launches take instead.
+    /// The way that this thread's launches take instead, where it fits.
     pub(crate) static FORCED: std::cell::Cell<Option<Way>> = const { std::cell::Cell::new(None) };
 }
 

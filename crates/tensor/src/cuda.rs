@@ -3,7 +3,7 @@
 //! Unlike those of the host, a matrix here may be a range of columns of a wider one: what `linear` cuts into parts, so that
 //! one product serves all of them. Operations that cannot read such a matrix ask for [`DeviceTensor::dense`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use statetune_ssm_kernels::columns::cuda as kernel;
 use statetune_ssm_kernels::runtime::cuda::{Array, Cuda, ElementType, HostElement, Matrix, View};
@@ -24,7 +24,11 @@ pub struct DeviceTensor {
 
 /// How to make a tensor again from what is kept anyway, so that whoever needs it later need not keep it.
 #[derive(Clone)]
-pub struct Recipe(Arc<dyn Fn() -> Result<DeviceTensor> + Send + Sync>);
+pub struct Recipe {
+    /// The tensor itself, as long as somebody else keeps it.
+    made: (Weak<Array>, usize, usize, Vec<usize>, DType),
+    again: Arc<dyn Fn() -> Result<DeviceTensor> + Send + Sync>,
+}
 
 impl std::fmt::Debug for Recipe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -33,12 +37,23 @@ impl std::fmt::Debug for Recipe {
 }
 
 impl Recipe {
-    /// The tensor made again, with the same bits.
+    /// The tensor: as somebody else has kept it, or made again with the same bits.
     ///
     /// # Errors
     /// When the device fails.
     pub fn make(&self) -> Result<DeviceTensor> {
-        (self.0)()
+        let (array, start, stride, shape, dtype) = &self.made;
+        match array.upgrade() {
+            Some(array) => Ok(DeviceTensor {
+                array,
+                start: *start,
+                stride: *stride,
+                shape: shape.clone(),
+                dtype: *dtype,
+                recipe: None,
+            }),
+            None => (self.again)(),
+        }
     }
 }
 
@@ -88,8 +103,9 @@ impl DeviceTensor {
     }
 
     /// The same with how to make it again.
-    pub fn with_recipe(self, make: impl Fn() -> Result<DeviceTensor> + Send + Sync + 'static) -> DeviceTensor {
-        DeviceTensor { recipe: Some(Recipe(Arc::new(make))), ..self }
+    pub fn with_recipe(self, again: impl Fn() -> Result<DeviceTensor> + Send + Sync + 'static) -> DeviceTensor {
+        let made = (Arc::downgrade(&self.array), self.start, self.stride, self.shape.clone(), self.dtype);
+        DeviceTensor { recipe: Some(Recipe { made, again: Arc::new(again) }), ..self }
     }
 
     /// How to make it again, if that is known.

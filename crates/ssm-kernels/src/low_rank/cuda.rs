@@ -92,66 +92,165 @@ fn defines(rank: usize, backward: bool, threads: u32) -> [Define; 4] {
     [("ACT_BF16", 1), ("TILES", tiles), ("BACKWARD", i64::from(backward)), ("THREADS", i64::from(threads))]
 }
 
-/// With A `[rank, I]` and B `[O, rank]`, f32: projected `[rows, rank]` = `inner` · x · Aᵀ, rounded to bf16, and where there is a y,
-/// y (+)= `outer` · projected · Bᵀ; or backward, B for Aᵀ and A for Bᵀ. `adds`: to what y holds.
+/// Where x Aᵀ comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Projection<'a> {
+    /// It is `inner` · x · Aᵀ.
+    Of(Sides<'a>),
+    /// It is there already, `[rows, rank]`.
+    Given(Columns<'a>),
+}
+
+/// Another place for x Aᵀ: columns of a wider matrix.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside<'a> {
+    /// The columns, `[rows, rank]`.
+    pub at: Columns<'a>,
+    /// Whether x, which has one side then, is copied to the columns in front of them.
+    pub copies: bool,
+}
+
+/// Activations on their way through the factors A `[rank, I]` and B `[O, rank]`, f32.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// x Aᵀ; backward, dy B.
+    pub from: Projection<'a>,
+    /// Where it is written, `[rows, rank]`, rounded to bf16.
+    pub projected: View<'a>,
+    /// Where it is written too.
+    pub beside: Option<Beside<'a>>,
+    /// y, which gets `outer` · projected · Bᵀ (backward, A for Bᵀ), and whether that is added to what it holds.
+    pub into: Option<(Columns<'a>, bool)>,
+    /// Forward or backward.
+    pub way: Way,
+    /// A and B.
+    pub factors: [View<'a>; 2],
+    /// `inner` and `outer`.
+    pub scales: [f64; 2],
+    /// Rank of the factors.
+    pub rank: usize,
+    /// Rows of the activations.
+    pub rows: usize,
+}
+
+impl Rows<'_> {
+    #[track_caller]
+    fn check(&self) {
+        let (rank, rows, y) = (self.rank, self.rows, self.into.map(|(y, _)| y));
+        let (down, up) = self.down_and_up();
+        match &self.from {
+            Projection::Of(x) => {
+                x.check("x", rows);
+                down.check("what x is multiplied by", ElementType::F32, rank * x.count());
+                assert!(down.pointer().is_multiple_of(16), "the factors begin at multiples of 16 bytes");
+            }
+            Projection::Given(given) => given.at.check("given [rows, rank]", ElementType::Bf16, rows, rank),
+        }
+        if let Some(y) = &y {
+            y.check("y", rows);
+            up.check("what y gets", ElementType::F32, rank * y.count);
+            assert!(up.pointer().is_multiple_of(16), "the factors begin at multiples of 16 bytes");
+        }
+        if let Some(beside) = &self.beside {
+            beside.at.at.check("beside [rows, rank]", ElementType::Bf16, rows, rank);
+            let whole = matches!(&self.from, Projection::Of(Sides { second: None, .. })) && beside.at.fit();
+            assert!(!beside.copies || whole, "only one matrix is copied, to groups of eight");
+        }
+        self.projected.check("projected [rows, rank]", ElementType::Bf16, rows * rank);
+    }
+
+    fn down_and_up(&self) -> (View<'_>, View<'_>) {
+        let [a, b] = self.factors;
+        if self.way == Way::Forward { (a, b) } else { (b, a) }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// When the device refuses the launch.
+    ///
+    /// # Panics
+    /// When a view does not have its shape.
+    #[track_caller]
+    pub fn run(&self, cuda: &Cuda) -> Result<(), CudaError> {
+        self.check();
+        if self.rows == 0 {
+            return Ok(());
+        }
+        let nothing = [Arg::Absent, Arg::I64(0), Arg::I32(0), Arg::Absent, Arg::I64(0), Arg::I32(0)];
+        let (x, inputs, given) = match &self.from {
+            Projection::Of(x) => (x.args(), x.count(), args![None::<View>, 0i64]),
+            Projection::Given(given) => (nothing, 0, args![given.at.view, given.at.stride as i64]),
+        };
+        let (y, outputs) = (self.into.map(|(y, _)| y.at), self.into.map_or(0, |(y, _)| y.count));
+        let adds = self.into.is_some_and(|(_, adds)| adds);
+        let beside = self.beside.map(|beside| beside.at.at);
+        let copies = self.beside.is_some_and(|beside| beside.copies);
+        let (down, up) = self.down_and_up();
+        let [inner, outer] = self.scales.map(|scale| scale as f32);
+        let mut args = Vec::from(args![
+            y.map(|y| y.view),
+            y.map_or(0, |y| y.stride) as i64,
+            outputs as i32,
+            i32::from(adds),
+            self.projected
+        ]);
+        args.extend(x);
+        args.extend(given);
+        args.extend(args![beside.map(|at| at.view), beside.map_or(0, |at| at.stride) as i64, i32::from(copies)]);
+        args.extend(args![down, up, inner, outer, self.rank as i32, self.rows as i32]);
+        let blocks = self.rows.div_ceil(ROWS) as u32;
+        // Another block makes the projection again: little where x is narrow, as long as blocks are few.
+        let shares = if outputs >= 2 * inputs && blocks <= 2 * cuda.multiprocessors() { 2 } else { 1 };
+        let threads = if blocks * shares > cuda.multiprocessors() { THREADS / 2 } else { THREADS };
+        let defines = defines(self.rank, self.way == Way::Backward, threads);
+        cuda.launch(&SOURCE, &defines, "low_rank_rows", [blocks, shares, 1], threads, 0, &args)
+    }
+}
+
+/// Which side of a matrix its factor is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extension {
+    /// `[W | scale · B]`: with B `[O, rank]`, `[O, I + rank]`.
+    Beside,
+    /// `[W; scale · A]`: with A `[rank, I]`, `[O + rank, I]`.
+    Below,
+}
+
+/// out = W `[O, I]` (bf16) and the factor (f32, rounded to bf16) at its side.
 ///
 /// # Errors
 /// When the device refuses the launch.
 ///
 /// # Panics
-/// When a view does not have its shape.
+/// When a view does not have its shape, or sizes are not multiples of eight.
 #[track_caller]
-pub fn rows(
+pub fn extended(
     cuda: &Cuda,
-    y: Option<Columns>,
-    adds: bool,
-    projected: View,
-    x: &Sides,
-    way: Way,
-    [a, b]: [View; 2],
-    [inner, outer]: [f64; 2],
+    out: View,
+    w: View,
+    [outputs, inputs]: [usize; 2],
+    (factor, scale): (View, f64),
     rank: usize,
-    rows: usize,
+    extension: Extension,
 ) -> Result<(), CudaError> {
-    x.check("x", rows);
-    let (inputs, outputs) = (x.count(), y.map_or(0, |y| y.count));
-    let (down, up) = if way == Way::Forward { (a, b) } else { (b, a) };
-    if let Some(y) = &y {
-        y.check("y", rows);
-        up.check("what y gets", ElementType::F32, rank * outputs);
-        assert!(up.pointer().is_multiple_of(16), "the factors begin at multiples of 16 bytes");
-    }
-    down.check("what x is multiplied by", ElementType::F32, rank * inputs);
-    assert!(down.pointer().is_multiple_of(16), "the factors begin at multiples of 16 bytes");
-    projected.check("projected [rows, rank]", ElementType::Bf16, rows * rank);
-    if rows == 0 {
+    let below = extension == Extension::Below;
+    let (len, factor_len) = match below {
+        true => ((outputs + rank) * inputs, rank * inputs),
+        false => (outputs * (inputs + rank), outputs * rank),
+    };
+    out.check("the extended matrix", ElementType::Bf16, len);
+    w.check("w [O, I]", ElementType::Bf16, outputs * inputs);
+    factor.check("factor", ElementType::F32, factor_len);
+    let whole = inputs.is_multiple_of(8) && (below || rank.is_multiple_of(8));
+    assert!(whole && [out, w].iter().all(|view| view.pointer().is_multiple_of(16)), "not in groups of eight");
+    if len == 0 {
         return Ok(());
     }
-    let [x0, stride0, columns0, x1, stride1, columns1] = x.args();
-    let args = [
-        Arg::from(y.map(|y| y.at.view)),
-        Arg::I64(y.map_or(0, |y| y.at.stride) as i64),
-        Arg::I32(outputs as i32),
-        Arg::I32(i32::from(adds)),
-        Arg::from(projected),
-        x0,
-        stride0,
-        columns0,
-        x1,
-        stride1,
-        columns1,
-        Arg::from(down),
-        Arg::from(up),
-        Arg::F32(inner as f32),
-        Arg::F32(outer as f32),
-        Arg::I32(rank as i32),
-        Arg::I32(rows as i32),
-    ];
-    // Another block makes the projection again: little where x is narrow.
-    let shares = if outputs >= 2 * inputs { 2 } else { 1 };
-    let grid = [rows.div_ceil(ROWS) as u32, shares, 1];
-    let threads = if grid[0] * grid[1] > cuda.multiprocessors() { THREADS / 2 } else { THREADS };
-    cuda.launch(&SOURCE, &defines(rank, way == Way::Backward, threads), "low_rank_rows", grid, threads, 0, &args)
+    let sizes = args![scale as f32, outputs as i32, inputs as i32, rank as i32, i32::from(below)];
+    let args: Vec<Arg> = args![out, w, factor].into_iter().chain(sizes).collect();
+    let grid = [(len / 8).div_ceil(256) as u32, 1, 1];
+    cuda.launch(&SOURCE, &defines(rank, false, THREADS), "low_rank_extended", grid, 256, 0, &args)
 }
 
 /// What the gradient of a factor is made of.
@@ -237,10 +336,7 @@ pub fn gradients(
     let threads = if blocks * parts > cuda.multiprocessors() as usize { THREADS / 2 } else { THREADS };
     let defines = defines(rank, true, threads);
     cuda.launch(&SOURCE, &defines, "low_rank_gradients", [blocks as u32, parts as u32, 1], threads, 0, &args)?;
-    for (outer, partial) in [(d_up, partial_up), (d_down, partial_down)] {
-        if let (Some(outer), Some(partial)) = (outer, partial) {
-            add_chunks(cuda, outer.gradient, partial.view(), parts, outer.gradient.len())?;
-        }
-    }
-    Ok(())
+    let sums = [(d_up, &partial_up), (d_down, &partial_down)];
+    let sums = sums.into_iter().filter_map(|(outer, partial)| Some((outer?.gradient, partial.as_ref()?.view())));
+    add_chunks(cuda, &sums.collect::<Vec<_>>(), parts)
 }

@@ -92,19 +92,18 @@ fn cuda_low_rank_rows_add_two_products() {
             let factors = [a.view(), b.view()];
             let sides = side_by_side(&x, &x1);
             let before = download(&cuda, y.array.view());
-            super::cuda::rows(
-                &cuda,
-                Some(y.columns()),
-                adds,
-                projected.view(),
-                &sides,
+            let pass = Rows {
+                from: Projection::Of(sides),
+                projected: projected.view(),
+                beside: None,
+                into: Some((y.columns(), adds)),
                 way,
                 factors,
-                [inner, outer],
+                scales: [inner, outer],
                 rank,
                 rows,
-            )
-            .unwrap();
+            };
+            pass.run(&cuda).unwrap();
             let name = format!("[{rows}, {inputs}] to {outputs}, rank {rank}, adds {adds}");
             let found = download(&cuda, projected.view());
             assert_close(&format!("{name}: projected"), &found, &expected, 8e-3);
@@ -125,9 +124,39 @@ fn cuda_low_rank_rows_add_two_products() {
             }
             // Without a y the projection alone.
             let alone = cuda.array(BF16, rows * rank).unwrap();
-            super::cuda::rows(&cuda, None, false, alone.view(), &sides, way, factors, [inner, outer], rank, rows)
-                .unwrap();
+            Rows { projected: alone.view(), into: None, ..pass }.run(&cuda).unwrap();
             assert_eq!(download(&cuda, alone.view()), found, "{name}");
+            // Given as it is, the same y.
+            let (again, other) = (upload(&cuda, &before, BF16), cuda.array(BF16, rows * rank).unwrap());
+            let given = Columns { at: Strided::packed(projected.view(), rank), count: rank };
+            let into = Columns { at: Strided { view: again.view(), stride: y.stride }, count: outputs };
+            let taken = Rows {
+                from: Projection::Given(given),
+                projected: other.view(),
+                into: Some((into, adds)),
+                ..pass
+            };
+            taken.run(&cuda).unwrap();
+            assert_eq!(download(&cuda, other.view()), found, "{name}: given");
+            assert_eq!(download(&cuda, again.view()), after, "{name}: given");
+            // Beside x, or beside what is there.
+            let stride = inputs.next_multiple_of(8) + rank.next_multiple_of(8) + 8;
+            for copies in [false, true] {
+                if copies && (x1.is_some() || rank % 8 > 0) {
+                    continue;
+                }
+                let wide = upload(&cuda, &vec![7.0; rows * stride], BF16);
+                let at = Strided { view: wide.view().range(inputs..wide.len()), stride };
+                let beside = Some(Beside { at: Columns { at, count: rank }, copies });
+                Rows { projected: other.view(), into: None, beside, ..pass }.run(&cuda).unwrap();
+                let wide = download(&cuda, wide.view());
+                for (r, row) in wide.chunks(stride).enumerate() {
+                    let in_front = |c: usize| if copies { x.at(r, c) as f32 } else { 7.0 };
+                    assert_eq!(row[..inputs], (0..inputs).map(in_front).collect::<Vec<_>>(), "{name}: copied");
+                    assert_eq!(row[inputs..inputs + rank], found[r * rank..(r + 1) * rank], "{name}: beside");
+                    assert_eq!(row[inputs + rank..], vec![7.0; stride - inputs - rank], "{name}: behind it");
+                }
+            }
         }
     }
 }
@@ -166,6 +195,28 @@ fn cuda_low_rank_gradients_are_sums_over_rows() {
                 false => assert_eq!(down, d_down, "{name}"),
             }
         }
+    }
+}
+
+#[test]
+fn cuda_low_rank_extended_matrices_have_a_factor_at_their_side() {
+    let cuda = testing::cuda();
+    for (outputs, inputs, rank) in [(8, 8, 8), (24, 40, 16), (3, 264, 8), (70, 16, 32)] {
+        let w = rounded(&numbers(outputs * inputs, 1), BF16);
+        let (a, b) = (numbers(rank * inputs, 2), numbers(outputs * rank, 3));
+        let weight = upload(&cuda, &w, BF16);
+        let of = |factor: &[f32], extension, len: usize| {
+            let (factor, out) = (upload(&cuda, factor, ElementType::F32), cuda.array(BF16, len).unwrap());
+            let factor = (factor.view(), -0.75);
+            extended(&cuda, out.view(), weight.view(), [outputs, inputs], factor, rank, extension).unwrap();
+            download(&cuda, out.view())
+        };
+        let scaled = |factor: &[f32]| rounded(&factor.iter().map(|x| -0.75 * x).collect::<Vec<_>>(), BF16);
+        let below = of(&a, Extension::Below, (outputs + rank) * inputs);
+        assert_eq!(below, [w.clone(), scaled(&a)].concat(), "[{outputs}, {inputs}], rank {rank}");
+        let rows = w.chunks(inputs).zip(scaled(&b).chunks(rank)).flat_map(|(w, b)| [w, b].concat()).collect::<Vec<_>>();
+        let beside = of(&b, Extension::Beside, outputs * (inputs + rank));
+        assert_eq!(beside, rows, "[{outputs}, {inputs}], rank {rank}");
     }
 }
 

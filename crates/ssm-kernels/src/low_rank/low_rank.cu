@@ -16,6 +16,10 @@
 // Where y is much wider than x, blocks share a tile of rows, each with some of y's columns; where blocks are many, they are
 // half as large, so that two on a multiprocessor load and store in turn.
 //
+// Where the matrix is small beside the activations, the pass over y is saved: `low_rank_extended` writes the matrix with a
+// factor beside or below it, and one product makes y of x with x Aᵀ beside it, or x Aᵀ beside y. `low_rank_rows` then only
+// puts x Aᵀ beside x, or takes it as it is given.
+//
 // Defines: TILES: of eight ranks, 1 to 4; BACKWARD: whether `low_rank_rows` is one; THREADS: 512 or 256.
 
 #define WARPS (THREADS / 32)
@@ -49,13 +53,15 @@ struct Inputs {
     float down[TILES][8];
 };
 
-// projected [rows, rank] = inner x down, x being x0 and x1 side by side; y (+)= outer projected up. Forward, `down` is A
-// [rank, columns of x] and `up` B [columns of y, rank]; backward `down` is B and `up` A.
+// projected [rows, rank] = inner x down, x being x0 and x1 side by side, or what is given instead; y (+)= outer projected up.
+// Forward, `down` is A [rank, columns of x] and `up` B [columns of y, rank]; backward `down` is B and `up` A. What is projected
+// also goes to `beside`, if asked, and x, of one side then, to the columns in front of it.
 extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_rows(
     bf16 *__restrict__ y, long long y_stride, int y_columns, int adds, bf16 *__restrict__ projected,
     const bf16 *__restrict__ x0, long long stride0, int columns0, const bf16 *__restrict__ x1, long long stride1,
-    int columns1, const float *__restrict__ down, const float *__restrict__ up, float inner, float outer, int rank,
-    int rows) {
+    int columns1, const bf16 *__restrict__ given, long long given_stride, bf16 *__restrict__ beside,
+    long long beside_stride, int copies, const float *__restrict__ down, const float *__restrict__ up, float inner,
+    float outer, int rank, int rows) {
     __shared__ float sums[WARPS][ROWS][RANKS];
     __shared__ bf16 joint[ROWS][RANKS + 8]; // padded: eight rows lie in different banks
 
@@ -110,6 +116,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
 #pragma unroll
         for (int k = 0; k < AHEAD; k++) {
             const u32 *a = in[k].upper.pair, *b = in[k].lower.pair;
+            int column = (first + k * WARPS) * PACK + 8 * q;
+            if (copies && column < width) {
+                bf16 *to = beside - width + row * beside_stride + column;
+                if (upper) *(Eight *)to = in[k].upper;
+                if (lower) *(Eight *)(to + 8 * beside_stride) = in[k].lower;
+            }
 #pragma unroll
             for (int tile = 0; tile < TILES; tile++) {
                 const float *f = in[k].down[tile];
@@ -130,11 +142,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
         float sum = 0.0f;
 #pragma unroll
         for (int w = 0; w < WARPS; w++) sum += sums[w][r][j];
-        bf16 rounded;
-        put(&rounded, inner * sum);
-        joint[r][j] = rounded;
+        bf16 rounded = {};
         long long at = blockIdx.x * ROWS + r;
-        if (blockIdx.y == 0 && at < rows && j < rank) projected[at * rank + j] = rounded;
+        bool there = at < rows && j < rank;
+        if (!given) put(&rounded, inner * sum);
+        if (given && there) rounded = given[at * given_stride + j];
+        joint[r][j] = rounded;
+        if (blockIdx.y == 0 && there) {
+            projected[at * rank + j] = rounded;
+            if (beside) beside[at * beside_stride + j] = rounded;
+        }
     }
     if (!y_columns) return;
     __syncthreads();
@@ -287,4 +304,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_gr
             }
         }
     }
+}
+
+// The matrix w [rows, columns] with factor [rows, rank], times scale, beside it, or with factor [rank, columns] below it.
+extern "C" __global__ void low_rank_extended(
+    bf16 *__restrict__ out, const bf16 *__restrict__ w, const float *__restrict__ factor, float scale, int rows,
+    int columns, int rank, int below) {
+    int width = below ? columns : columns + rank, height = below ? rows + rank : rows;
+    long long at = 8 * ((long long)blockIdx.x * blockDim.x + threadIdx.x);
+    if (at >= (long long)height * width) return;
+    int row = (int)(at / width), column = (int)(at - (long long)row * width);
+    Eight eight;
+    if (row < rows && column < columns) {
+        eight = *(const Eight *)(w + (long long)row * columns + column);
+    } else {
+        const float *from = below ? factor + (long long)(row - rows) * columns + column
+                                  : factor + (long long)row * rank + (column - columns);
+        for (int i = 0; i < 4; i++) eight.pair[i] = bf16_pair(scale * from[2 * i], scale * from[2 * i + 1]);
+    }
+    *(Eight *)(out + at) = eight;
 }

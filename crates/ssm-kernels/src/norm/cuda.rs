@@ -118,7 +118,7 @@ pub fn rms_norm_backward(
         let args = args![partial.view(), d_normed, sum, rstd, rows as i32, cols as i32, chunk as i32];
         let grid = [cols.div_ceil(128) as u32, chunks as u32, 1];
         cuda.launch(&SOURCE, &layout.defines, "weight_partials", grid, 128, 0, &args)?;
-        add_chunks(cuda, d_weight, partial.view(), chunks, cols)?;
+        add_chunks(cuda, &[(d_weight, partial.view())], chunks)?;
     }
     Ok(())
 }

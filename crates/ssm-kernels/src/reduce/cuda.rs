@@ -1,7 +1,7 @@
 //! Launches of `reduce.cu`.
 
 use crate::args;
-use crate::runtime::cuda::{Cuda, CudaError, ElementType, Source, View};
+use crate::runtime::cuda::{Arg, Cuda, CudaError, ElementType, Source, View};
 
 pub(crate) static SOURCE: Source = Source::new("reduce", include_str!("reduce.cu"));
 
@@ -29,18 +29,26 @@ pub fn column_sums(cuda: &Cuda, out: View, x: View, rows: usize, cols: usize) ->
     let args = args![partial.view(), x, rows as i32, cols as i32, chunk as i32];
     let grid = [cols.div_ceil(128) as u32, chunks as u32, 1];
     cuda.launch(&SOURCE, &[("ACT_BF16", act.is_bf16() as i64)], "column_partials", grid, 128, 0, &args)?;
-    add_chunks(cuda, out, partial.view(), chunks, cols)
+    add_chunks(cuda, &[(out, partial.view())], chunks)
 }
 
-/// out `[cols]` = Σ over the chunks of `partial` `[chunks, cols]`, in order.
+/// out `[cols]` = Σ over the chunks of `partial` `[chunks, cols]`, in order: of at most two such arrays, by one launch.
 #[track_caller]
-pub(crate) fn add_chunks(cuda: &Cuda, out: View, partial: View, chunks: usize, cols: usize) -> Result<(), CudaError> {
-    out.check("out [cols]", ElementType::F32, cols);
-    partial.check("partial [chunks, cols]", ElementType::F32, chunks * cols);
+pub(crate) fn add_chunks(cuda: &Cuda, sums: &[(View, View)], chunks: usize) -> Result<(), CudaError> {
+    assert!(sums.len() <= 2, "more than two sums by one launch");
+    for (out, partial) in sums {
+        out.check("out [cols]", ElementType::F32, out.len());
+        partial.check("partial [chunks, cols]", ElementType::F32, chunks * out.len());
+    }
+    let cols: usize = sums.iter().map(|(out, _)| out.len()).sum();
     if cols == 0 {
         return Ok(());
     }
-    let args = args![out, partial, chunks as i32, cols as i32];
+    let of = |i: usize| match sums.get(i) {
+        Some(&(out, partial)) => args![out, partial, out.len() as i32],
+        None => [Arg::Absent, Arg::Absent, Arg::I32(0)],
+    };
+    let args: Vec<Arg> = of(0).into_iter().chain(of(1)).chain([Arg::I32(chunks as i32)]).collect();
     let grid = [cols.div_ceil(128) as u32, 1, 1];
     cuda.launch(&SOURCE, &[("ACT_BF16", 0)], "add_chunks", grid, 128, 0, &args)
 }

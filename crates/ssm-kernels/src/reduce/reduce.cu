@@ -10,11 +10,15 @@ extern "C" __global__ void column_partials(float *__restrict__ partial, const ac
     partial[(long long)blockIdx.y * cols + j] = total;
 }
 
-// out[j] = the chunks' sum, in order.
-extern "C" __global__ void add_chunks(float *__restrict__ out, const float *__restrict__ partial, int chunks, int cols) {
+// out[j] = the chunks' sum, in order; of one array, or of two by one launch.
+extern "C" __global__ void add_chunks(float *__restrict__ out0, const float *__restrict__ partial0, int cols0,
+                                      float *__restrict__ out1, const float *__restrict__ partial1, int cols1, int chunks) {
     int j = blockIdx.x * blockDim.x + threadIdx.x;
-    if (j >= cols) return;
+    if (j >= cols0 + cols1) return;
+    bool second = j >= cols0;
+    const float *partial = second ? partial1 : partial0;
+    int cols = second ? cols1 : cols0, at = second ? j - cols0 : j;
     float total = 0.0f;
-    for (int c = 0; c < chunks; c++) total += partial[(long long)c * cols + j];
-    out[j] = total;
+    for (int c = 0; c < chunks; c++) total += partial[(long long)c * cols + at];
+    (second ? out1 : out0)[at] = total;
 }

@@ -10,9 +10,11 @@
 // u and delta into what the recurrence wants, computed once per token and channel: (Δ, Δ u); and B and C into f32.
 // Walkers do nothing but the recurrence: LANES lanes share a channel and hold 16 / LANES of its states each in registers,
 // A already times log2(e). Finishers add a channel's lanes, the skip and the output offset, gate and write. They hand each
-// other tiles of TILE tokens in two slots of shared memory, by named barriers at which those who only hand over do not
-// wait. What stagers and finishers read of u, delta, z, B and C is on its way to shared memory AHEAD tiles before. Tokens
-// past the end are staged as zero steps, which change no state.
+// other tiles of TILE tokens in two slots of shared memory: between two barriers of the block one tile is staged, the
+// one before it walked, and the one before that finished. (Barriers of two tasks each, at which those who only hand over
+// do not wait, took 1 to 5 % longer, H100; and racecheck does not understand them.) What stagers and finishers read of u,
+// delta, z, B and C is on its way to shared memory AHEAD tiles before. Tokens past the end are staged as zero steps, which
+// change no state.
 //
 // Shared memory is the next bound: a load of sixteen bytes a lane takes two of its clocks where every four neighbouring
 // lanes ask for at most two places, and four where they ask for more. So lanes 0, 2, 4, .. share a channel, and lanes 1, 3,
@@ -31,7 +33,6 @@
 #define WALKING (CHANNELS * LANES)
 #define HELPING (32 * HELPERS)
 #define THREADS (WALKING + 2 * HELPING)
-#define SLOTS 2
 #define ROWS (HELPING / PAIRS)    // tokens, or groups of them, of a pair that helpers take at once
 #define TWOS (TILE / 2 / ROWS)    // twos of tokens of a stager
 #define FOURS (TILE / 4 / ROWS)   // fours of a finisher
@@ -39,27 +40,16 @@
 #define MAPPED ((TILE + MAP_ROWS - 1) / MAP_ROWS)
 #define AHEAD 2                   // tiles from what is asked for to what is staged or finished
 
-// The named barriers of a slot. At STAGED walkers wait for stagers, and for finishers to have read what they will write
-// over; at FREE stagers wait for walkers; at WALKED finishers do. At STAGERS and FINISHERS these wait for each other's copies.
-#define STAGED(slot) (1 + (slot))
-#define FREE(slot) (1 + SLOTS + (slot))
-#define WALKED(slot) (1 + 2 * SLOTS + (slot))
-#define STAGERS (1 + 3 * SLOTS)
-#define FINISHERS (2 + 3 * SLOTS)
+// Warps go to the four schedulers in turn. Where that leaves two with a warp of walkers less, they get finishers, which use
+// special functions most: helpers begin with the last third of their warps.
+#define TURN (WALKING / 32 % 4 == 2 ? HELPING + HELPING / 3 : 0)
 
-// All THREADS of a named barrier have to come; these do not wait for the others.
-template <int COUNT> DEVICE void pass(int barrier) {
+// All of the block, each warp at its own place in the program, which __syncthreads() does not promise to serve.
+DEVICE void meet() {
 #ifdef __CUDA_ARCH__
-    asm volatile("bar.arrive %0, %1;" :: "r"(barrier), "n"(COUNT) : "memory");
+    asm volatile("bar.sync 1, %0;" :: "n"(THREADS) : "memory");
 #else
-    emulated_barrier(barrier, COUNT, false);
-#endif
-}
-template <int COUNT> DEVICE void meet(int barrier) {
-#ifdef __CUDA_ARCH__
-    asm volatile("bar.sync %0, %1;" :: "r"(barrier), "n"(COUNT) : "memory");
-#else
-    emulated_barrier(barrier, COUNT, true);
+    emulated_barrier(1, THREADS, true);
 #endif
 }
 
@@ -157,7 +147,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
 
     int groups = (d_inner + CHANNELS - 1) / CHANNELS;
     int s = blockIdx.x / groups, first_channel = (blockIdx.x - s * groups) * CHANNELS;
-    int begin = offsets[s], length = (int)offsets[s + 1] - begin;
+    int begin = offsets[s], length = max((int)offsets[s + 1] - begin, 0);
 
     if (threadIdx.x < WALKING) {
         int walker = threadIdx.x, lane = walker / 2 % LANES, walked = 2 * (walker / (2 * LANES)) + walker % 2;
@@ -182,13 +172,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
         bool saves = boundaries && exists;
         float *saved = boundaries + chunk * d_inner * N + state_at;
         int at = 0;
+        meet();
         for (int tile = 0; tile < length; tile += TILE) {
             Slot &slot = slots[at];
             if (tile % CHUNK == 0) {
                 if (saves) save(saved, h);
                 saved += (long long)d_inner * N;
             }
-            meet<THREADS>(STAGED(at));
+            meet();
             float y[TILE];
 #pragma unroll
             for (int t = 0; t < TILE; t += 2) {
@@ -215,19 +206,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
             for (int t = 0; t < TILE; t += 4) {
                 slot.sums[t / 4][place_of(walker)] = float4{y[t], y[t + 1], y[t + 2], y[t + 3]};
             }
-            // Nobody waits for the last slots.
-            if (tile + SLOTS * TILE < length) pass<WALKING + HELPING>(FREE(at));
-            pass<WALKING + HELPING>(WALKED(at));
-            at = at + 1 == SLOTS ? 0 : at + 1;
+            at ^= 1;
         }
+        meet();
         if (final_state && exists) save(final_state + (long long)s * d_inner * N + state_at, h);
         return;
     }
-    if (length <= 0) return;
 
     // As a helper: some tokens of two channels. The last channels stand in for those behind them.
-    Raws &raws = *(Raws *)(slots + SLOTS);
-    int helper = (int)threadIdx.x - WALKING;
+    Raws &raws = *(Raws *)(slots + 2);
+    int helper = ((int)threadIdx.x - WALKING + TURN) % (2 * HELPING);
     bool finishes = helper >= HELPING;
     if (finishes) helper -= HELPING;
     int pair = helper % PAIRS, row = helper / PAIRS, own = first_channel + 2 * pair;
@@ -252,11 +240,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) ask(i, length - i * TILE);
         int column = helper % N, map_row = helper / N, at = 0, raw = 0;
+        await_groups<AHEAD - 1>();
+        meet();
 #pragma unroll 1
         for (int tile = 0; tile < length; tile += TILE) {
             int left = length - tile;
-            await_groups<AHEAD - 1>();
-            meet<HELPING>(STAGERS);
             ask(raw == 0 ? AHEAD : raw - 1, left - AHEAD * TILE);
             float4 steps[TWOS][2];
 #pragma unroll
@@ -286,7 +274,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
                 }
             }
             Slot &slot = slots[at];
-            if (tile >= SLOTS * TILE) meet<WALKING + HELPING>(FREE(at));
 #pragma unroll
             for (int k = 0; k < TWOS; k++) {
                 slot.steps[row + k * ROWS][0][pair] = steps[k][0];
@@ -304,10 +291,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
                 Pair numbers = ((const Pair *)raws.maps[raw][t])[column];
                 *to = float2{low(numbers), high(numbers)};
             }
-            pass<THREADS>(STAGED(at));
-            at = at + 1 == SLOTS ? 0 : at + 1;
+            await_groups<AHEAD - 1>();
+            meet();
+            at ^= 1;
             raw = raw == AHEAD ? 0 : raw + 1;
         }
+        meet();
         return;
     }
 
@@ -332,13 +321,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
     };
 #pragma unroll
     for (int i = 0; i < AHEAD; i++) ask(i, length - i * TILE);
-    for (int i = 0; i < SLOTS && i * TILE < length; i++) pass<THREADS>(STAGED(i));
+    meet();
+    await_groups<AHEAD - 1>();
+    meet();
     out = row_at(out + channel, begin + 4 * row, out_bytes);
     int end = own < d_inner ? length : 0, at = 0, raw = 0;
 #pragma unroll 1
     for (int tile = 0; tile < length; tile += TILE) {
-        await_groups<AHEAD - 1>();
-        meet<HELPING>(FINISHERS);
         ask(raw == 0 ? AHEAD : raw - 1, length - tile - AHEAD * TILE);
         // What needs no walker.
         float y[FOURS][4][2], gates[FOURS][4][2];
@@ -360,7 +349,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
 #endif
             }
         }
-        meet<WALKING + HELPING>(WALKED(at));
+        await_groups<AHEAD - 1>();
+        meet();
 #pragma unroll
         for (int k = 0; k < FOURS; k++) {
 #pragma unroll
@@ -382,7 +372,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
                 y[k][2][j] += parts[0].z, y[k][3][j] += parts[0].w;
             }
         }
-        if (tile + SLOTS * TILE < length) pass<THREADS>(STAGED(at));
 #pragma unroll
         for (int k = 0; k < FOURS; k++) {
 #pragma unroll
@@ -393,7 +382,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
             }
         }
         out = row_at(out, TILE, out_bytes);
-        at = at + 1 == SLOTS ? 0 : at + 1;
+        at ^= 1;
         raw = raw == AHEAD ? 0 : raw + 1;
     }
 }

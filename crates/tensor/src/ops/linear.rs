@@ -45,6 +45,8 @@ pub struct Saved {
     pub(super) weight: Option<Tensor>,
     pub(super) in_features: usize,
     pub(super) low_rank: Vec<SavedLowRank>,
+    #[cfg(feature = "cuda")]
+    pub(super) extended: Option<on_cuda::Extended>, // the weight with an addition's factor, where it serves the backward
 }
 
 pub(super) struct SavedLowRank {
@@ -170,6 +172,8 @@ impl Linear {
             weight: (self.frozen.is_none() && need.input(X)).then(|| weight.clone()),
             in_features,
             low_rank,
+            #[cfg(feature = "cuda")]
+            extended: None,
         };
         Ok((outputs, saved))
     }

@@ -23,15 +23,28 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
     op.check(inputs, out_features, in_features)?;
     let weight = as_type(weight.on_cuda(cuda)?, x)?;
     let tokens = x.shape()[0];
-    let y = DeviceTensor::unset(cuda, x.dtype(), &[tokens, out_features])?;
-    multiply(cuda, &y, x.matrix(), weight.matrix().t(), in_features, 1.0, false)?;
+    let extended = Extended::of(cuda, op, inputs, x, &weight)?;
+    let (y, taken) = match &extended {
+        Some(extended) => {
+            let (y, projected) = extended.forward(cuda, x)?;
+            (y, Some(projected))
+        }
+        None => {
+            let y = DeviceTensor::unset(cuda, x.dtype(), &[tokens, out_features])?;
+            multiply(cuda, &y, x.matrix(), weight.matrix().t(), in_features, 1.0, false)?;
+            (y, None)
+        }
+    };
     let mut kept = Vec::with_capacity(op.low_rank.len());
     for (i, (rows, scale)) in op.low_rank.iter().enumerate() {
         let at = LOW_RANK + 3 * i;
         let xi = inputs.optional(at).map_or(Ok(x), |own| own.on_cuda(cuda))?;
         let b = input(cuda, inputs, at + 2)?;
         let a = inputs.optional(at + 1).map(|a| a.on_cuda(cuda)).transpose()?;
-        let projected = low_rank::add(cuda, &y.columns(rows.clone()), xi, a, b, *scale)?;
+        let projected = match &taken {
+            Some(projected) => projected.clone(),
+            None => low_rank::add(cuda, &y.columns(rows.clone()), xi, a, b, *scale)?,
+        };
         kept.push(SavedLowRank {
             own_input: inputs.optional(at).is_some(),
             x: need.input(at + 1).then(|| xi.clone().into()),
@@ -42,7 +55,7 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
     }
     let y = match inputs.optional(BIAS) {
         Some(bias) => {
-            let biased = DeviceTensor::unset(cuda, y.dtype(), y.shape())?;
+            let (biased, y) = (DeviceTensor::unset(cuda, y.dtype(), y.shape())?, y.dense()?);
             let bias = bias.on_cuda(cuda)?;
             statetune_ssm_kernels::values::cuda::add_row(
                 cuda,
@@ -74,6 +87,7 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
         weight: (op.frozen.is_none() && need.input(X)).then(|| weight.into()),
         in_features,
         low_rank: kept,
+        extended: extended.filter(|extended| need.input(X) && extended.serves_backward()),
     };
     Ok((outputs, saved))
 }
@@ -81,18 +95,22 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
 /// The outputs that have a gradient: their rows of W and the gradient.
 type Parts<'a> = Vec<(Range<usize>, &'a DeviceTensor)>;
 
-/// Neighbouring parts as one matrix where they are narrow.
-fn joined(cuda: &Cuda, parts: &Parts<'_>) -> Result<Vec<(Range<usize>, DeviceTensor)>> {
+/// Neighbouring parts as one matrix where they are narrow; and that matrix with `room` for further columns behind it.
+fn joined(
+    cuda: &Cuda,
+    parts: &Parts<'_>,
+    room: usize,
+) -> Result<(Vec<(Range<usize>, DeviceTensor)>, Option<DeviceTensor>)> {
     let neighbours = parts.windows(2).all(|pair| pair[0].0.end == pair[1].0.start);
     let width: usize = parts.iter().map(|(rows, _)| rows.len()).sum();
     if parts.len() < 2 || !neighbours || width > JOINED {
-        return Ok(parts.iter().map(|(rows, dy)| (rows.clone(), (*dy).clone())).collect());
+        return Ok((parts.iter().map(|(rows, dy)| (rows.clone(), (*dy).clone())).collect(), None));
     }
     let (first, tokens) = (parts[0].0.start, parts[0].1.shape()[0]);
-    let whole = DeviceTensor::unset(cuda, parts[0].1.dtype(), &[tokens, width])?;
+    let whole = DeviceTensor::unset(cuda, parts[0].1.dtype(), &[tokens, width + room])?;
     let sides: Vec<_> = parts.iter().map(|(rows, dy)| (dy.spread(), dy.stride(), rows.len())).collect();
-    statetune_ssm_kernels::columns::cuda::join_columns(cuda, whole.view(), tokens, width, &sides)?;
-    Ok(vec![(first..first + width, whole)])
+    statetune_ssm_kernels::columns::cuda::join_columns(cuda, whole.view(), tokens, width + room, &sides)?;
+    Ok((vec![(first..first + width, whole.columns(0..width))], Some(whole)))
 }
 
 pub fn linear_backward(
@@ -113,7 +131,8 @@ pub fn linear_backward(
     let Some((_, first)) = parts.first() else { return Ok(result) };
     let (tokens, act, in_features) = (first.shape()[0], first.dtype(), saved.in_features);
     let out_features: usize = op.splits.iter().sum();
-    let whole = joined(cuda, &parts)?;
+    let extended = saved.extended.as_ref();
+    let (whole, with_room) = joined(cuda, &parts, extended.map_or(0, Extended::room))?;
     // A product adds to a gradient that is there already, if nobody else holds it.
     let present = match onto.get_mut(X) {
         Some(slot) if need.input(X) => match slot.take() {
@@ -126,12 +145,17 @@ pub fn linear_backward(
         _ => None,
     };
     let adds = present.is_some();
-    let dx = match present {
-        Some(present) => Some(present),
-        None if need.input(X) => Some(DeviceTensor::unset(cuda, act, &[tokens, in_features])?),
-        None => None,
+    let together = extended.and_then(|extended| Some((extended, extended.dy(&whole, with_room.as_ref(), adds)?)));
+    let (dx, d_projected) = match (together, present) {
+        (Some((extended, dy)), present) if need.input(X) => {
+            let (dx, d_projected) = extended.backward(cuda, dy, present.as_ref())?;
+            (Some(dx), Some(d_projected))
+        }
+        (_, Some(present)) => (Some(present), None),
+        (_, None) if need.input(X) => (Some(DeviceTensor::unset(cuda, act, &[tokens, in_features])?), None),
+        _ => (None, None),
     };
-    if let Some(dx) = &dx {
+    if let (Some(dx), None) = (&dx, &d_projected) {
         let weight = match (&op.frozen, &saved.weight) {
             (Some(weight), _) => weight.values().on_cuda(cuda)?.cast(act)?,
             (None, Some(weight)) => weight.on_cuda(cuda)?.clone(),
@@ -175,7 +199,8 @@ pub fn linear_backward(
             x: need.input(X) && !kept.own_input,
         };
         let parts = if whole.iter().all(|(joined, _)| covers(rows, joined)) { &whole } else { &separate };
-        let found = low_rank::backward(cuda, parts, rows, *scale, kept, dx.as_ref(), wanted)?;
+        let onto = dx.as_ref().filter(|_| d_projected.is_none());
+        let found = low_rank::backward(cuda, parts, rows, *scale, kept, onto, d_projected.as_ref(), wanted)?;
         (result[at], result[at + 1], result[at + 2]) = (found.own_input, found.a, found.b);
     }
     if let Some(dx) = dx {

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use statetune_ssm_kernels::low_rank::cuda::{Columns, MOST_RANK, Outer, Sides, Way, gradients, rows};
+use statetune_ssm_kernels::low_rank::cuda::{Columns, MOST_RANK, Outer, Projection, Rows, Sides, Way, gradients};
 use statetune_ssm_kernels::scan::cuda::Strided;
 
 use super::*;
@@ -29,12 +29,12 @@ pub(super) struct Gradients {
 }
 
 /// The columns of a matrix.
-fn columns(x: &DeviceTensor) -> Columns<'_> {
+pub(super) fn columns(x: &DeviceTensor) -> Columns<'_> {
     Columns { at: Strided { view: x.spread(), stride: x.stride() }, count: x.shape()[1] }
 }
 
 /// Whether it is a factor as the kernels read it.
-fn is_factor(x: &DeviceTensor) -> bool {
+pub(super) fn is_factor(x: &DeviceTensor) -> bool {
     x.dtype() == DType::F32 && x.is_dense() && x.spread().pointer().is_multiple_of(16)
 }
 
@@ -54,8 +54,18 @@ pub(super) fn add(
     };
     let projected = DeviceTensor::unset(cuda, x.dtype(), &[tokens, rank])?;
     if (1..=MOST_RANK).contains(&rank) && columns(x).fit() && columns(y).fit() && is_factor(a) && is_factor(b) {
-        let (x, factors) = (Sides { first: columns(x), second: None }, [a.view(), b.view()]);
-        rows(cuda, Some(columns(y)), true, projected.view(), &x, Way::Forward, factors, [1.0, scale], rank, tokens)?;
+        let pass = Rows {
+            from: Projection::Of(Sides { first: columns(x), second: None }),
+            projected: projected.view(),
+            beside: None,
+            into: Some((columns(y), true)),
+            way: Way::Forward,
+            factors: [a.view(), b.view()],
+            scales: [1.0, scale],
+            rank,
+            rows: tokens,
+        };
+        pass.run(cuda)?;
         return Ok(projected);
     }
     multiply(cuda, &projected, x.matrix(), a.cast(x.dtype())?.matrix().t(), a.shape()[1], 1.0, false)?;
@@ -70,7 +80,8 @@ fn add_product(cuda: &Cuda, y: &DeviceTensor, projected: &DeviceTensor, b: &Devi
 }
 
 /// The gradients of one addition to the outputs `over`, where `parts` are the gradients of some of them by their place in the
-/// layer's output; adds to `dx` what A passes on to the layer's input.
+/// layer's output; adds to `dx` what A passes on to the layer's input, unless the gradient of x Aᵀ is `given`: then that has
+/// been done.
 pub(super) fn backward(
     cuda: &Cuda,
     parts: &[(Range<usize>, DeviceTensor)],
@@ -78,6 +89,7 @@ pub(super) fn backward(
     scale: f64,
     saved: &SavedLowRank,
     dx: Option<&DeviceTensor>,
+    given: Option<&DeviceTensor>,
     wanted: Wanted,
 ) -> Result<Gradients> {
     let within = |split: &Range<usize>| over.start <= split.start && split.end <= over.end;
@@ -98,10 +110,11 @@ pub(super) fn backward(
     if let (true, Some(a)) = (all && act == DType::Bf16, &saved.a) {
         let dy = Sides { first: columns(first), second: covered.get(1).map(|(_, second)| columns(second)) };
         let addition = Addition { dy, a: a.on_cuda(cuda)?, b, saved, scale, rank, tokens };
-        if let Some(found) = addition.fused(cuda, dx, wanted)? {
+        if let Some(found) = addition.fused(cuda, dx, given, wanted)? {
             return Ok(found);
         }
     }
+    assert!(given.is_none(), "an addition that was taken with the matrix is one that the kernels are written for");
     let mut found = Gradients::default();
     if wanted.b {
         let projected = saved.projected.as_ref().expect("saved when B is trained").on_cuda(cuda)?;
@@ -156,7 +169,13 @@ struct Addition<'a> {
 
 impl Addition<'_> {
     /// Nothing where the kernels are not written for it.
-    fn fused(&self, cuda: &Cuda, dx: Option<&DeviceTensor>, wanted: Wanted) -> Result<Option<Gradients>> {
+    fn fused(
+        &self,
+        cuda: &Cuda,
+        dx: Option<&DeviceTensor>,
+        given: Option<&DeviceTensor>,
+        wanted: Wanted,
+    ) -> Result<Option<Gradients>> {
         let (rank, tokens, inputs) = (self.rank, self.tokens, self.a.shape()[1]);
         let x = self.saved.x.as_ref().map(|x| x.on_cuda(cuda)).transpose()?;
         let projected = self.saved.projected.as_ref().map(|p| p.on_cuda(cuda)).transpose()?;
@@ -172,15 +191,26 @@ impl Addition<'_> {
             false => None,
         };
         let into = own.as_ref().or(dx.filter(|_| wanted.x));
-        let d_projected = match wanted.a || into.is_some() {
-            true => Some(DeviceTensor::unset(cuda, DType::Bf16, &[tokens, rank])?),
-            false => None,
+        let d_projected = match (given, wanted.a || into.is_some()) {
+            (Some(given), _) => Some(given.clone()),
+            (None, false) => None,
+            (None, true) => {
+                let d_projected = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, rank])?;
+                let pass = Rows {
+                    from: Projection::Of(self.dy),
+                    projected: d_projected.view(),
+                    beside: None,
+                    into: into.map(|into| (columns(into), own.is_none())),
+                    way: Way::Backward,
+                    factors: [self.a.view(), self.b.view()],
+                    scales: [self.scale, 1.0],
+                    rank,
+                    rows: tokens,
+                };
+                pass.run(cuda)?;
+                Some(d_projected)
+            }
         };
-        if let Some(d_projected) = &d_projected {
-            let (into, adds, scales) = (into.map(columns), own.is_none(), [self.scale, 1.0]);
-            let factors = [self.a.view(), self.b.view()];
-            rows(cuda, into, adds, d_projected.view(), &self.dy, Way::Backward, factors, scales, rank, tokens)?;
-        }
         let gradient = |wanted: bool, shape: [usize; 2]| -> Result<Option<DeviceTensor>> {
             wanted.then(|| DeviceTensor::unset(cuda, DType::F32, &shape)).transpose()
         };

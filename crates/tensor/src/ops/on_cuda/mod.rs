@@ -3,6 +3,7 @@
 //! Activations are f32 or bf16, parameters and all that is trained f32. A gradient has the type of its operand.
 
 mod columns;
+mod extended;
 mod linear;
 mod loss;
 mod low_rank;
@@ -11,6 +12,7 @@ mod small;
 mod values;
 
 pub(super) use columns::*;
+pub(super) use extended::Extended;
 pub(super) use linear::*;
 pub(super) use loss::*;
 pub(super) use norm::*;

@@ -1,0 +1,173 @@
+//! A frozen matrix with the factor of its low-rank addition at its side, so that one product does both: `[W; A]` makes x Aᵀ beside
+//! y, and of dy with dy B beside it the gradient of x; `[W | s B]` the other way round. That saves a pass over the wide side of a
+//! matrix, and is worth copying the matrix where that is small beside the activations: `x_proj` and `dt_proj`, and `in_proj`
+//! where tokens are many.
+
+use std::ops::Range;
+
+use statetune_ssm_kernels::low_rank::cuda::{
+    Beside, Extension, MOST_RANK, Projection, Rows, Sides, Way, extended as extend,
+};
+
+use super::low_rank::{columns, is_factor};
+use super::*;
+use crate::ops::linear::{LOW_RANK, Linear};
+
+/// How many times a matrix' narrow side the tokens are at least.
+const TOKENS: usize = 4;
+/// The narrow side of matrices that are extended in the backward too.
+const NARROW: usize = 512;
+
+/// The matrix, and its one addition.
+pub(in crate::ops) struct Extended {
+    weight: DeviceTensor, // [O + r, I] or [O, I + r], bf16
+    extension: Extension,
+    a: DeviceTensor,
+    b: DeviceTensor,
+    scale: f64,
+    sizes: [usize; 2], // O, I
+    rank: usize,
+}
+
+impl Extended {
+    /// The matrix of a layer whose only addition is to all of its outputs and of the layer's own input, if sizes make it
+    /// worth the copy.
+    pub fn of(
+        cuda: &Cuda,
+        op: &Linear,
+        inputs: &Inputs<'_>,
+        x: &DeviceTensor,
+        weight: &DeviceTensor,
+    ) -> Result<Option<Extended>> {
+        let ([(over, scale)], [outputs, width]) = (&op.low_rank[..], [weight.shape()[0], weight.shape()[1]]) else {
+            return Ok(None);
+        };
+        let (Some(a), None) = (inputs.optional(LOW_RANK + 1), inputs.optional(LOW_RANK)) else { return Ok(None) };
+        let (a, b) = (a.on_cuda(cuda)?, input(cuda, inputs, LOW_RANK + 2)?);
+        let rank = b.shape()[1];
+        let extension = if outputs < width { Extension::Below } else { Extension::Beside };
+        let (narrow, wide) = (outputs.min(width), outputs.max(width));
+        let worth = x.shape()[0] >= TOKENS * narrow && wide >= 2 * narrow;
+        // What follows a wide matrix wants its rows end to end.
+        let worth = worth && (extension == Extension::Beside || outputs <= NARROW);
+        let whole = outputs.is_multiple_of(8) && rank.is_multiple_of(8) && (1..=MOST_RANK).contains(&rank);
+        let fits = op.frozen.is_some() && *over == (0..outputs) && weight.is_dense() && columns(weight).fit();
+        if !worth || !whole || !fits || !columns(x).fit() || !is_factor(a) || !is_factor(b) {
+            return Ok(None);
+        }
+        let (shape, factor) = match extension {
+            Extension::Below => ([outputs + rank, width], (a.view(), 1.0)),
+            Extension::Beside => ([outputs, width + rank], (b.view(), *scale)),
+        };
+        let out = DeviceTensor::unset(cuda, DType::Bf16, &shape)?;
+        extend(cuda, out.view(), weight.view(), [outputs, width], factor, rank, extension)?;
+        let (a, b, sizes) = (a.clone(), b.clone(), [outputs, width]);
+        Ok(Some(Extended { weight: out, extension, a, b, scale: *scale, sizes, rank }))
+    }
+
+    /// y `[T, O]` and x Aᵀ `[T, r]`.
+    pub fn forward(&self, cuda: &Cuda, x: &DeviceTensor) -> Result<(DeviceTensor, DeviceTensor)> {
+        let ([outputs, inputs], rank, tokens) = (self.sizes, self.rank, x.shape()[0]);
+        let projected = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, rank])?;
+        let pass = |from, beside, into| self.pass(cuda, from, &projected, beside, into, Way::Forward);
+        if self.extension == Extension::Below {
+            let both = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, outputs + rank])?;
+            multiply(cuda, &both, x.matrix(), self.weight.matrix().t(), inputs, 1.0, false)?;
+            let (y, given) = (both.columns(0..outputs), both.columns(outputs..outputs + rank));
+            pass(Projection::Given(columns(&given)), None, Some(&y))?;
+            return Ok((y, projected));
+        }
+        let both = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs + rank])?;
+        let beside = both.columns(inputs..inputs + rank);
+        let beside = Beside { at: columns(&beside), copies: true };
+        pass(Projection::Of(Sides { first: columns(x), second: None }), Some(beside), None)?;
+        let y = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, outputs])?;
+        multiply(cuda, &y, both.matrix(), self.weight.matrix().t(), inputs + rank, 1.0, false)?;
+        Ok((y, projected))
+    }
+
+    /// Whether it is worth keeping for the backward.
+    pub fn serves_backward(&self) -> bool {
+        self.sizes.iter().any(|&side| side <= NARROW)
+    }
+
+    /// Columns that the gradient of y has to have behind it.
+    pub fn room(&self) -> usize {
+        if self.extension == Extension::Below { self.rank } else { 0 }
+    }
+
+    /// The gradient of y as the backward takes it, if it is there: of all outputs in one matrix, `joined` with room or as it
+    /// came; `adds`: there is a gradient of x to be added to.
+    pub fn dy<'a>(
+        &self,
+        whole: &'a [(Range<usize>, DeviceTensor)],
+        joined: Option<&'a DeviceTensor>,
+        adds: bool,
+    ) -> Option<&'a DeviceTensor> {
+        let [(rows, dy)] = whole else { return None };
+        if *rows != (0..self.sizes[0]) || dy.dtype() != DType::Bf16 || !columns(dy).fit() {
+            return None;
+        }
+        match self.extension {
+            Extension::Below => joined,
+            Extension::Beside => Some(dy).filter(|_| !adds),
+        }
+    }
+
+    /// Of [`Extended::dy`] the gradients of x `[T, I]`, added to what `onto` holds, and of x Aᵀ `[T, r]`.
+    pub fn backward(
+        &self,
+        cuda: &Cuda,
+        dy: &DeviceTensor,
+        onto: Option<&DeviceTensor>,
+    ) -> Result<(DeviceTensor, DeviceTensor)> {
+        let ([outputs, inputs], rank, tokens) = (self.sizes, self.rank, dy.shape()[0]);
+        let d_projected = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, rank])?;
+        let pass = |from, beside, into| self.pass(cuda, from, &d_projected, beside, into, Way::Backward);
+        if self.extension == Extension::Below {
+            let (own, beside) = (dy.columns(0..outputs), dy.columns(outputs..outputs + rank));
+            let beside = Beside { at: columns(&beside), copies: false };
+            pass(Projection::Of(Sides { first: columns(&own), second: None }), Some(beside), None)?;
+            let dx = match onto {
+                Some(onto) => onto.clone(),
+                None => DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs])?,
+            };
+            multiply(cuda, &dx, dy.matrix(), self.weight.matrix(), outputs + rank, 1.0, onto.is_some())?;
+            return Ok((dx, d_projected));
+        }
+        assert!(onto.is_none(), "only what `dy` gives is taken");
+        let both = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs + rank])?;
+        multiply(cuda, &both, dy.matrix(), self.weight.matrix(), outputs, 1.0, false)?;
+        let (dx, given) = (both.columns(0..inputs), both.columns(inputs..inputs + rank));
+        pass(Projection::Given(columns(&given)), None, Some(&dx))?;
+        Ok((dx, d_projected))
+    }
+
+    /// Through the factors, adding to `into`.
+    fn pass(
+        &self,
+        cuda: &Cuda,
+        from: Projection<'_>,
+        projected: &DeviceTensor,
+        beside: Option<Beside<'_>>,
+        into: Option<&DeviceTensor>,
+        way: Way,
+    ) -> Result<()> {
+        let scales = match way {
+            Way::Forward => [1.0, self.scale],
+            Way::Backward => [self.scale, 1.0],
+        };
+        let pass = Rows {
+            from,
+            projected: projected.view(),
+            beside,
+            into: into.map(|into| (columns(into), true)),
+            way,
+            factors: [self.a.view(), self.b.view()],
+            scales,
+            rank: self.rank,
+            rows: projected.shape()[0],
+        };
+        Ok(pass.run(cuda)?)
+    }
+}

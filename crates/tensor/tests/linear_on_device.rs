@@ -1,0 +1,108 @@
+//! Linear layers with a low-rank addition on a GPU, against double precision: where the frozen matrix is taken with the
+//! addition's factor at its side, and just outside of that. They run where `STATETUNE_TEST_DEVICE` asks for a device
+//! (`cargo xtask test --cuda`, or `--cuda-emulated`), and are no tests elsewhere.
+#![cfg(feature = "cuda")]
+
+#[path = "../../../tests/support/test_device.rs"]
+mod test_device;
+
+use statetune_ssm_kernels::Level;
+use statetune_ssm_kernels::random::uniform;
+use statetune_tensor::ops::{self, LowRankInput};
+use statetune_tensor::{DType, Device, Tape, Tensor, Var, Weight};
+
+/// A layer, and its input.
+#[derive(Clone, Copy, Debug)]
+struct Layer {
+    tokens: usize,
+    inputs: usize,
+    splits: &'static [usize],
+    rank: usize,
+    /// Whether x has another use, of which a gradient is there already.
+    used_twice: bool,
+    /// Whether the matrix gets the factor at its side.
+    extended: bool,
+}
+
+const NARROW: Layer =
+    Layer { tokens: 130, inputs: 64, splits: &[16, 8, 8], rank: 8, used_twice: false, extended: true };
+const WIDE: Layer = Layer { tokens: 97, inputs: 24, splits: &[72], rank: 16, used_twice: false, extended: true };
+const LAYERS: [Layer; 11] = [
+    NARROW,
+    Layer { used_twice: true, ..NARROW },
+    // One output, whose gradient has no room behind it.
+    Layer { splits: &[32], ..NARROW },
+    Layer { rank: 32, ..NARROW },
+    Layer { rank: 12, extended: false, ..NARROW },
+    Layer { tokens: 127, extended: false, ..NARROW },
+    WIDE,
+    Layer { used_twice: true, ..WIDE },
+    Layer { splits: &[40, 32], ..WIDE },
+    Layer { tokens: 95, extended: false, ..WIDE },
+    // Only the forward: the matrix is not worth keeping.
+    Layer { tokens: 2080, inputs: 520, splits: &[520, 520], rank: 8, used_twice: false, extended: true },
+];
+
+/// Numbers that bf16 holds.
+fn numbers(seed: u64, shape: &[usize]) -> Tensor {
+    let mut values = vec![0f32; shape.iter().product()];
+    uniform(&mut values, -1.0, 1.0, 31, seed);
+    Tensor::from_vec(values, shape).unwrap().cast(DType::Bf16)
+}
+
+/// Outputs and gradients, by name.
+fn run(layer: Layer, device: &Device, compute: DType) -> Vec<(String, Tensor)> {
+    let Layer { tokens, inputs, splits, rank, .. } = layer;
+    let outputs: usize = splits.iter().sum();
+    let tape = Tape::new(device);
+    let put = |seed, shape: &[usize], dtype| numbers(seed, shape).cast(dtype).to(device).unwrap();
+    let trained = Device::trained_type(compute);
+    let leaves = [(1, [tokens, inputs], compute), (2, [rank, inputs], trained), (3, [outputs, rank], trained)];
+    let leaves = leaves.map(|(seed, shape, dtype)| tape.leaf(put(seed, &shape, dtype)));
+    let [x, a, b] = &leaves;
+    let stored = if compute == DType::F64 { DType::F64 } else { DType::Bf16 };
+    let weight = Weight::new(put(4, &[outputs, inputs], stored)).unwrap();
+    let part = LowRankInput { rows: 0..outputs, scale: -1.5, x: None, a: Some(a), b };
+    let launches = |device: &Device| match device {
+        Device::Cuda(cuda) => cuda.launches(),
+        _ => 0,
+    };
+    let before = launches(device);
+    let mut ys: Vec<Var> = ops::linear(&tape, x, &weight, None, None, splits, &[part]).unwrap();
+    if let (Device::Cuda(_), DType::Bf16) = (device, compute) {
+        // The product and the addition; the matrix with its factor is a third.
+        assert_eq!(launches(device) - before, if layer.extended { 3 } else { 2 }, "{layer:?}");
+    }
+    if layer.used_twice {
+        ys.push(ops::scale(&tape, x, 0.5).unwrap());
+    }
+    let seeds = ys.iter().enumerate().map(|(i, y)| (y, put(5 + i as u64, y.shape(), compute))).collect::<Vec<_>>();
+    let mut gradients = tape.backward_from(&seeds).unwrap();
+    let mut found: Vec<(String, Tensor)> =
+        ys.iter().enumerate().map(|(i, y)| (format!("output {i}"), y.tensor().to_host().unwrap())).collect();
+    for (name, leaf) in ["x", "A", "B"].iter().zip(&leaves) {
+        let gradient = gradients.take(leaf).expect("a gradient").to_host().unwrap();
+        found.push((format!("gradient of {name}"), gradient));
+    }
+    found
+}
+
+#[test]
+fn a_matrix_taken_with_its_addition_gives_what_both_give() {
+    let Some((label, device, compute)) = test_device::asked_for() else { return };
+    let reference = Device::cpu(Level::Reference, 1).unwrap();
+    // Of the largest number: an activation in bf16 is rounded to 0.4 %, x Aᵀ too.
+    let tolerance = if compute == DType::Bf16 { 1e-2 } else { 1e-5 };
+    for layer in LAYERS {
+        let (found, expected) = (run(layer, &device, compute), run(layer, &reference, DType::F64));
+        for ((name, found), (_, expected)) in found.iter().zip(&expected) {
+            assert_eq!(found.shape(), expected.shape(), "{label}, {layer:?}, {name}");
+            let (found, expected) = (found.to_f64_vec(), expected.to_f64_vec());
+            let largest = expected.iter().fold(0f64, |m, x| m.max(x.abs()));
+            for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let error = (found - expected).abs() / largest;
+                assert!(error <= tolerance, "{label}, {layer:?}, {name} at {at}: {found} instead of {expected}");
+            }
+        }
+    }
+}

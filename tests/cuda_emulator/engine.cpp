@@ -478,8 +478,9 @@ void have_signal_stack() {
     if (done) return;
     done = true;
     stack_t stack;
-    if (sigaltstack(nullptr, &stack) == 0 && stack.ss_flags & SS_DISABLE) {
-        stack.ss_size = 64 << 10;
+    const size_t enough = 64 << 10;  // the few pages that a thread of Rust has are not
+    if (sigaltstack(nullptr, &stack) == 0 && (stack.ss_flags & SS_DISABLE || stack.ss_size < enough)) {
+        stack.ss_size = enough;
         stack.ss_sp = malloc(stack.ss_size);
         stack.ss_flags = 0;
         sigaltstack(&stack, nullptr);

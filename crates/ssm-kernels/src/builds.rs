@@ -175,7 +175,27 @@ fn builds() -> &'static [Build] {
         builds.extend(all(&embedding::cuda::SOURCE, &[("Y_TYPE", BOTH), ("W_TYPE", types)]));
         builds.extend(all(
             &low_rank::cuda::SOURCE,
-            &[("ACT_BF16", &[1]), ("TILES", &[1, 2, 3, 4]), ("BACKWARD", BOTH), ("THREADS", &[256, 512])],
+            &[
+                ("ACT_BF16", &[1]),
+                ("TILES", &[1, 2, 3, 4]),
+                ("WHOLE", &[1]),
+                ("BACKWARD", BOTH),
+                ("COPIES", &[0]),
+                ("COLUMNS", &[32]),
+                ("THREADS", &[256, 512]),
+            ],
+        ));
+        builds.extend(in_turn(
+            &low_rank::cuda::SOURCE,
+            &[
+                ("ACT_BF16", &[1]),
+                ("TILES", &[1, 2, 3, 4]),
+                ("WHOLE", &[0, 1]),
+                ("BACKWARD", BOTH),
+                ("COPIES", &[1, 1, 0]),
+                ("COLUMNS", &[16]),
+                ("THREADS", &[256, 512]),
+            ],
         ));
         let norm = &norm::cuda::SOURCE;
         let sizes = [(1, 1, 1), (1, 4, 8), (2, 1, 5), (4, 4, 8), (8, 4, 5), (16, 1, 8), (32, 4, 16), (32, 1, 64)];

@@ -38,7 +38,7 @@ pub fn put_columns(
     copy(cuda, whole.range(at..whole.len()), width, part, part_stride, rows, part_width)
 }
 
-/// The first columns of `whole` `[rows, width]` become those of several matrices of one type: each a view, the elements from
+/// Neighbouring columns of `whole` `[rows, width]` become those of several matrices of one type: each a view, the elements from
 /// one of its rows to the next, and its width. Three go with one launch.
 ///
 /// # Panics
@@ -53,7 +53,7 @@ pub fn join_columns(
 ) -> Result<(), CudaError> {
     assert_eq!(whole.len(), rows * width, "the whole is not [rows, width] = [{rows}, {width}]");
     let widths: usize = parts.iter().map(|part| part.2).sum();
-    assert!(widths <= width, "the parts are wider than the whole");
+    assert_eq!(widths, width, "the parts' widths do not sum to the whole's");
     for &(part, stride, part_width) in parts {
         check_spread("a part", part, rows, stride, part_width);
         assert_eq!(part.element(), parts[0].0.element(), "parts of several types");

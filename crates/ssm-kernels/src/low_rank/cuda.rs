@@ -11,7 +11,8 @@ pub(crate) static SOURCE: Source =
 /// Threads of a block that has a multiprocessor for itself.
 const THREADS: u32 = 512;
 const ROWS: usize = 16;
-const COLUMNS: usize = 32;
+/// Columns of a block of gradients, and where such blocks would be few.
+const COLUMNS: [usize; 2] = [32, 16];
 
 /// The largest rank that the kernels are written for.
 pub const MOST_RANK: usize = 32;
@@ -43,39 +44,59 @@ impl Columns<'_> {
     }
 }
 
-/// One or two matrices side by side.
+/// One to three matrices side by side.
 #[derive(Debug, Clone, Copy)]
-pub struct Sides<'a> {
-    /// The first columns.
-    pub first: Columns<'a>,
-    /// What follows them.
-    pub second: Option<Columns<'a>>,
-}
+pub struct Sides<'a>([Option<Columns<'a>>; 3]);
 
-impl Sides<'_> {
-    /// The columns of both.
+impl<'a> Sides<'a> {
+    /// These, from left to right.
+    ///
+    /// # Panics
+    /// When they are none, or more than three.
+    #[track_caller]
+    pub fn new(matrices: &[Columns<'a>]) -> Sides<'a> {
+        assert!((1..=3).contains(&matrices.len()), "{} matrices side by side", matrices.len());
+        Sides(std::array::from_fn(|i| matrices.get(i).copied()))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Columns<'a>> {
+        self.0.iter().flatten()
+    }
+
+    /// The columns of all.
     pub fn count(&self) -> usize {
-        self.first.count + self.second.map_or(0, |second| second.count)
+        self.iter().map(|side| side.count).sum()
+    }
+
+    /// How many they are.
+    pub fn matrices(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether the kernels can read them.
+    pub fn fit(&self) -> bool {
+        self.iter().all(Columns::fit)
     }
 
     #[track_caller]
     fn check(&self, what: &str, rows: usize) {
-        self.first.check(what, rows);
-        if let Some(second) = &self.second {
-            second.check(what, rows);
-        }
+        self.iter().for_each(|side| side.check(what, rows));
     }
 
     /// The launch's arguments: array, stride, columns of each.
-    fn args(&self) -> [Arg<'_>; 6] {
-        let [a, b, c] = args![self.first.at.view, self.first.at.stride as i64, self.first.count as i32];
-        let [d, e, f] = match &self.second {
-            Some(second) => args![second.at.view, second.at.stride as i64, second.count as i32],
-            None => [Arg::Absent, Arg::I64(0), Arg::I32(0)],
-        };
-        [a, b, c, d, e, f]
+    fn args(&self) -> [Arg<'_>; 9] {
+        let [first, second, third] = self.0.each_ref().map(|side| match side {
+            Some(side) => args![side.at.view, side.at.stride as i64, side.count as i32],
+            None => NO_SIDE,
+        });
+        let [a, b, c] = first;
+        let [d, e, f] = second;
+        let [g, h, i] = third;
+        [a, b, c, d, e, f, g, h, i]
     }
 }
+
+const NO_SIDE: [Arg<'static>; 3] = [Arg::Absent, Arg::I64(0), Arg::I32(0)];
 
 /// Which way activations go through the factors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,10 +107,29 @@ pub enum Way {
     Backward,
 }
 
-fn defines(rank: usize, backward: bool, threads: u32) -> [Define; 4] {
-    assert!((1..=MOST_RANK).contains(&rank), "ranks are 1 to {MOST_RANK}, not {rank}");
-    let tiles = rank.div_ceil(8) as i64;
-    [("ACT_BF16", 1), ("TILES", tiles), ("BACKWARD", i64::from(backward)), ("THREADS", i64::from(threads))]
+/// How a kernel is built.
+struct Built {
+    rank: usize,
+    backward: bool,
+    copies: bool,
+    columns: usize,
+    threads: u32,
+}
+
+impl Built {
+    fn defines(&self) -> [Define; 7] {
+        let Built { rank, backward, copies, columns, threads } = *self;
+        assert!((1..=MOST_RANK).contains(&rank), "ranks are 1 to {MOST_RANK}, not {rank}");
+        [
+            ("ACT_BF16", 1),
+            ("TILES", rank.div_ceil(8) as i64),
+            ("WHOLE", i64::from(rank.is_multiple_of(8))),
+            ("BACKWARD", i64::from(backward)),
+            ("COPIES", i64::from(copies)),
+            ("COLUMNS", columns as i64),
+            ("THREADS", i64::from(threads)),
+        ]
+    }
 }
 
 /// Where x Aᵀ comes from.
@@ -106,7 +146,7 @@ pub enum Projection<'a> {
 pub struct Beside<'a> {
     /// The columns, `[rows, rank]`.
     pub at: Columns<'a>,
-    /// Whether x, which has one side then, is copied to the columns in front of them.
+    /// Whether x is copied to the columns in front of them.
     pub copies: bool,
 }
 
@@ -153,8 +193,8 @@ impl Rows<'_> {
         }
         if let Some(beside) = &self.beside {
             beside.at.at.check("beside [rows, rank]", ElementType::Bf16, rows, rank);
-            let whole = matches!(&self.from, Projection::Of(Sides { second: None, .. })) && beside.at.fit();
-            assert!(!beside.copies || whole, "only one matrix is copied, to groups of eight");
+            let whole = matches!(self.from, Projection::Of(_)) && beside.at.fit();
+            assert!(!beside.copies || whole, "x is copied to groups of eight");
         }
         self.projected.check("projected [rows, rank]", ElementType::Bf16, rows * rank);
     }
@@ -177,11 +217,12 @@ impl Rows<'_> {
         if self.rows == 0 {
             return Ok(());
         }
-        let nothing = [Arg::Absent, Arg::I64(0), Arg::I32(0), Arg::Absent, Arg::I64(0), Arg::I32(0)];
-        let (x, inputs, given) = match &self.from {
-            Projection::Of(x) => (x.args(), x.count(), args![None::<View>, 0i64]),
-            Projection::Given(given) => (nothing, 0, args![given.at.view, given.at.stride as i64]),
+        let nothing = Sides([None; 3]);
+        let (x, given) = match &self.from {
+            Projection::Of(x) => (x, args![None::<View>, 0i64]),
+            Projection::Given(given) => (&nothing, args![given.at.view, given.at.stride as i64]),
         };
+        let inputs = x.count();
         let (y, outputs) = (self.into.map(|(y, _)| y.at), self.into.map_or(0, |(y, _)| y.count));
         let adds = self.into.is_some_and(|(_, adds)| adds);
         let beside = self.beside.map(|beside| beside.at.at);
@@ -195,16 +236,18 @@ impl Rows<'_> {
             i32::from(adds),
             self.projected
         ]);
-        args.extend(x);
+        args.extend(x.args());
         args.extend(given);
-        args.extend(args![beside.map(|at| at.view), beside.map_or(0, |at| at.stride) as i64, i32::from(copies)]);
+        args.extend(args![beside.map(|at| at.view), beside.map_or(0, |at| at.stride) as i64]);
         args.extend(args![down, up, inner, outer, self.rank as i32, self.rows as i32]);
         let blocks = self.rows.div_ceil(ROWS) as u32;
         // Another block makes the projection again: little where x is narrow, as long as blocks are few.
         let shares = if outputs >= 2 * inputs && blocks <= 2 * cuda.multiprocessors() { 2 } else { 1 };
-        let threads = if blocks * shares > cuda.multiprocessors() { THREADS / 2 } else { THREADS };
-        let defines = defines(self.rank, self.way == Way::Backward, threads);
-        cuda.launch(&SOURCE, &defines, "low_rank_rows", [blocks, shares, 1], threads, 0, &args)
+        let small = inputs.max(outputs) <= THREADS as usize / 2;
+        let threads = if small || blocks * shares > cuda.multiprocessors() { THREADS / 2 } else { THREADS };
+        let backward = self.way == Way::Backward;
+        let built = Built { rank: self.rank, backward, copies, columns: COLUMNS[0], threads };
+        cuda.launch(&SOURCE, &built.defines(), "low_rank_rows", [blocks, shares, 1], threads, 0, &args)
     }
 }
 
@@ -250,7 +293,8 @@ pub fn extended(
     let sizes = args![scale as f32, outputs as i32, inputs as i32, rank as i32, i32::from(below)];
     let args: Vec<Arg> = args![out, w, factor].into_iter().chain(sizes).collect();
     let grid = [(len / 8).div_ceil(256) as u32, 1, 1];
-    cuda.launch(&SOURCE, &defines(rank, false, THREADS), "low_rank_extended", grid, 256, 0, &args)
+    let built = Built { rank, backward: false, copies: false, columns: COLUMNS[0], threads: THREADS };
+    cuda.launch(&SOURCE, &built.defines(), "low_rank_extended", grid, 256, 0, &args)
 }
 
 /// What the gradient of a factor is made of.
@@ -264,8 +308,8 @@ pub struct Outer<'a> {
     pub projected: View<'a>,
 }
 
-/// d_up `[columns, rank]` = `scale` · dyᵀ · projected and d_down `[rank, columns]` = projectedᵀ · x, each where asked for; the x of
-/// d_down is one matrix. Sums are in an order that the sizes alone decide.
+/// d_up `[columns, rank]` = `scale` · dyᵀ · projected and d_down `[rank, columns]` = projectedᵀ · x, each where asked for; the dy of
+/// d_up is at most two matrices, the x of d_down one. Sums are in an order that the sizes alone decide.
 ///
 /// # Errors
 /// When the device refuses a launch, or its memory does not suffice.
@@ -287,19 +331,25 @@ pub fn gradients(
         outer.gradient.check(what, ElementType::F32, outer.x.count() * rank);
         outer.projected.check("projected [rows, rank]", ElementType::Bf16, rows * rank);
     }
-    assert!(d_down.is_none_or(|outer| outer.x.second.is_none()), "the gradient of A is of one matrix");
+    for (outer, most) in [(d_up, 2), (d_down, 1)] {
+        assert!(outer.is_none_or(|outer| outer.x.matrices() <= most), "too many matrices side by side");
+    }
     let wanted = || [d_up, d_down].into_iter().flatten();
     if rows == 0 {
         return wanted().try_for_each(|outer| cuda.clear(outer.gradient));
     }
-    let blocks_of = |sides: &Sides| {
-        sides.first.count.div_ceil(COLUMNS) + sides.second.map_or(0, |second| second.count.div_ceil(COLUMNS))
+    let blocks_of = |columns: usize| -> usize {
+        let of = |outer: &Outer| outer.x.iter().map(|side| side.count.div_ceil(columns)).sum::<usize>();
+        wanted().map(of).sum()
     };
-    let blocks: usize = wanted().map(|outer| blocks_of(&outer.x)).sum();
+    // Blocks of half the columns where that leaves them fewer than multiprocessors.
+    let multiprocessors = cuda.multiprocessors() as usize;
+    let columns = COLUMNS[usize::from(blocks_of(COLUMNS[1]) <= multiprocessors)];
+    let blocks = blocks_of(columns);
     if blocks == 0 {
         return Ok(());
     }
-    let parts = rows.div_ceil(ROWS_EACH).min((2 * cuda.multiprocessors() as usize).div_ceil(blocks));
+    let parts = rows.div_ceil(ROWS_EACH).min((2 * multiprocessors).div_ceil(blocks));
     let rows_each = rows.div_ceil(parts).next_multiple_of(16);
     let parts = rows.div_ceil(rows_each);
     let partial = |outer: Option<&Outer>| -> Result<Option<Array>, CudaError> {
@@ -310,9 +360,9 @@ pub fn gradients(
     fn target<'a>(outer: Option<&Outer<'a>>, partial: &'a Option<Array>) -> Option<View<'a>> {
         partial.as_ref().map_or(outer.map(|outer| outer.gradient), |partial| Some(partial.view()))
     }
-    let none = [Arg::Absent, Arg::I64(0), Arg::I32(0), Arg::Absent, Arg::I64(0), Arg::I32(0)];
-    let [dy0, stride0, columns0, dy1, stride1, columns1] = d_up.map_or(none, |outer| outer.x.args());
-    let [x, x_stride, x_columns, ..] = d_down.map_or(none, |outer| outer.x.args());
+    let none = Sides([None; 3]);
+    let [dy0, stride0, columns0, dy1, stride1, columns1, ..] = d_up.map_or(&none, |outer| &outer.x).args();
+    let [x, x_stride, x_columns, ..] = d_down.map_or(&none, |outer| &outer.x).args();
     let args = [
         Arg::from(target(d_up, &partial_up)),
         Arg::from(target(d_down, &partial_down)),
@@ -333,9 +383,9 @@ pub fn gradients(
         Arg::I32(rows_each as i32),
     ];
     // Where blocks are more than multiprocessors, two share one: none waits for a second turn.
-    let threads = if blocks * parts > cuda.multiprocessors() as usize { THREADS / 2 } else { THREADS };
-    let defines = defines(rank, true, threads);
-    cuda.launch(&SOURCE, &defines, "low_rank_gradients", [blocks as u32, parts as u32, 1], threads, 0, &args)?;
+    let threads = if blocks * parts > multiprocessors { THREADS / 2 } else { THREADS };
+    let built = Built { rank, backward: true, copies: false, columns, threads };
+    cuda.launch(&SOURCE, &built.defines(), "low_rank_gradients", [blocks as u32, parts as u32, 1], threads, 0, &args)?;
     let sums = [(d_up, &partial_up), (d_down, &partial_down)];
     let sums = sums.into_iter().filter_map(|(outer, partial)| Some((outer?.gradient, partial.as_ref()?.view())));
     add_chunks(cuda, &sums.collect::<Vec<_>>(), parts)

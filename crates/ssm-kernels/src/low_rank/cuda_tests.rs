@@ -35,7 +35,7 @@ impl Wide {
 }
 
 fn side_by_side<'a>(first: &'a Wide, second: &'a Option<Wide>) -> Sides<'a> {
-    Sides { first: first.columns(), second: second.as_ref().map(Wide::columns) }
+    Sides::new(&[Some(first.columns()), second.as_ref().map(Wide::columns)].into_iter().flatten().collect::<Vec<_>>())
 }
 
 /// What a row of both has at a column.
@@ -139,10 +139,20 @@ fn cuda_low_rank_rows_add_two_products() {
             taken.run(&cuda).unwrap();
             assert_eq!(download(&cuda, other.view()), found, "{name}: given");
             assert_eq!(download(&cuda, again.view()), after, "{name}: given");
+            if second > 8 {
+                let part = |columns: std::ops::Range<usize>| {
+                    let x1 = x1.as_ref().expect("a second one");
+                    let view = x1.array.view().range(columns.start..x1.array.len());
+                    Columns { at: Strided { view, stride: x1.stride }, count: columns.len() }
+                };
+                let sides = Sides::new(&[x.columns(), part(0..8), part(8..second)]);
+                Rows { from: Projection::Of(sides), projected: other.view(), into: None, ..pass }.run(&cuda).unwrap();
+                assert_close(&format!("{name}: of three"), &download(&cuda, other.view()), &expected, 8e-3);
+            }
             // Beside x, or beside what is there.
             let stride = inputs.next_multiple_of(8) + rank.next_multiple_of(8) + 8;
             for copies in [false, true] {
-                if copies && (x1.is_some() || rank % 8 > 0) {
+                if copies && rank % 8 > 0 {
                     continue;
                 }
                 let wide = upload(&cuda, &vec![7.0; rows * stride], BF16);
@@ -151,7 +161,7 @@ fn cuda_low_rank_rows_add_two_products() {
                 Rows { projected: other.view(), into: None, beside, ..pass }.run(&cuda).unwrap();
                 let wide = download(&cuda, wide.view());
                 for (r, row) in wide.chunks(stride).enumerate() {
-                    let in_front = |c: usize| if copies { x.at(r, c) as f32 } else { 7.0 };
+                    let in_front = |c: usize| if copies { joined(&x, &x1, r, c) as f32 } else { 7.0 };
                     assert_eq!(row[..inputs], (0..inputs).map(in_front).collect::<Vec<_>>(), "{name}: copied");
                     assert_eq!(row[inputs..inputs + rank], found[r * rank..(r + 1) * rank], "{name}: beside");
                     assert_eq!(row[inputs + rank..], vec![7.0; stride - inputs - rank], "{name}: behind it");

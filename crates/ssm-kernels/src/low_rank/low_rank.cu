@@ -20,12 +20,14 @@
 // factor beside or below it, and one product makes y of x with x Aᵀ beside it, or x Aᵀ beside y. `low_rank_rows` then only
 // puts x Aᵀ beside x, or takes it as it is given.
 //
-// Defines: TILES: of eight ranks, 1 to 4; BACKWARD: whether `low_rank_rows` is one; THREADS: 512 or 256.
+// Defines: TILES: of eight ranks, 1 to 4; WHOLE: whether they are all of the rank; BACKWARD: whether `low_rank_rows` is one;
+// COPIES: whether it copies x; COLUMNS: of a block of `low_rank_gradients`, 32, or 16 where blocks would be few; THREADS: 512
+// or 256.
 
 #define WARPS (THREADS / 32)
 #define ROWS 16
 #define PACK 32                // columns that a warp's lanes have of a row
-#define COLUMNS 32
+#define OWN (COLUMNS / 8)      // of them a lane's
 #define AHEAD (TILES == 1 ? 3 : 1) // packs that a warp has on their way
 #define RANKS (8 * TILES)
 
@@ -33,13 +35,13 @@
 DEVICE u32 lows(u32 x, u32 y) { return (x & 0xffffu) | y << 16; }
 DEVICE u32 highs(u32 x, u32 y) { return x >> 16 | (y & 0xffff0000u); }
 
-struct alignas(8) Four {
-    u32 pair[2];
+struct alignas(2 * OWN) Few {
+    u32 pair[OWN / 2];
 };
 
-DEVICE Four four_at(const bf16 *p, bool there) {
-    Four none = {};
-    return there ? *(const Four *)p : none;
+DEVICE Few few_at(const bf16 *p, bool there) {
+    Few none = {};
+    return there ? *(const Few *)p : none;
 }
 
 DEVICE Eight eight_at(const bf16 *p, bool there) {
@@ -51,37 +53,47 @@ DEVICE Eight eight_at(const bf16 *p, bool there) {
 struct Inputs {
     Eight upper, lower;
     float down[TILES][8];
+#if COPIES
+    bf16 *copy; // where the upper ones go, if anywhere
+#endif
 };
 
-// projected [rows, rank] = inner x down, x being x0 and x1 side by side, or what is given instead; y (+)= outer projected up.
-// Forward, `down` is A [rank, columns of x] and `up` B [columns of y, rank]; backward `down` is B and `up` A. What is projected
-// also goes to `beside`, if asked, and x, of one side then, to the columns in front of it.
+// projected [rows, rank] = inner x down, x being x0, x1 and x2 side by side, or what is given instead; y (+)= outer projected
+// up. Forward, `down` is A [rank, columns of x] and `up` B [columns of y, rank]; backward `down` is B and `up` A. What is
+// projected also goes to `beside`, if asked, and with COPIES x to the columns in front of it.
 extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_rows(
     bf16 *__restrict__ y, long long y_stride, int y_columns, int adds, bf16 *__restrict__ projected,
     const bf16 *__restrict__ x0, long long stride0, int columns0, const bf16 *__restrict__ x1, long long stride1,
-    int columns1, const bf16 *__restrict__ given, long long given_stride, bf16 *__restrict__ beside,
-    long long beside_stride, int copies, const float *__restrict__ down, const float *__restrict__ up, float inner,
+    int columns1, const bf16 *__restrict__ x2, long long stride2, int columns2, const bf16 *__restrict__ given, long long given_stride, bf16 *__restrict__ beside,
+    long long beside_stride, const float *__restrict__ down, const float *__restrict__ up, float inner,
     float outer, int rank, int rows) {
+#if WHOLE
+    rank = RANKS;
+#endif
     __shared__ float sums[WARPS][ROWS][RANKS];
     __shared__ bf16 joint[ROWS][RANKS + 8]; // padded: eight rows lie in different banks
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, q = lane % 4;
-    int row = blockIdx.x * ROWS + g, width = columns0 + columns1;
+    int row = blockIdx.x * ROWS + g, width = columns0 + columns1 + columns2;
     bool upper = row < rows, lower = row + 8 < rows;
     // The block's share of y's columns.
     int share = (y_columns + PACK * gridDim.y - 1) / (PACK * gridDim.y) * PACK, own_first = blockIdx.y * share;
     int own_end = min(y_columns, own_first + share);
 
-    int packs0 = (columns0 + PACK - 1) / PACK, packs = packs0 + (columns1 + PACK - 1) / PACK;
+    int packs0 = (columns0 + PACK - 1) / PACK, packs1 = packs0 + (columns1 + PACK - 1) / PACK;
+    int packs = packs1 + (columns2 + PACK - 1) / PACK;
     auto load = [&](Inputs &in, int pack) {
-        bool second = pack >= packs0;
-        int column = (second ? pack - packs0 : pack) * PACK + 8 * q;
-        bool there = pack < packs && column < (second ? columns1 : columns0);
-        long long stride = second ? stride1 : stride0;
-        const bf16 *from = (second ? x1 : x0) + row * stride + column;
+        bool second = pack >= packs0, third = pack >= packs1;
+        int column = (pack - (third ? packs1 : second ? packs0 : 0)) * PACK + 8 * q;
+        bool there = pack < packs && column < (third ? columns2 : second ? columns1 : columns0);
+        long long stride = third ? stride2 : second ? stride1 : stride0;
+        const bf16 *from = (third ? x2 : second ? x1 : x0) + row * stride + column;
         in.upper = eight_at(from, upper && there);
         in.lower = eight_at(from + 8 * stride, lower && there);
-        int at = (second ? columns0 : 0) + column;
+        int at = (third ? columns0 + columns1 : second ? columns0 : 0) + column;
+#if COPIES
+        in.copy = there ? beside - width + row * beside_stride + at : nullptr;
+#endif
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
             int j = tile * 8 + g;
@@ -116,12 +128,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
 #pragma unroll
         for (int k = 0; k < AHEAD; k++) {
             const u32 *a = in[k].upper.pair, *b = in[k].lower.pair;
-            int column = (first + k * WARPS) * PACK + 8 * q;
-            if (copies && column < width) {
-                bf16 *to = beside - width + row * beside_stride + column;
-                if (upper) *(Eight *)to = in[k].upper;
-                if (lower) *(Eight *)(to + 8 * beside_stride) = in[k].lower;
-            }
+#if COPIES
+            if (in[k].copy && upper) *(Eight *)in[k].copy = in[k].upper;
+            if (in[k].copy && lower) *(Eight *)(in[k].copy + 8 * beside_stride) = in[k].lower;
+#endif
 #pragma unroll
             for (int tile = 0; tile < TILES; tile++) {
                 const float *f = in[k].down[tile];
@@ -181,8 +191,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const float *factor = up + (long long)(own + i) * rank + j;
+#if WHOLE
+                    float2 both = {0.0f, 0.0f};
+                    if (there) both = *(const float2 *)factor;
+                    one[i] = both.x, other[i] = both.y;
+#else
                     if (there && j < rank) one[i] = factor[0];
                     if (there && j + 1 < rank) other[i] = factor[1];
+#endif
                 }
 #endif
 #pragma unroll
@@ -232,6 +248,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_gr
     const bf16 *__restrict__ dy1, long long stride1, int columns1, const bf16 *__restrict__ projected,
     const bf16 *__restrict__ x, long long x_stride, int x_columns, const bf16 *__restrict__ d_projected, float scale,
     int rank, int rows, int rows_each) {
+#if WHOLE
+    rank = RANKS;
+#endif
     __shared__ float sums[WARPS][COLUMNS][8];
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, q = lane % 4;
@@ -248,20 +267,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_gr
         block -= blocks0 + blocks1;
         scale = 1.0f;
     }
-    int column = block * COLUMNS + 4 * g;
+    int column = block * COLUMNS + OWN * g;
     bool there = column < sum.columns;
 
-    // Columns 2i and 2i + 1 of the lanes' four are the rows g and g + 8 of product i.
-    float found[TILES][2][4] = {};
+    // Columns 2i and 2i + 1 of a lane's are the rows g and g + 8 of product i.
+    float found[TILES][OWN / 2][4] = {};
     int begin = part * rows_each, end = min(rows, begin + rows_each);
 #pragma unroll 4
     for (int first = begin + warp * 16; first < end; first += WARPS * 16) {
-        Four numbers[4];
+        Few numbers[4];
         u32 factor[TILES][2];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int row = first + 2 * q + i / 2 * 8 + i % 2;
-            numbers[i] = four_at(sum.x + row * sum.stride + column, there && row < end);
+            numbers[i] = few_at(sum.x + row * sum.stride + column, there && row < end);
         }
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
@@ -274,7 +293,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_gr
             }
         }
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < OWN / 2; i++) {
             u32 a0 = lows(numbers[0].pair[i], numbers[1].pair[i]), a1 = highs(numbers[0].pair[i], numbers[1].pair[i]);
             u32 a2 = lows(numbers[2].pair[i], numbers[3].pair[i]), a3 = highs(numbers[2].pair[i], numbers[3].pair[i]);
 #pragma unroll
@@ -287,9 +306,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_gr
     for (int tile = 0; tile < TILES; tile++) {
         if (tile > 0) __syncthreads();
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < OWN / 2; i++) {
 #pragma unroll
-            for (int k = 0; k < 4; k++) sums[warp][4 * g + 2 * i + k / 2][2 * q + k % 2] = found[tile][i][k];
+            for (int k = 0; k < 4; k++) sums[warp][OWN * g + 2 * i + k / 2][2 * q + k % 2] = found[tile][i][k];
         }
         __syncthreads();
         for (int i = threadIdx.x; i < COLUMNS * 8; i += THREADS) {

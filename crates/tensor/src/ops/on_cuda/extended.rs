@@ -18,6 +18,16 @@ const TOKENS: usize = 4;
 /// The narrow side of matrices that are extended in the backward too.
 const NARROW: usize = 512;
 
+/// The gradient of some outputs: their rows of W, and it.
+pub(super) type Part<'a> = (Range<usize>, &'a DeviceTensor);
+
+/// What the backward has made.
+pub(super) struct Taken {
+    pub dx: DeviceTensor,          // [T, I]
+    pub d_projected: DeviceTensor, // [T, r]
+    pub dy: DeviceTensor,          // [T, O]
+}
+
 /// The matrix, and its one addition.
 pub(in crate::ops) struct Extended {
     weight: DeviceTensor, // [O + r, I] or [O, I + r], bf16
@@ -80,7 +90,7 @@ impl Extended {
         let both = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs + rank])?;
         let beside = both.columns(inputs..inputs + rank);
         let beside = Beside { at: columns(&beside), copies: true };
-        pass(Projection::Of(Sides { first: columns(x), second: None }), Some(beside), None)?;
+        pass(Projection::Of(Sides::new(&[columns(x)])), Some(beside), None)?;
         let y = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, outputs])?;
         multiply(cuda, &y, both.matrix(), self.weight.matrix().t(), inputs + rank, 1.0, false)?;
         Ok((y, projected))
@@ -91,56 +101,42 @@ impl Extended {
         self.sizes.iter().any(|&side| side <= NARROW)
     }
 
-    /// Columns that the gradient of y has to have behind it.
-    pub fn room(&self) -> usize {
-        if self.extension == Extension::Below { self.rank } else { 0 }
-    }
-
-    /// The gradient of y as the backward takes it, if it is there: of all outputs in one matrix, `joined` with room or as it
-    /// came; `adds`: there is a gradient of x to be added to.
-    pub fn dy<'a>(
-        &self,
-        whole: &'a [(Range<usize>, DeviceTensor)],
-        joined: Option<&'a DeviceTensor>,
-        adds: bool,
-    ) -> Option<&'a DeviceTensor> {
-        let [(rows, dy)] = whole else { return None };
-        if *rows != (0..self.sizes[0]) || dy.dtype() != DType::Bf16 || !columns(dy).fit() {
-            return None;
-        }
-        match self.extension {
-            Extension::Below => joined,
-            Extension::Beside => Some(dy).filter(|_| !adds),
-        }
-    }
-
-    /// Of [`Extended::dy`] the gradients of x `[T, I]`, added to what `onto` holds, and of x Aᵀ `[T, r]`.
-    pub fn backward(
-        &self,
-        cuda: &Cuda,
-        dy: &DeviceTensor,
-        onto: Option<&DeviceTensor>,
-    ) -> Result<(DeviceTensor, DeviceTensor)> {
-        let ([outputs, inputs], rank, tokens) = (self.sizes, self.rank, dy.shape()[0]);
-        let d_projected = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, rank])?;
-        let pass = |from, beside, into| self.pass(cuda, from, &d_projected, beside, into, Way::Backward);
+    /// The gradients of x `[T, I]`, added to what `onto` holds, and of x Aᵀ `[T, r]`, with y's as one matrix; of the gradients of
+    /// the outputs, if all of them have one. Nothing where the kernels are not written for it.
+    pub(super) fn backward(&self, cuda: &Cuda, parts: &[Part<'_>], onto: Option<&DeviceTensor>) -> Result<Option<Taken>> {
+        let ([outputs, inputs], rank) = (self.sizes, self.rank);
+        let covered: usize = parts.iter().map(|(rows, _)| rows.len()).sum();
+        let fit = |(_, dy): &Part<'_>| dy.dtype() == DType::Bf16 && columns(dy).fit();
+        let Some((_, first)) = parts.first().filter(|_| covered == outputs && parts.iter().all(fit)) else {
+            return Ok(None);
+        };
+        let tokens = first.shape()[0];
+        let d_projected = || DeviceTensor::unset(cuda, DType::Bf16, &[tokens, rank]);
         if self.extension == Extension::Below {
-            let (own, beside) = (dy.columns(0..outputs), dy.columns(outputs..outputs + rank));
-            let beside = Beside { at: columns(&beside), copies: false };
-            pass(Projection::Of(Sides { first: columns(&own), second: None }), Some(beside), None)?;
+            if parts.len() > 3 {
+                return Ok(None);
+            }
+            let (both, d_projected) =
+                (DeviceTensor::unset(cuda, DType::Bf16, &[tokens, outputs + rank])?, d_projected()?);
+            let sides = Sides::new(&parts.iter().map(|(_, dy)| columns(dy)).collect::<Vec<_>>());
+            let beside = both.columns(outputs..outputs + rank);
+            let beside = Beside { at: columns(&beside), copies: true };
+            self.pass(cuda, Projection::Of(sides), &d_projected, Some(beside), None, Way::Backward)?;
             let dx = match onto {
                 Some(onto) => onto.clone(),
                 None => DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs])?,
             };
-            multiply(cuda, &dx, dy.matrix(), self.weight.matrix(), outputs + rank, 1.0, onto.is_some())?;
-            return Ok((dx, d_projected));
+            multiply(cuda, &dx, both.matrix(), self.weight.matrix(), outputs + rank, 1.0, onto.is_some())?;
+            return Ok(Some(Taken { dx, d_projected, dy: both.columns(0..outputs) }));
         }
-        assert!(onto.is_none(), "only what `dy` gives is taken");
-        let both = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs + rank])?;
-        multiply(cuda, &both, dy.matrix(), self.weight.matrix(), outputs, 1.0, false)?;
+        if parts.len() > 1 || onto.is_some() {
+            return Ok(None);
+        }
+        let (both, d_projected) = (DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs + rank])?, d_projected()?);
+        multiply(cuda, &both, first.matrix(), self.weight.matrix(), outputs, 1.0, false)?;
         let (dx, given) = (both.columns(0..inputs), both.columns(inputs..inputs + rank));
-        pass(Projection::Given(columns(&given)), None, Some(&dx))?;
-        Ok((dx, d_projected))
+        self.pass(cuda, Projection::Given(columns(&given)), &d_projected, None, Some(&dx), Way::Backward)?;
+        Ok(Some(Taken { dx, d_projected, dy: (*first).clone() }))
     }
 
     /// Through the factors, adding to `into`.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::extended::{Part, Taken};
 use super::*;
 use crate::ops::linear::{BIAS, LOW_RANK, Linear, Saved, SavedLowRank, W, X, covers};
 
@@ -92,25 +93,18 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
     Ok((outputs, saved))
 }
 
-/// The outputs that have a gradient: their rows of W and the gradient.
-type Parts<'a> = Vec<(Range<usize>, &'a DeviceTensor)>;
-
-/// Neighbouring parts as one matrix where they are narrow; and that matrix with `room` for further columns behind it.
-fn joined(
-    cuda: &Cuda,
-    parts: &Parts<'_>,
-    room: usize,
-) -> Result<(Vec<(Range<usize>, DeviceTensor)>, Option<DeviceTensor>)> {
+/// Neighbouring parts as one matrix where they are narrow.
+fn joined(cuda: &Cuda, parts: &[Part<'_>]) -> Result<Vec<(Range<usize>, DeviceTensor)>> {
     let neighbours = parts.windows(2).all(|pair| pair[0].0.end == pair[1].0.start);
     let width: usize = parts.iter().map(|(rows, _)| rows.len()).sum();
     if parts.len() < 2 || !neighbours || width > JOINED {
-        return Ok((parts.iter().map(|(rows, dy)| (rows.clone(), (*dy).clone())).collect(), None));
+        return Ok(parts.iter().map(|(rows, dy)| (rows.clone(), (*dy).clone())).collect());
     }
     let (first, tokens) = (parts[0].0.start, parts[0].1.shape()[0]);
-    let whole = DeviceTensor::unset(cuda, parts[0].1.dtype(), &[tokens, width + room])?;
+    let whole = DeviceTensor::unset(cuda, parts[0].1.dtype(), &[tokens, width])?;
     let sides: Vec<_> = parts.iter().map(|(rows, dy)| (dy.spread(), dy.stride(), rows.len())).collect();
-    statetune_ssm_kernels::columns::cuda::join_columns(cuda, whole.view(), tokens, width + room, &sides)?;
-    Ok((vec![(first..first + width, whole.columns(0..width))], Some(whole)))
+    statetune_ssm_kernels::columns::cuda::join_columns(cuda, whole.view(), tokens, width, &sides)?;
+    Ok(vec![(first..first + width, whole)])
 }
 
 pub fn linear_backward(
@@ -122,7 +116,7 @@ pub fn linear_backward(
     onto: &mut [Option<Tensor>],
 ) -> Result<Vec<Option<Tensor>>> {
     let mut result: Vec<Option<Tensor>> = vec![None; LOW_RANK + 3 * op.low_rank.len()];
-    let mut parts: Parts = Vec::new();
+    let mut parts: Vec<Part<'_>> = Vec::new();
     for (rows, dy) in op.ranges().zip(gradients) {
         if let Some(dy) = dy {
             parts.push((rows, dy.on_cuda(cuda)?));
@@ -131,8 +125,6 @@ pub fn linear_backward(
     let Some((_, first)) = parts.first() else { return Ok(result) };
     let (tokens, act, in_features) = (first.shape()[0], first.dtype(), saved.in_features);
     let out_features: usize = op.splits.iter().sum();
-    let extended = saved.extended.as_ref();
-    let (whole, with_room) = joined(cuda, &parts, extended.map_or(0, Extended::room))?;
     // A product adds to a gradient that is there already, if nobody else holds it.
     let present = match onto.get_mut(X) {
         Some(slot) if need.input(X) => match slot.take() {
@@ -145,15 +137,17 @@ pub fn linear_backward(
         _ => None,
     };
     let adds = present.is_some();
-    let together = extended.and_then(|extended| Some((extended, extended.dy(&whole, with_room.as_ref(), adds)?)));
-    let (dx, d_projected) = match (together, present) {
-        (Some((extended, dy)), present) if need.input(X) => {
-            let (dx, d_projected) = extended.backward(cuda, dy, present.as_ref())?;
-            (Some(dx), Some(d_projected))
+    let taken = match &saved.extended {
+        Some(extended) if need.input(X) => extended.backward(cuda, &parts, present.as_ref())?,
+        _ => None,
+    };
+    let (whole, dx, d_projected) = match (taken, present) {
+        (Some(Taken { dx, d_projected, dy }), _) => (vec![(0..out_features, dy)], Some(dx), Some(d_projected)),
+        (None, Some(present)) => (joined(cuda, &parts)?, Some(present), None),
+        (None, None) => {
+            let dx = need.input(X).then(|| DeviceTensor::unset(cuda, act, &[tokens, in_features])).transpose()?;
+            (joined(cuda, &parts)?, dx, None)
         }
-        (_, Some(present)) => (Some(present), None),
-        (_, None) if need.input(X) => (Some(DeviceTensor::unset(cuda, act, &[tokens, in_features])?), None),
-        _ => (None, None),
     };
     if let (Some(dx), None) = (&dx, &d_projected) {
         let weight = match (&op.frozen, &saved.weight) {

@@ -55,7 +55,7 @@ pub(super) fn add(
     let projected = DeviceTensor::unset(cuda, x.dtype(), &[tokens, rank])?;
     if (1..=MOST_RANK).contains(&rank) && columns(x).fit() && columns(y).fit() && is_factor(a) && is_factor(b) {
         let pass = Rows {
-            from: Projection::Of(Sides { first: columns(x), second: None }),
+            from: Projection::Of(Sides::new(&[columns(x)])),
             projected: projected.view(),
             beside: None,
             into: Some((columns(y), true)),
@@ -108,7 +108,7 @@ pub(super) fn backward(
     }
     let all = covered.len() <= 2 && covered.iter().map(|(split, _)| split.len()).sum::<usize>() == over.len();
     if let (true, Some(a)) = (all && act == DType::Bf16, &saved.a) {
-        let dy = Sides { first: columns(first), second: covered.get(1).map(|(_, second)| columns(second)) };
+        let dy = Sides::new(&covered.iter().map(|(_, dy)| columns(dy)).collect::<Vec<_>>());
         let addition = Addition { dy, a: a.on_cuda(cuda)?, b, saved, scale, rank, tokens };
         if let Some(found) = addition.fused(cuda, dx, given, wanted)? {
             return Ok(found);
@@ -180,9 +180,8 @@ impl Addition<'_> {
         let x = self.saved.x.as_ref().map(|x| x.on_cuda(cuda)).transpose()?;
         let projected = self.saved.projected.as_ref().map(|p| p.on_cuda(cuda)).transpose()?;
         let fits = |x: &Option<&DeviceTensor>| x.is_none_or(|x| columns(x).fit());
-        let sides_fit = self.dy.first.fit() && self.dy.second.is_none_or(|second| second.fit());
         let factors_fit = is_factor(self.a) && is_factor(self.b);
-        let whole = (1..=MOST_RANK).contains(&rank) && inputs.is_multiple_of(8) && factors_fit && sides_fit;
+        let whole = (1..=MOST_RANK).contains(&rank) && inputs.is_multiple_of(8) && factors_fit && self.dy.fit();
         if !whole || !fits(&x) || !fits(&dx) || projected.is_some_and(|p| p.dtype() != DType::Bf16 || !p.is_dense()) {
             return Ok(None);
         }
@@ -222,7 +221,7 @@ impl Addition<'_> {
         });
         let of_a = da.as_ref().map(|da| Outer {
             gradient: da.view(),
-            x: Sides { first: columns(x.expect("saved when A is trained")), second: None },
+            x: Sides::new(&[columns(x.expect("saved when A is trained"))]),
             projected: d_projected.as_ref().expect("made for A's gradient").view(),
         });
         gradients(cuda, of_b.as_ref(), of_a.as_ref(), self.scale, rank, tokens)?;

@@ -130,12 +130,8 @@ fn cuda_low_rank_rows_add_two_products() {
             let (again, other) = (upload(&cuda, &before, BF16), cuda.array(BF16, rows * rank).unwrap());
             let given = Columns { at: Strided::packed(projected.view(), rank), count: rank };
             let into = Columns { at: Strided { view: again.view(), stride: y.stride }, count: outputs };
-            let taken = Rows {
-                from: Projection::Given(given),
-                projected: other.view(),
-                into: Some((into, adds)),
-                ..pass
-            };
+            let taken =
+                Rows { from: Projection::Given(given), projected: other.view(), into: Some((into, adds)), ..pass };
             taken.run(&cuda).unwrap();
             assert_eq!(download(&cuda, other.view()), found, "{name}: given");
             assert_eq!(download(&cuda, again.view()), after, "{name}: given");

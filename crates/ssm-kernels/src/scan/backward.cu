@@ -101,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
     const float *__restrict__ state_offset, const u32 *__restrict__ state_offset_row,
     const float *__restrict__ output_offset, const u32 *__restrict__ output_offset_row,
     const float *__restrict__ carries, const float *__restrict__ step_sums,
-    const u32 *__restrict__ offsets, int tokens, int sequences, int d_inner, int segments,
+    const u32 *__restrict__ offsets, int tokens, int sequences, int d_inner, int segments, int parts,
     int rows_of_state_offset, int rows_of_output_offset,
     int du_bytes, int ddelta_bytes, int dz_bytes, int dout_bytes, int u_bytes, int delta_bytes, int b_bytes,
     int c_bytes, int z_bytes) {
@@ -156,10 +156,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
         // dL/dh of the last token without what its y adds: from the right.
         float carry[CH][4] = {};
         if (d_final) load_states(carry, d_final + (long long)s * d_inner * N, channels, d_inner, quarter);
-        for (int right = segments - 1; right > g; right--) {
-            Segment other = segment_of(offsets, s, right, segments);
+        for (int right = segments * parts - 1; right >= (g + 1) * parts; right--) {
+            Segment other = part_of(segment_of(offsets, s, right / parts, segments), right % parts, parts);
             if (other.first >= other.last) continue;
-            long long row = ((long long)s * segments + right) * d_inner;
+            long long row = ((long long)s * segments * parts + right) * d_inner;
             float local[CH][4];
             load_states(local, carries + row * N, channels, d_inner, quarter);
 #pragma unroll

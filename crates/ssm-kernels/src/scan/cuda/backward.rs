@@ -221,7 +221,7 @@ fn fast(
     let warps = warps(cuda);
     let columns = d.div_ceil(WIDTH * warps);
     let room = RESIDENT * cuda.multiprocessors() as usize;
-    let segments = segments(room, columns, sequences, tokens);
+    let (segments, parts) = segments(room, columns, sequences, tokens);
     // Several rounds of blocks even out sequences of different lengths; more would only mean more partial sums.
     let walkers = if segments > 1 { sequences } else { sequences.min((4 * room).div_ceil(columns)) };
     let blocks = walkers * segments;
@@ -256,14 +256,15 @@ fn fast(
 
     let mut carries = None;
     if segments > 1 {
-        let states = cuda.array(ElementType::F32, sequences * segments * d * n)?;
-        let steps = cuda.array(ElementType::F32, sequences * segments * d)?;
+        let states = cuda.array(ElementType::F32, sequences * segments * parts * d * n)?;
+        let steps = cuda.array(ElementType::F32, sequences * segments * parts * d)?;
         #[rustfmt::skip]
         let args = args![
             states.view(), steps.view(), dout.view, x.delta.view, x.delta_bias, x.a, x.c.view, view(x.z), x.offsets,
-            d as i32, segments as i32, bytes(Some(dout)), bytes(Some(x.delta)), bytes(Some(x.c)), bytes(x.z),
+            d as i32, segments as i32, parts as i32, bytes(Some(dout)), bytes(Some(x.delta)), bytes(Some(x.c)),
+            bytes(x.z),
         ];
-        let grid = [columns as u32, sequences as u32, segments as u32 - 1];
+        let grid = [columns as u32, sequences as u32, ((segments - 1) * parts) as u32];
         cuda.launch(&FAST, &defines, "scan_carries", grid, 32 * warps as u32, 0, &args)?;
         carries = Some((states, steps));
     }
@@ -274,7 +275,7 @@ fn fast(
         x.delta.view, x.delta_bias, x.a, x.b.view, x.c.view, x.d_skip, view(x.z), values(x.state_offset),
         row_of(x.state_offset), values(x.output_offset), row_of(x.output_offset),
         carries.as_ref().map(|c| c.0.view()), carries.as_ref().map(|c| c.1.view()), x.offsets, tokens as i32,
-        sequences as i32, d as i32, segments as i32, rows(x.state_offset, d * n), rows(x.output_offset, d),
+        sequences as i32, d as i32, segments as i32, parts as i32, rows(x.state_offset, d * n), rows(x.output_offset, d),
         bytes(grads.du), bytes(grads.ddelta), bytes(grads.dz), bytes(Some(dout)), bytes(Some(x.u)),
         bytes(Some(x.delta)), bytes(Some(x.b)), bytes(Some(x.c)), bytes(x.z),
     ];
@@ -308,24 +309,31 @@ fn clear_tables(cuda: &Cuda, grads: &ScanGradViews) -> Result<(), CudaError> {
     sums.into_iter().flatten().try_for_each(|grad| cuda.clear(grad))
 }
 
-/// Into how many segments each sequence is cut, for `room` blocks at a time. Times are in those of a chunk, by measurement on
-/// an H100: a block takes its chunks' and 0.4 more, and 0.008 for each segment, from half of which on average carries enter.
-/// The carries are a pass over all segments but one, of which a chunk takes 0.136 for every block on a multiprocessor, and
-/// no less than 0.18.
-fn segments(room: usize, columns: usize, sequences: usize, tokens: usize) -> usize {
+/// Into how many segments each sequence is cut, for `room` blocks at a time, and into how many parts each of them for the
+/// carries. Times are in those of a chunk, by measurement on an H100: a block takes its chunks' and 0.4 more, and 0.008 for
+/// each part of a segment, from half of which on average carries enter. The carries are a pass over all segments but one, of
+/// which a chunk takes 0.14 for every block on a multiprocessor, and 0.046 more.
+fn segments(room: usize, columns: usize, sequences: usize, tokens: usize) -> (usize, usize) {
     let chunks = tokens.div_ceil(sequences).div_ceil(CHUNK).max(1);
-    let time = |&segments: &usize| {
+    let time = |&(segments, parts): &(usize, usize)| {
         let each = chunks.div_ceil(segments);
-        let block = |chunks: usize| chunks as f64 + 0.4 + 0.008 * segments as f64;
+        let block = |chunks: usize| chunks as f64 + 0.4 + 0.008 * (segments * parts) as f64;
         let (whole, rest) = (chunks / each * columns * sequences, chunks % each);
         let short = if rest > 0 { columns * sequences } else { 0 };
-        let carries = (RESIDENT * columns * sequences * (segments - 1)).div_ceil(room);
-        let carried = if segments > 1 { (0.136 * carries as f64).max(0.18) * each as f64 } else { 0.0 };
+        let carries = (RESIDENT * columns * sequences * (segments - 1) * parts).div_ceil(room);
+        let carried = if segments > 1 { (0.14 * carries as f64 + 0.046) * each.div_ceil(parts) as f64 } else { 0.0 };
         in_turn(room, (whole, block(each)), (short, block(rest))) + carried
     };
-    let most = chunks.min(32).min(65_535 / sequences.min(65_535)).max(1);
-    (1..=most).min_by(|a, b| time(a).total_cmp(&time(b))).expect("at least one")
+    let most = chunks.min(32).min(65_535 / MOST_PARTS / sequences.min(65_535 / MOST_PARTS)).max(1);
+    let ways = (1..=most).flat_map(|segments| {
+        let parts = if segments > 1 { MOST_PARTS.min(chunks.div_ceil(segments)) } else { 1 };
+        (1..=parts).map(move |parts| (segments, parts))
+    });
+    ways.min_by(|a, b| time(a).total_cmp(&time(b))).expect("at least one")
 }
+
+/// Parts of a segment.
+const MOST_PARTS: usize = 4;
 
 /// When the last block ends of so many of one length and then so many of another, not longer, if `room` run at a time.
 fn in_turn(room: usize, (whole, long): (usize, f64), (rest, short): (usize, f64)) -> f64 {
@@ -400,15 +408,21 @@ mod tests {
 
     #[test]
     fn sequences_are_cut_where_they_do_not_fill_the_device() {
-        assert_eq!(segments(264, 32, 8, 8 * 1024), 1);
-        assert!(segments(264, 12, 4, 4 * 2048) > 2);
-        assert_eq!(segments(264, 6, 64, 2048), 1);
+        assert_eq!(segments(264, 32, 8, 8 * 1024), (1, 1));
+        assert!(segments(264, 12, 4, 4 * 2048).0 > 2);
+        assert_eq!(segments(264, 6, 64, 2048), (1, 1));
+    }
+
+    #[test]
+    fn carries_are_cut_further_where_they_do_not_fill_the_device() {
+        // One segment of each sequence would be 128 blocks.
+        assert_eq!(segments(264, 32, 4, 4 * 2048), (2, 4));
     }
 
     #[test]
     fn a_short_last_segment_runs_beside_the_others() {
         // Five segments of three chunks and one of one: 288 blocks end with the first 240.
-        assert_eq!(segments(264, 12, 4, 4 * 512), 6);
+        assert_eq!(segments(264, 12, 4, 4 * 512).0, 6);
         assert_eq!(in_turn(264, (240, 3.0), (48, 1.0)), 3.0);
         assert_eq!(in_turn(264, (240, 3.0), (73, 1.0)), 4.0);
         assert_eq!(in_turn(264, (264, 3.0), (1, 1.0)), 4.0);

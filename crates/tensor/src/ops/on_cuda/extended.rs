@@ -103,7 +103,12 @@ impl Extended {
 
     /// The gradients of x `[T, I]`, added to what `onto` holds, and of x Aᵀ `[T, r]`, with y's as one matrix; of the gradients of
     /// the outputs, if all of them have one. Nothing where the kernels are not written for it.
-    pub(super) fn backward(&self, cuda: &Cuda, parts: &[Part<'_>], onto: Option<&DeviceTensor>) -> Result<Option<Taken>> {
+    pub(super) fn backward(
+        &self,
+        cuda: &Cuda,
+        parts: &[Part<'_>],
+        onto: Option<&DeviceTensor>,
+    ) -> Result<Option<Taken>> {
         let ([outputs, inputs], rank) = (self.sizes, self.rank);
         let covered: usize = parts.iter().map(|(rows, _)| rows.len()).sum();
         let fit = |(_, dy): &Part<'_>| dy.dtype() == DType::Bf16 && columns(dy).fit();

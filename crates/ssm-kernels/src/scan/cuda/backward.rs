@@ -310,14 +310,14 @@ fn clear_tables(cuda: &Cuda, grads: &ScanGradViews) -> Result<(), CudaError> {
 }
 
 /// Into how many segments each sequence is cut, for `room` blocks at a time, and into how many parts each of them for the
-/// carries. Times are in those of a chunk, by measurement on an H100: a block takes its chunks' and 0.4 more, and 0.008 for
+/// carries. Times are in those of a chunk, by measurement on an H100: a block takes its chunks' and 0.4 more, and 0.014 for
 /// each part of a segment, from half of which on average carries enter. The carries are a pass over all segments but one, of
 /// which a chunk takes 0.14 for every block on a multiprocessor, and 0.046 more.
 fn segments(room: usize, columns: usize, sequences: usize, tokens: usize) -> (usize, usize) {
     let chunks = tokens.div_ceil(sequences).div_ceil(CHUNK).max(1);
     let time = |&(segments, parts): &(usize, usize)| {
         let each = chunks.div_ceil(segments);
-        let block = |chunks: usize| chunks as f64 + 0.4 + 0.008 * (segments * parts) as f64;
+        let block = |chunks: usize| chunks as f64 + 0.4 + 0.014 * (segments * parts) as f64;
         let (whole, rest) = (chunks / each * columns * sequences, chunks % each);
         let short = if rest > 0 { columns * sequences } else { 0 };
         let carries = (RESIDENT * columns * sequences * (segments - 1) * parts).div_ceil(room);

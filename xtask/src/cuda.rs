@@ -10,7 +10,7 @@ use crate::command::{cargo, root, run, run_held};
 
 /// Packages whose tests take their device from `STATETUNE_TEST_DEVICE`, and which of their tests.
 pub const ON_DEVICE: [(&str, &[&str]); 5] = [
-    ("statetune-tensor", &["linear_on_device"]),
+    ("statetune-tensor", &["tensor_on_device"]),
     ("statetune-mamba-model", &["golden_base", "promises"]),
     ("statetune-peft-methods", &["golden_adapters", "golden_own", "golden_sdt", EXACT]),
     ("statetune-trainer", &["on_device", "long_on_device"]),

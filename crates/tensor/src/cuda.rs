@@ -25,8 +25,12 @@ pub struct DeviceTensor {
 /// How to make a tensor again from what is kept anyway, so that whoever needs it later need not keep it.
 #[derive(Clone)]
 pub struct Recipe {
-    /// The tensor itself, as long as somebody else keeps it.
-    made: (Weak<Array>, usize, usize, Vec<usize>, DType),
+    // The tensor itself, as long as somebody else keeps its array.
+    array: Weak<Array>,
+    start: usize,
+    stride: usize,
+    shape: Vec<usize>,
+    dtype: DType,
     again: Arc<dyn Fn() -> Result<DeviceTensor> + Send + Sync>,
 }
 
@@ -42,18 +46,9 @@ impl Recipe {
     /// # Errors
     /// When the device fails.
     pub fn make(&self) -> Result<DeviceTensor> {
-        let (array, start, stride, shape, dtype) = &self.made;
-        match array.upgrade() {
-            Some(array) => Ok(DeviceTensor {
-                array,
-                start: *start,
-                stride: *stride,
-                shape: shape.clone(),
-                dtype: *dtype,
-                recipe: None,
-            }),
-            None => (self.again)(),
-        }
+        let Some(array) = self.array.upgrade() else { return (self.again)() };
+        let (start, stride, shape, dtype) = (self.start, self.stride, self.shape.clone(), self.dtype);
+        Ok(DeviceTensor { array, start, stride, shape, dtype, recipe: None })
     }
 }
 
@@ -104,8 +99,15 @@ impl DeviceTensor {
 
     /// The same with how to make it again.
     pub fn with_recipe(self, again: impl Fn() -> Result<DeviceTensor> + Send + Sync + 'static) -> DeviceTensor {
-        let made = (Arc::downgrade(&self.array), self.start, self.stride, self.shape.clone(), self.dtype);
-        DeviceTensor { recipe: Some(Recipe { made, again: Arc::new(again) }), ..self }
+        let recipe = Recipe {
+            array: Arc::downgrade(&self.array),
+            start: self.start,
+            stride: self.stride,
+            shape: self.shape.clone(),
+            dtype: self.dtype,
+            again: Arc::new(again),
+        };
+        DeviceTensor { recipe: Some(recipe), ..self }
     }
 
     /// How to make it again, if that is known.

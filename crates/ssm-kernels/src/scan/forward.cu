@@ -12,7 +12,7 @@
 // A already times log2(e). Finishers add a channel's lanes, the skip and the output offset, gate and write. They hand each
 // other tiles of TILE tokens in two slots of shared memory: between two barriers of the block one tile is staged, the
 // one before it walked, and the one before that finished. (Barriers of two tasks each, at which those who only hand over
-// do not wait, took 1 to 5 % longer, H100; and racecheck does not understand them.) What stagers and finishers read of u,
+// do not wait, took up to 6 % longer, H100; and racecheck takes them for races.) What stagers and finishers read of u,
 // delta, z, B and C is on its way to shared memory AHEAD tiles before. Tokens past the end are staged as zero steps, which
 // change no state.
 //

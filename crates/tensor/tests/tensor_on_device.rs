@@ -1,10 +1,13 @@
-//! Linear layers with a low-rank addition on a GPU, against double precision: where the frozen matrix is taken with the
-//! addition's factor at its side, and just outside of that. They run where `STATETUNE_TEST_DEVICE` asks for a device
-//! (`cargo xtask test --cuda`, or `--cuda-emulated`), and are no tests elsewhere.
+//! On a GPU: tensors that are made again, and linear layers with a low-rank addition against double precision, where the
+//! frozen matrix is taken with the addition's factor at its side and just outside of that. They run where
+//! `STATETUNE_TEST_DEVICE` asks for a device (`cargo xtask test --cuda`, or `--cuda-emulated`), and are no tests elsewhere.
 #![cfg(feature = "cuda")]
 
 #[path = "../../../tests/support/test_device.rs"]
 mod test_device;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use statetune_ssm_kernels::Level;
 use statetune_ssm_kernels::random::uniform;
@@ -18,29 +21,38 @@ struct Layer {
     inputs: usize,
     splits: &'static [usize],
     rank: usize,
-    /// Whether x has another use, of which a gradient is there already.
-    used_twice: bool,
+    other: Other,
     /// Whether the matrix gets the factor at its side.
     extended: bool,
 }
 
+/// Whether x has another use, whose gradient comes before the layer's, which is then added to it, or after.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Other {
+    None,
+    Before,
+    After,
+}
+
 const NARROW: Layer =
-    Layer { tokens: 130, inputs: 64, splits: &[16, 8, 8], rank: 8, used_twice: false, extended: true };
-const WIDE: Layer = Layer { tokens: 97, inputs: 24, splits: &[72], rank: 16, used_twice: false, extended: true };
-const LAYERS: [Layer; 11] = [
+    Layer { tokens: 130, inputs: 64, splits: &[16, 8, 8], rank: 8, other: Other::None, extended: true };
+const WIDE: Layer = Layer { tokens: 97, inputs: 24, splits: &[72], rank: 16, other: Other::None, extended: true };
+const LAYERS: [Layer; 14] = [
     NARROW,
-    Layer { used_twice: true, ..NARROW },
-    // One output, whose gradient has no room behind it.
+    Layer { other: Other::Before, ..NARROW },
+    Layer { other: Other::After, ..NARROW },
+    Layer { splits: &[8, 8, 8, 8], ..NARROW },
     Layer { splits: &[32], ..NARROW },
     Layer { rank: 32, ..NARROW },
     Layer { rank: 12, extended: false, ..NARROW },
     Layer { tokens: 127, extended: false, ..NARROW },
     WIDE,
-    Layer { used_twice: true, ..WIDE },
+    Layer { other: Other::Before, ..WIDE },
+    Layer { other: Other::After, ..WIDE },
     Layer { splits: &[40, 32], ..WIDE },
     Layer { tokens: 95, extended: false, ..WIDE },
     // Only the forward: the matrix is not worth keeping.
-    Layer { tokens: 2080, inputs: 520, splits: &[520, 520], rank: 8, used_twice: false, extended: true },
+    Layer { tokens: 2080, inputs: 520, splits: &[520, 520], rank: 8, other: Other::None, extended: true },
 ];
 
 /// Numbers that bf16 holds.
@@ -67,15 +79,16 @@ fn run(layer: Layer, device: &Device, compute: DType) -> Vec<(String, Tensor)> {
         Device::Cuda(cuda) => cuda.launches(),
         _ => 0,
     };
+    let other = || ops::scale(&tape, x, 0.5).unwrap();
+    let first = (layer.other == Other::After).then(other);
     let before = launches(device);
     let mut ys: Vec<Var> = ops::linear(&tape, x, &weight, None, None, splits, &[part]).unwrap();
     if let (Device::Cuda(_), DType::Bf16) = (device, compute) {
         // The product and the addition; the matrix with its factor is a third.
         assert_eq!(launches(device) - before, if layer.extended { 3 } else { 2 }, "{layer:?}");
     }
-    if layer.used_twice {
-        ys.push(ops::scale(&tape, x, 0.5).unwrap());
-    }
+    ys.extend(first);
+    ys.extend((layer.other == Other::Before).then(other));
     let seeds = ys.iter().enumerate().map(|(i, y)| (y, put(5 + i as u64, y.shape(), compute))).collect::<Vec<_>>();
     let mut gradients = tape.backward_from(&seeds).unwrap();
     let mut found: Vec<(String, Tensor)> =
@@ -85,6 +98,34 @@ fn run(layer: Layer, device: &Device, compute: DType) -> Vec<(String, Tensor)> {
         found.push((format!("gradient of {name}"), gradient));
     }
     found
+}
+
+#[test]
+fn a_tensor_that_somebody_keeps_is_not_made_again() {
+    let Some((label, device, compute)) = test_device::asked_for() else { return };
+    let Device::Cuda(cuda) = &device else { unreachable!("{label} is a GPU") };
+    let made = Arc::new(AtomicUsize::new(0));
+    let values = numbers(1, &[3, 8]).cast(compute).to(&device).unwrap();
+    let (counted, source) = (made.clone(), values.on_cuda(cuda).unwrap().clone());
+    let tensor = source.copied().unwrap().with_recipe(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        source.copied()
+    });
+    let (recipe, kept) = (tensor.recipe().expect("it has one").clone(), tensor.columns(2..4));
+    drop(tensor);
+    let same = recipe.make().unwrap();
+    assert_eq!(
+        (same.view().pointer(), made.load(Ordering::Relaxed)),
+        (kept.spread().pointer() - 2 * size_of(compute), 0)
+    );
+    drop((same, kept));
+    assert_eq!(recipe.make().unwrap().to_host().unwrap().to_f64_vec(), values.to_host().unwrap().to_f64_vec());
+    assert_eq!(made.load(Ordering::Relaxed), 1, "nobody kept it");
+}
+
+/// Bytes of a number.
+fn size_of(compute: DType) -> u64 {
+    if compute == DType::Bf16 { 2 } else { 4 }
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub use forward::scan_forward;
 #[cfg(test)]
 pub(crate) use {
     backward::FAST as BACKWARD,
-    backward::SUMS,
+    backward::{CUT, SUMS},
     forward::FAST as FORWARD,
     forward::{FORCED, GENERAL, WAYS},
 };

@@ -4,7 +4,7 @@
 use half::bf16;
 
 use super::cuda::{
-    FORCED, ScanGradViews, ScanViews, Strided, TableView, WAYS, boundaries_len, scan_backward, scan_forward,
+    CUT, FORCED, ScanGradViews, ScanViews, Strided, TableView, WAYS, boundaries_len, scan_backward, scan_forward,
 };
 use super::tests::case::{Case, NAMES, OPTIONAL};
 use crate::runtime::Cuda;
@@ -241,16 +241,29 @@ fn cuda_scan_matches_double_precision_with_sixteen_states() {
     check(&without_final);
 }
 
+/// Forgets what is forced, also when a check fails: the tests behind it may run in the same thread.
+struct Free;
+
+impl Drop for Free {
+    fn drop(&mut self) {
+        FORCED.set(None);
+        CUT.set(None);
+    }
+}
+
+/// Sequences cut in segments, and these in parts, of which some are short or empty.
+#[test]
+fn cuda_scan_matches_double_precision_however_sequences_are_cut() {
+    let _free = Free;
+    for cut in [(1, 1), (2, 1), (2, 3), (3, 2), (5, 4)] {
+        CUT.set(Some(cut));
+        check(&Case::new(&[205, 1, 96, 33], 38, 16, FAST, true));
+    }
+}
+
 /// Each layout of the forward's blocks, with channels and tokens that fill none of its blocks and tiles.
 #[test]
 fn cuda_scan_matches_double_precision_in_every_way() {
-    // Also when a check fails: the tests behind it may run in the same thread.
-    struct Free;
-    impl Drop for Free {
-        fn drop(&mut self) {
-            FORCED.set(None);
-        }
-    }
     let _free = Free;
     for way in WAYS {
         FORCED.set(Some(way));

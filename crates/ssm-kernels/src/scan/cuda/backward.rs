@@ -314,6 +314,10 @@ fn clear_tables(cuda: &Cuda, grads: &ScanGradViews) -> Result<(), CudaError> {
 /// each part of a segment, from half of which on average carries enter. The carries are a pass over all segments but one, of
 /// which a chunk takes 0.14 for every block on a multiprocessor, and 0.046 more.
 fn segments(room: usize, columns: usize, sequences: usize, tokens: usize) -> (usize, usize) {
+    #[cfg(test)]
+    if let Some(cut) = CUT.get() {
+        return cut;
+    }
     let chunks = tokens.div_ceil(sequences).div_ceil(CHUNK).max(1);
     let time = |&(segments, parts): &(usize, usize)| {
         let each = chunks.div_ceil(segments);
@@ -330,6 +334,12 @@ fn segments(room: usize, columns: usize, sequences: usize, tokens: usize) -> (us
         (1..=parts).map(move |parts| (segments, parts))
     });
     ways.min_by(|a, b| time(a).total_cmp(&time(b))).expect("at least one")
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The segments, and the parts of each, that this thread's launches take instead.
+    pub(crate) static CUT: std::cell::Cell<Option<(usize, usize)>> = const { std::cell::Cell::new(None) };
 }
 
 /// Parts of a segment.

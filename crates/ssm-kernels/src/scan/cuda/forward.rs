@@ -103,10 +103,10 @@ pub(crate) struct Way {
 }
 
 pub(crate) const WAYS: [Way; 4] = [
-    Way { channels: 16, lanes: 8, helpers: 2, tile: 32, time: 21.0 },
-    Way { channels: 32, lanes: 4, helpers: 4, tile: 32, time: 31.7 },
-    Way { channels: 48, lanes: 4, helpers: 3, tile: 32, time: 50.4 },
-    Way { channels: 64, lanes: 2, helpers: 2, tile: 16, time: 54.8 },
+    Way { channels: 16, lanes: 8, helpers: 2, tile: 32, time: 18.7 },
+    Way { channels: 32, lanes: 4, helpers: 4, tile: 32, time: 30.2 },
+    Way { channels: 48, lanes: 4, helpers: 3, tile: 32, time: 46.6 },
+    Way { channels: 64, lanes: 2, helpers: 2, tile: 16, time: 49.8 },
 ];
 
 impl Way {

@@ -112,17 +112,17 @@ impl Extended {
         let ([outputs, inputs], rank) = (self.sizes, self.rank);
         let covered: usize = parts.iter().map(|(rows, _)| rows.len()).sum();
         let fit = |(_, dy): &Part<'_>| dy.dtype() == DType::Bf16 && columns(dy).fit();
-        let Some((_, first)) = parts.first().filter(|_| covered == outputs && parts.iter().all(fit)) else {
+        let takes = match self.extension {
+            Extension::Below => parts.len() <= 3,
+            Extension::Beside => parts.len() == 1 && onto.is_none(),
+        };
+        let Some((_, first)) = parts.first().filter(|_| takes && covered == outputs && parts.iter().all(fit)) else {
             return Ok(None);
         };
         let tokens = first.shape()[0];
-        let d_projected = || DeviceTensor::unset(cuda, DType::Bf16, &[tokens, rank]);
+        let d_projected = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, rank])?;
         if self.extension == Extension::Below {
-            if parts.len() > 3 {
-                return Ok(None);
-            }
-            let (both, d_projected) =
-                (DeviceTensor::unset(cuda, DType::Bf16, &[tokens, outputs + rank])?, d_projected()?);
+            let both = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, outputs + rank])?;
             let sides = Sides::new(&parts.iter().map(|(_, dy)| columns(dy)).collect::<Vec<_>>());
             let beside = both.columns(outputs..outputs + rank);
             let beside = Beside { at: columns(&beside), copies: true };
@@ -134,10 +134,7 @@ impl Extended {
             multiply(cuda, &dx, both.matrix(), self.weight.matrix(), outputs + rank, 1.0, onto.is_some())?;
             return Ok(Some(Taken { dx, d_projected, dy: both.columns(0..outputs) }));
         }
-        if parts.len() > 1 || onto.is_some() {
-            return Ok(None);
-        }
-        let (both, d_projected) = (DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs + rank])?, d_projected()?);
+        let both = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs + rank])?;
         multiply(cuda, &both, first.matrix(), self.weight.matrix(), outputs, 1.0, false)?;
         let (dx, given) = (both.columns(0..inputs), both.columns(inputs..inputs + rank));
         self.pass(cuda, Projection::Given(columns(&given)), &d_projected, None, Some(&dx), Way::Backward)?;

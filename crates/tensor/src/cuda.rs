@@ -3,10 +3,14 @@
 //! Unlike those of the host, a matrix here may be a range of columns of a wider one: what `linear` cuts into parts, so that
 //! one product serves all of them. Operations that cannot read such a matrix ask for [`DeviceTensor::dense`].
 
+mod gradient;
+
 use std::sync::{Arc, Weak};
 
 use statetune_ssm_kernels::columns::cuda as kernel;
 use statetune_ssm_kernels::runtime::cuda::{Array, Cuda, ElementType, HostElement, Matrix, View};
+
+pub use gradient::GradientPlace;
 
 use crate::tensor::Storage;
 use crate::{DType, Device, Element, Result, Tensor, TensorError};
@@ -20,6 +24,7 @@ pub struct DeviceTensor {
     shape: Vec<usize>,
     dtype: DType,
     recipe: Option<Recipe>,
+    siblings: Option<Arc<gradient::Siblings>>, // of columns: see `gradient`
 }
 
 /// How to make a tensor again from what is kept anyway, so that whoever needs it later need not keep it.
@@ -48,7 +53,7 @@ impl Recipe {
     pub fn make(&self) -> Result<DeviceTensor> {
         let Some(array) = self.array.upgrade() else { return (self.again)() };
         let (start, stride, shape, dtype) = (self.start, self.stride, self.shape.clone(), self.dtype);
-        Ok(DeviceTensor { array, start, stride, shape, dtype, recipe: None })
+        Ok(DeviceTensor { array, start, stride, shape, dtype, recipe: None, siblings: None })
     }
 }
 
@@ -78,7 +83,15 @@ impl DeviceTensor {
             other => panic!("{other:?} is no tensor's element type"),
         };
         let stride = shape.last().copied().unwrap_or(1);
-        DeviceTensor { array: Arc::new(array), start: 0, stride, shape: shape.to_vec(), dtype, recipe: None }
+        DeviceTensor {
+            array: Arc::new(array),
+            start: 0,
+            stride,
+            shape: shape.to_vec(),
+            dtype,
+            recipe: None,
+            siblings: None,
+        }
     }
 
     /// A tensor whose values are not set yet.
@@ -202,6 +215,7 @@ impl DeviceTensor {
             start: self.start + rows.start * self.stride,
             shape: vec![rows.len(), width],
             recipe: None,
+            siblings: None,
             ..self.clone()
         }
     }
@@ -215,7 +229,8 @@ impl DeviceTensor {
             return Err(TensorError::shape("reshape", "tensor", format!("{shape:?}"), &self.shape));
         }
         let dense = self.dense()?;
-        Ok(DeviceTensor { shape: shape.to_vec(), stride: shape.last().copied().unwrap_or(1), recipe: None, ..dense })
+        let stride = shape.last().copied().unwrap_or(1);
+        Ok(DeviceTensor { shape: shape.to_vec(), stride, recipe: None, siblings: None, ..dense })
     }
 
     /// The size along each axis.

@@ -1,5 +1,5 @@
-//! On a GPU: tensors that are made again, and linear layers with a low-rank addition against double precision, where the
-//! frozen matrix is taken with the addition's factor at its side and just outside of that. They run where
+//! On a GPU: tensors that are made again; gradients of neighbouring columns; and linear layers with a low-rank addition against
+//! double precision, where the frozen matrix is taken with the addition's factor at its side and just outside of that. They run where
 //! `STATETUNE_TEST_DEVICE` asks for a device (`cargo xtask test --cuda`, or `--cuda-emulated`), and are no tests elsewhere.
 #![cfg(feature = "cuda")]
 
@@ -144,6 +144,55 @@ fn a_matrix_taken_with_its_addition_gives_what_both_give() {
                 let error = (found - expected).abs() / largest;
                 assert!(error <= tolerance, "{label}, {layer:?}, {name} at {at}: {found} instead of {expected}");
             }
+        }
+    }
+}
+
+/// The gradient of the input of a layer whose outputs are cut in three, each of which a further layer takes; the first one's two
+/// gradients, if it has two uses, are made before and after the others'. And how many launches the backward took.
+fn of_columns(device: &Device, compute: DType, two_uses: bool) -> (Vec<f64>, usize) {
+    let tape = Tape::new(device);
+    let put = |seed, shape: &[usize], dtype| numbers(seed, shape).cast(dtype).to(device).unwrap();
+    let stored = if compute == DType::F64 { DType::F64 } else { DType::Bf16 };
+    let layer = |seed, x: &Var, shape: [usize; 2], splits: &[usize]| {
+        let weight = Weight::new(put(seed, &shape, stored)).unwrap();
+        ops::linear(&tape, x, &weight, None, None, splits, &[]).unwrap()
+    };
+    let x = tape.leaf(put(1, &[33, 24], compute));
+    // Too wide to be copied together.
+    let parts = layer(2, &x, [1024, 24], &[480, 32, 512]);
+    let mut ys = layer(3, &parts[0], [16, 480], &[16]);
+    ys.extend(layer(4, &parts[1], [8, 32], &[8]));
+    ys.extend(layer(5, &parts[2], [24, 512], &[24]));
+    if two_uses {
+        ys.extend(layer(6, &parts[0], [8, 480], &[8]));
+    }
+    let seeds = ys.iter().enumerate().map(|(i, y)| (y, put(7 + i as u64, y.shape(), compute))).collect::<Vec<_>>();
+    let launches = || match device {
+        Device::Cuda(cuda) => cuda.launches(),
+        _ => 0,
+    };
+    let before = launches();
+    let mut gradients = tape.backward_from(&seeds).unwrap();
+    let taken = launches() - before;
+    (gradients.take(&x).expect("a gradient").to_host().unwrap().to_f64_vec(), taken)
+}
+
+#[test]
+fn gradients_of_neighbouring_columns_lie_side_by_side() {
+    let Some((label, device, compute)) = test_device::asked_for() else { return };
+    let reference = Device::cpu(Level::Reference, 1).unwrap();
+    let tolerance = if compute == DType::Bf16 { 1e-2 } else { 1e-5 };
+    for two_uses in [false, true] {
+        let ((found, launches), (expected, _)) =
+            (of_columns(&device, compute, two_uses), of_columns(&reference, DType::F64, two_uses));
+        let largest = expected.iter().fold(0f64, |m, x| m.max(x.abs()));
+        for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let error = (found - expected).abs() / largest;
+            assert!(error <= tolerance, "{label}, {two_uses}, at {at}: {found} instead of {expected}");
+        }
+        if compute == DType::Bf16 && !two_uses {
+            assert_eq!(launches, 4, "a product for each layer, and one for all they share");
         }
     }
 }

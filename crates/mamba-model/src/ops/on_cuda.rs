@@ -103,7 +103,8 @@ pub fn conv1d_backward(
         Some(like) if need.input(i) => DeviceTensor::unset(cuda, dtype, like.shape()).map(Some),
         _ => Ok(None),
     };
-    let dx = buffer(0, act, Some(&saved.x))?;
+    let x = saved.x.on_cuda(cuda)?;
+    let dx = need.input(0).then(|| x.gradient_place().unset()).transpose()?;
     let dweight = buffer(1, DType::F32, Some(&saved.weight))?;
     let dbias = buffer(2, DType::F32, saved.bias.as_ref())?;
     let dinit = buffer(3, DType::F32, saved.initial.as_ref().filter(|_| width > 1))?;
@@ -113,8 +114,8 @@ pub fn conv1d_backward(
     };
     let d_final = on(cuda, gradients.get(1).and_then(Option::as_ref))?.map(DeviceTensor::view);
     let grads = conv_kernel::Conv1dGradViews {
-        dx: view(&dx),
-        dx_stride: channels,
+        dx: dx.as_ref().map(DeviceTensor::spread),
+        dx_stride: dx.as_ref().map_or(channels, DeviceTensor::stride),
         dweight: view(&dweight),
         dbias: view(&dbias),
         dinit: view(&dinit),
@@ -203,11 +204,11 @@ pub fn scan_backward(
     let views = scan_views(cuda, op, &inputs)?;
     let u = inputs[0].as_ref().expect("checked");
     let buffers = inputs.iter().enumerate().map(|(i, tensor)| match tensor {
-        Some(like) if need.input(i) => DeviceTensor::unset(cuda, like.dtype(), like.shape()).map(Some),
+        Some(like) if need.input(i) => like.on_cuda(cuda)?.gradient_place().unset().map(Some),
         _ => Ok(None),
     });
     let buffers = buffers.collect::<Result<Vec<_>>>()?;
-    let strided = |i: usize| buffers[i].as_ref().map(|t| scan_kernel::Strided { view: t.view(), stride: t.shape()[1] });
+    let strided = |i: usize| buffers[i].as_ref().map(|t| scan_kernel::Strided { view: t.spread(), stride: t.stride() });
     let parameter = |i: usize| view(&buffers[i]);
     let dout = match on(cuda, gradients[0].as_ref())? {
         Some(dout) => dout.clone(),

@@ -46,6 +46,8 @@ pub struct Saved {
     pub(super) in_features: usize,
     pub(super) low_rank: Vec<SavedLowRank>,
     #[cfg(feature = "cuda")]
+    pub(super) dx: Option<crate::cuda::GradientPlace>, // where the gradient of x is written
+    #[cfg(feature = "cuda")]
     pub(super) extended: Option<on_cuda::Extended>, // the weight with an addition's factor, where it serves the backward
 }
 
@@ -172,6 +174,8 @@ impl Linear {
             weight: (self.frozen.is_none() && need.input(X)).then(|| weight.clone()),
             in_features,
             low_rank,
+            #[cfg(feature = "cuda")]
+            dx: None,
             #[cfg(feature = "cuda")]
             extended: None,
         };

@@ -4,9 +4,11 @@ use std::ops::Range;
 
 use super::extended::{Part, Taken};
 use super::*;
+use crate::cuda::GradientPlace;
 use crate::ops::linear::{BIAS, LOW_RANK, Linear, Saved, SavedLowRank, W, X, covers};
 
-/// Up to this many columns, the gradients of several outputs are joined for one product; wider ones are multiplied one by one.
+/// Up to this many columns, the gradients of several outputs that do not lie side by side are copied for one product; wider ones
+/// are multiplied one by one.
 const JOINED: usize = 512;
 
 /// x in the type that a product with `like` needs.
@@ -81,6 +83,7 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
         };
         vec![y.with_recipe(again).into()]
     } else {
+        let y = if op.splits.len() > 1 { y.with_siblings() } else { y };
         op.ranges().map(|range| y.columns(range).into()).collect()
     };
     let saved = Saved {
@@ -88,23 +91,32 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
         weight: (op.frozen.is_none() && need.input(X)).then(|| weight.into()),
         in_features,
         low_rank: kept,
+        dx: need.input(X).then(|| x.gradient_place()),
         extended: extended.filter(|extended| need.input(X) && extended.serves_backward()),
     };
     Ok((outputs, saved))
 }
 
-/// Neighbouring parts as one matrix where they are narrow.
+/// Neighbouring parts as one matrix where they lie so, or are narrow.
 fn joined(cuda: &Cuda, parts: &[Part<'_>]) -> Result<Vec<(Range<usize>, DeviceTensor)>> {
-    let neighbours = parts.windows(2).all(|pair| pair[0].0.end == pair[1].0.start);
-    let width: usize = parts.iter().map(|(rows, _)| rows.len()).sum();
-    if parts.len() < 2 || !neighbours || width > JOINED {
-        return Ok(parts.iter().map(|(rows, dy)| (rows.clone(), (*dy).clone())).collect());
+    let mut whole: Vec<(Range<usize>, DeviceTensor)> = Vec::new();
+    for (rows, dy) in parts {
+        let left = whole.last().filter(|(left, _)| left.end == rows.start).and_then(|(_, left)| left.with_right(dy));
+        match (left, whole.last_mut()) {
+            (Some(both), Some(last)) => *last = (last.0.start..rows.end, both),
+            _ => whole.push((rows.clone(), (*dy).clone())),
+        }
     }
-    let (first, tokens) = (parts[0].0.start, parts[0].1.shape()[0]);
-    let whole = DeviceTensor::unset(cuda, parts[0].1.dtype(), &[tokens, width])?;
-    let sides: Vec<_> = parts.iter().map(|(rows, dy)| (dy.spread(), dy.stride(), rows.len())).collect();
-    statetune_ssm_kernels::columns::cuda::join_columns(cuda, whole.view(), tokens, width, &sides)?;
-    Ok(vec![(first..first + width, whole)])
+    let neighbours = whole.windows(2).all(|pair| pair[0].0.end == pair[1].0.start);
+    let width: usize = whole.iter().map(|(rows, _)| rows.len()).sum();
+    if whole.len() < 2 || !neighbours || width > JOINED {
+        return Ok(whole);
+    }
+    let (first, tokens) = (whole[0].0.start, whole[0].1.shape()[0]);
+    let copy = DeviceTensor::unset(cuda, whole[0].1.dtype(), &[tokens, width])?;
+    let sides: Vec<_> = whole.iter().map(|(rows, dy)| (dy.spread(), dy.stride(), rows.len())).collect();
+    statetune_ssm_kernels::columns::cuda::join_columns(cuda, copy.view(), tokens, width, &sides)?;
+    Ok(vec![(first..first + width, copy)])
 }
 
 pub fn linear_backward(
@@ -145,7 +157,7 @@ pub fn linear_backward(
         (Some(Taken { dx, d_projected, dy }), _) => (vec![(0..out_features, dy)], Some(dx), Some(d_projected)),
         (None, Some(present)) => (joined(cuda, &parts)?, Some(present), None),
         (None, None) => {
-            let dx = need.input(X).then(|| DeviceTensor::unset(cuda, act, &[tokens, in_features])).transpose()?;
+            let dx = saved.dx.as_ref().map(GradientPlace::unset).transpose()?;
             (joined(cuda, &parts)?, dx, None)
         }
     };

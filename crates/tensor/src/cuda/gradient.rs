@@ -66,7 +66,7 @@ impl GradientPlace {
         let mut given = siblings.0.lock().expect("another gradient panicked");
         let meets = |other: &Range<usize>| other.start < columns.end && columns.start < other.end;
         let array = match given.array.upgrade() {
-            Some(array) if array.element() != element_of(self.dtype) || given.columns.iter().any(meets) => {
+            Some(_) if given.columns.iter().any(meets) => {
                 return DeviceTensor::unset(&self.cuda, self.dtype, &self.shape);
             }
             Some(array) => array,

@@ -79,13 +79,10 @@ fn builds() -> &'static [Build] {
         let mut builds = all(&adamw::cuda::SOURCE, &[("ACT_BF16", &[0])]);
         builds.extend(all(&columns::cuda::SOURCE, &[("Y_TYPE", BOTH), ("X_TYPE", BOTH)]));
         let widths = &[1, 2, 3, 4, 5, 6, 7, 8];
-        let tiles = [("VEC", &[1i64, 2, 4][..]), ("TILE", &[8, 16, 32, 64])];
+        let (silu, vec) = (("SILU", BOTH), ("VEC", &[1i64, 2, 4][..]));
         // The width that models have in both types, the others in turn.
-        builds.extend(in_turn(
-            &conv1d::cuda::SOURCE,
-            &[act, ("K", widths), ("SILU", BOTH), tiles[0], tiles[1], ("SUMS", BOTH)],
-        ));
-        let usual = [act, ("K", &[4]), ("SILU", &[1]), ("VEC", &[4]), ("TILE", &[64]), ("SUMS", BOTH)];
+        builds.extend(in_turn(&conv1d::cuda::SOURCE, &[act, ("K", widths), silu, vec, ("SUMS", BOTH)]));
+        let usual = [act, ("K", &[4]), ("SILU", &[1]), ("VEC", &[4]), ("SUMS", BOTH)];
         builds.extend(all(&conv1d::cuda::SOURCE, &usual));
         builds.extend(all(&cross_entropy::cuda::SOURCE, &[act, ("GRADIENT", BOTH)]));
         builds.extend(all(&decode::cuda::CHOOSE, &[act, ("WIDTH", &[1])]));

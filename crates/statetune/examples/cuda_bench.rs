@@ -2,8 +2,9 @@
 //! decoding, and one gradient through a long sequence by chunks. Prints `METRIC:<name>:<value>:<unit>` lines.
 //!
 //! `cargo run --release -p statetune --example cuda_bench [-- kernels | steps | decode | long | all [--model 130m|1.4b]
-//! [--methods a,b] [--lengths n,m] [--batches n,m] [--chunk n]]`; `plan-steps` and `plan-long` say what memory those take, without
-//! a GPU; `padding --run RUN.toml` times packed against padded batches of a run's data.
+//! [--methods a,b] [--lengths n,m] [--batches n,m] [--chunk n] [--keep]]`; `plan-steps` and `plan-long` say what memory those take,
+//! without a GPU; with `--keep` steps keep what they would compute again; `padding --run RUN.toml` times packed against padded
+//! batches of a run's data.
 
 #[path = "cuda_bench/decode.rs"]
 mod decode;
@@ -34,6 +35,7 @@ fn main() -> anyhow::Result<()> {
         return long::plan(&model, &long_lengths()?, chunk);
     }
     let methods = option("--methods");
+    let recompute = !arguments.iter().any(|argument| argument == "--keep");
     let step_cases = || -> anyhow::Result<Vec<(String, usize)>> {
         let methods = methods.clone().unwrap_or_else(|| "state-offset-h,initial-state,lora".into());
         let lengths = lengths("128,512,2048")?;
@@ -41,7 +43,7 @@ fn main() -> anyhow::Result<()> {
         Ok(methods.split(',').flat_map(of).collect())
     };
     if part == "plan-steps" {
-        return step_cases()?.iter().try_for_each(|(method, length)| steps::plan(&model, method, *length));
+        return step_cases()?.iter().try_for_each(|(method, length)| steps::plan(&model, method, *length, recompute));
     }
     let cuda = Cuda::new(0)?;
     let info = cuda.info().expect("a device that is there");
@@ -51,7 +53,7 @@ fn main() -> anyhow::Result<()> {
     }
     drop(cuda);
     if ["steps", "all"].contains(&part) {
-        step_cases()?.iter().try_for_each(|(method, length)| steps::run(&model, method, *length))?;
+        step_cases()?.iter().try_for_each(|(method, length)| steps::run(&model, method, *length, recompute))?;
     }
     if ["decode", "all"].contains(&part) {
         let methods = methods.clone().unwrap_or_else(|| "base,state-offset-h,lora".into());

@@ -12,7 +12,7 @@ use statetune_mamba_model::{Batch, DropoutStep, Mamba};
 use statetune_peft_methods::{Adapter, methods};
 use statetune_ssm_kernels::runtime::Cuda;
 use statetune_tensor::{DType, Device};
-use statetune_trainer::cuda::DeviceSteps;
+use statetune_trainer::cuda::{DeviceSteps, planned};
 use statetune_trainer::record::Record;
 use statetune_trainer::step::{MicroBatch, gradients};
 use statetune_trainer::{AdamW, AdamWSettings, Observer, Run, TrainSettings, config};
@@ -127,6 +127,43 @@ fn a_run_is_that_of_the_processor_and_captured_that_of_launches() {
         let bound = if compute == DType::Bf16 { 0.1 } else { 2e-3 };
         assert!((expected - captured_loss).abs() <= bound, "{method}: loss {expected} and {captured_loss}");
     }
+}
+
+#[test]
+fn what_is_kept_is_what_would_be_computed_again() {
+    let Some((_, Device::Cuda(cuda), compute)) = test_device::asked_for() else { return };
+    for method in subjects() {
+        let of = |recompute: bool| {
+            cuda.set_recompute(recompute);
+            let before = cuda.launches();
+            let result = on_device(&cuda, compute, &method, false);
+            (result, cuda.launches() - before)
+        };
+        let ((recomputed, launches), (kept, fewer)) = (of(true), of(false));
+        cuda.set_recompute(true);
+        assert!(recomputed == kept, "{method}: other bits");
+        // Where all weights are trained, both are kept for their gradients.
+        let both_kept = method["method"] == "full";
+        assert!(
+            if both_kept { fewer == launches } else { fewer < launches },
+            "{method}: {fewer} and {launches} launches"
+        );
+    }
+}
+
+#[test]
+fn what_is_kept_is_planned() {
+    let peak = |recompute: bool| {
+        let cuda = Cuda::planning();
+        cuda.set_recompute(recompute);
+        let config = MambaConfig::new(VOCAB as usize, 768, 6);
+        let model = Mamba::random(&config, &Device::Cuda(cuda), DType::Bf16, DType::Bf16, 0).unwrap();
+        let adapter = adapter(&model, &json!({"method": "state-offset-h"}));
+        planned(&model, &adapter, AdamWSettings::default(), 4096, 512).unwrap().peak[1].0
+    };
+    // Of each layer u and Δ, two bytes per token and channel; the backward has those of one at a time, and more besides.
+    let layer = 2 * 2 * 4096 * 1536;
+    assert!(peak(false) - peak(true) >= 4 * layer, "{} and {}", peak(false), peak(true));
 }
 
 #[test]

@@ -181,10 +181,12 @@ pub fn scan(cuda: &Cuda, op: &Scan, inputs: &Inputs<'_>, need: &Need) -> Result<
     outputs.extend(give(state));
     // u and Δ are as large as all else together, and made again from what is kept anyway.
     let (mut inputs, mut again) = (tensors, Vec::new());
-    for (i, slot) in inputs.iter_mut().enumerate().take(2) {
-        if let Some(recipe) = on(cuda, slot.as_ref())?.and_then(DeviceTensor::recipe).cloned() {
-            again.push((i, recipe));
-            *slot = None;
+    if cuda.recomputes() {
+        for (i, slot) in inputs.iter_mut().enumerate().take(2) {
+            if let Some(recipe) = on(cuda, slot.as_ref())?.and_then(DeviceTensor::recipe).cloned() {
+                again.push((i, recipe));
+                *slot = None;
+            }
         }
     }
     Ok((outputs, boundaries.map(|boundaries| ScanSaved { inputs, again, boundaries: boundaries.into() })))

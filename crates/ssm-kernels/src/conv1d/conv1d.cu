@@ -1,46 +1,102 @@
-// The causal depthwise convolution of a packed batch with bias and SiLU. Bytes are the bound: x is read about once.
+// The causal depthwise convolution of a packed batch with bias and SiLU.
 //
-// Defines: ACT_BF16; K: the width; SILU; VEC: channels of a thread, 4, 2 or 1; TILE: tokens of a thread; SUMS: whether
-// the backward adds up gradients of weight and bias.
+// Bound. Bytes: x is read and y written once, 4 bytes of bf16 per token and channel; in the backward x and dy are read and dx
+// is written, 6 bytes. About 12 and 21 instructions per token and channel are a third of that time.
 //
-// A thread walks TILE tokens of VEC channels with the last K - 1 inputs in registers, and has the next group of tokens
-// on their way while it computes. `sequence_of` tells where another sequence begins: its first inputs come from the initial
-// state. Most tiles lie in one sequence, as their ends tell. Grids depend on T and D alone.
+// Defines: ACT_BF16; K: the width; SILU; VEC: channels of a thread, 4, 2 or 1; SUMS: whether the backward adds up gradients of
+// weight and bias.
+//
+// A warp has 32 VEC channels of TILE tokens, and the warps of a block have tiles one after another. A thread asks for all its
+// rows at once, the K - 1 before its tile (and in the backward behind it) among them, so that memory is waited for once.
+// `sequence_of` tells where another sequence begins, whose window begins with its initial state. Most tiles lie in one
+// sequence, and are walked without looking for that. Grids depend on T and D alone.
 
 #define PAST (K > 1 ? K - 1 : 1)
-#define THREADS 64
+#define TILE 8
+#define TILES (SUMS ? 8 : 4) // of a block
+#define THREADS (32 * TILES)
 
-// Tokens on their way: the forward has the registers for more of them.
-#define FORWARD_GROUP (TILE >= 32 ? 8 : 4)
-#define BACKWARD_GROUP 4
+// Rows of x that outputs, and gradients, of a tile depend on.
+#define FORWARD_ROWS (TILE + K - 1)
+#define BACKWARD_ROWS (TILE + 2 * (K - 1))
 
-struct alignas(sizeof(act) * VEC) Acts {
-    act at[VEC];
+typedef Pack<act, VEC> Acts;
+
+// Where a thread is.
+struct Place {
+    int d;      // its first channel
+    int own;    // the same; behind the last channels, these
+    int first;  // the first token of its warp's tile
+    u32 starts; // bit i: a sequence begins at token first - (K - 1) + i
 };
 
-// What is read and written of floats at once.
-#define FLOATS (VEC < 4 ? VEC : 4)
-struct alignas(4 * FLOATS) Floats {
-    float at[FLOATS];
+// What a sequence begins with.
+struct Beginning {
+    const float *init;
+    const u32 *row_of, *sequence_of;
+    int channels;
 };
 
-// Input j before token `first` of its sequence, from its row of the initial states.
+// The place in rows first - (K - 1) .. of the tile. Whole warps come here.
+template <int ROWS> DEVICE Place place_of(const u32 *sequence_of, int tokens, int channels) {
+    static_assert(ROWS <= 32, "a lane looks at a row");
+    int lane = threadIdx.x % 32;
+    Place place;
+    place.d = (blockIdx.x * 32 + lane) * VEC;
+    place.own = min(place.d, channels - VEC);
+    place.first = (blockIdx.y * TILES + threadIdx.x / 32) * TILE;
+    int t = place.first - (K - 1) + lane;
+    bool there = lane < ROWS && t >= 0 && t < tokens;
+    place.starts = __ballot_sync(0xffffffffu, there && (t == 0 || sequence_of[t] != sequence_of[t - 1]));
+    return place;
+}
+
+// Whether the rows are of one sequence, all there: a sequence that begins with the first of them is one.
+template <int ROWS> DEVICE bool in_one(const Place &place, int tokens) {
+    return place.starts < 2 && place.first - (K - 1) + ROWS <= tokens;
+}
+
+// Rows t .. t + ROWS of what is `stride` apart; others instead of those that do not exist, which nobody uses.
+template <int ROWS> DEVICE void load_rows(Acts in[ROWS], const act *from, long long stride, int t, int tokens) {
+#pragma unroll
+    for (int i = 0; i < ROWS; i++) in[i] = *(const Acts *)(from + min(max(t + i, 0), tokens - 1) * stride);
+}
+
+DEVICE void load_weights(float w[K][VEC], float b[VEC], const float *weight, const float *bias, int d) {
+    const float *from = weight + (long long)d * K;
+    float own[VEC * K];
+    if (VEC * K % 4 == 0 && aligned(from)) {
+#pragma unroll
+        for (int i = 0; i + 3 < VEC * K; i += 4) {
+            Pack<float, 4> pack = *(const Pack<float, 4> *)(from + i);
+#pragma unroll
+            for (int j = 0; j < 4; j++) own[i + j] = pack.at[j];
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < VEC * K; i++) own[i] = from[i];
+    }
+#pragma unroll
+    for (int v = 0; v < VEC; v++) {
+#pragma unroll
+        for (int j = 0; j < K; j++) w[j][v] = own[v * K + j];
+        b[v] = bias ? bias[d + v] : 0.0f;
+    }
+}
+
+// Input i of a sequence's initial state.
 DEVICE float initial_at(const float *init, const u32 *row_of, u32 sequence, int channels, int d, int i) {
     if (!init) return 0.0f;
     return init[((long long)row_of[sequence] * channels + d) * (K - 1) + i];
 }
 
-// The inputs K - 1 .. 1 before token t, oldest first.
-DEVICE void load_past(float past[PAST][VEC], const act *x, long long x_stride, const float *init, const u32 *row_of, const u32 *offsets, u32 sequence, int channels, int d, int t) {
-    int in = t - (int)offsets[sequence]; // tokens of this sequence before t
+// The inputs before token t, with which its sequence begins, oldest first.
+DEVICE void begin(float past[PAST][VEC], const Beginning &from, int d, int t) {
+    u32 sequence = from.sequence_of[t];
 #pragma unroll
     for (int j = 0; j < K - 1; j++) {
-        int back = K - 1 - j;
 #pragma unroll
-        for (int v = 0; v < VEC; v++) {
-            past[j][v] = back <= in ? to_f32(x[(t - back) * x_stride + d + v])
-                                    : initial_at(init, row_of, sequence, channels, d + v, j + in);
-        }
+        for (int v = 0; v < VEC; v++) past[j][v] = initial_at(from.init, from.row_of, sequence, from.channels, d + v, j);
     }
 }
 
@@ -61,22 +117,6 @@ DEVICE float gate(float x) {
 #endif
 }
 
-// The block's weights and biases go through shared memory: a thread's own lie too far from its neighbour's.
-DEVICE void load_weights(float w[K][VEC], float *b, const float *weight, const float *bias, int channels) {
-    __shared__ Floats shared[K + 1][THREADS * VEC / FLOATS];
-    int start = blockIdx.x * THREADS * VEC, count = min(THREADS * VEC, channels - start);
-    for (int i = threadIdx.x; i < count * K; i += THREADS) ((float *)shared[i % K])[i / K] = weight[(long long)start * K + i];
-    for (int i = threadIdx.x; i < count; i += THREADS) ((float *)shared[K])[i] = bias ? bias[start + i] : 0.0f;
-    __syncthreads();
-#pragma unroll
-    for (int v = 0; v < VEC; v++) {
-        int pack = threadIdx.x * (VEC / FLOATS) + v / FLOATS;
-#pragma unroll
-        for (int j = 0; j < K; j++) w[j][v] = shared[j][pack].at[v % FLOATS];
-        b[v] = shared[K][pack].at[v % FLOATS];
-    }
-}
-
 DEVICE void shift(float past[PAST][VEC], const float *now) {
 #pragma unroll
     for (int v = 0; v < VEC; v++) {
@@ -86,52 +126,43 @@ DEVICE void shift(float past[PAST][VEC], const float *now) {
     }
 }
 
-// Rows t .. t + GROUP of what is `stride` apart; the last row before `end` instead of those past it, which nobody uses.
-template <int GROUP> DEVICE void load_group(Acts in[GROUP], const act *from, long long stride, int t, int end) {
+template <bool ONE> DEVICE void walk_forward(
+    const Place &place, act *y, const Acts in[FORWARD_ROWS], const float w[K][VEC], const float *b, const Beginning &from,
+    int tokens) {
+    float past[PAST][VEC] = {};
 #pragma unroll
-    for (int g = 0; g < GROUP; g++) in[g] = *(const Acts *)(from + min(t + g, end - 1) * stride);
+    for (int i = 0; i < FORWARD_ROWS; i++) {
+        int t = place.first - (K - 1) + i;
+        if (!ONE && place.starts >> i & 1) begin(past, from, place.own, t);
+        float now[VEC];
+#pragma unroll
+        for (int v = 0; v < VEC; v++) now[v] = to_f32(in[i].at[v]);
+        if (i >= K - 1 && (ONE || t < tokens)) {
+            Acts out;
+#pragma unroll
+            for (int v = 0; v < VEC; v++) {
+                float total = convolved(past, now, w, b, v);
+#if SILU
+                total *= gate(total);
+#endif
+                put(&out.at[v], total);
+            }
+            if (place.d < from.channels) *(Acts *)(y + (long long)t * from.channels + place.d) = out;
+        }
+        shift(past, now);
+    }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) conv1d_forward(act *__restrict__ y, const act *__restrict__ x, long long x_stride, const float *__restrict__ weight, const float *__restrict__ bias, const float *__restrict__ init, const u32 *__restrict__ row_of, const u32 *__restrict__ offsets, const u32 *__restrict__ sequence_of, int tokens, int channels) {
-    int d = (blockIdx.x * THREADS + threadIdx.x) * VEC;
-    int first = blockIdx.y * TILE, last = min(tokens, first + TILE);
-    float w[K][VEC], b[VEC], past[PAST][VEC];
-    // Inputs are on their way before the block waits for its weights. The last channels stand in for those behind them.
-    Acts in[FORWARD_GROUP], next[FORWARD_GROUP];
-    load_group<FORWARD_GROUP>(next, x + min(d, channels - VEC), x_stride, first, last);
-    u32 sequence = sequence_of[first];
-    bool one = sequence_of[last - 1] == sequence;
-    load_weights(w, b, weight, bias, channels);
-    if (d >= channels) return;
-    load_past(past, x, x_stride, init, row_of, offsets, sequence, channels, d, first);
-    for (int start = first; start < last; start += FORWARD_GROUP) {
-#pragma unroll
-        for (int g = 0; g < FORWARD_GROUP; g++) in[g] = next[g];
-        load_group<FORWARD_GROUP>(next, x + d, x_stride, start + FORWARD_GROUP, last);
-#pragma unroll
-        for (int g = 0; g < FORWARD_GROUP; g++) {
-            int t = start + g;
-            if (t < last) {
-                if (!one && sequence_of[t] != sequence) {
-                    sequence = sequence_of[t];
-                    load_past(past, x, x_stride, init, row_of, offsets, sequence, channels, d, t);
-                }
-                float now[VEC];
-                Acts out;
-#pragma unroll
-                for (int v = 0; v < VEC; v++) {
-                    now[v] = to_f32(in[g].at[v]);
-                    float total = convolved(past, now, w, b, v);
-#if SILU
-                    total *= gate(total);
-#endif
-                    put(&out.at[v], total);
-                }
-                *(Acts *)(y + (long long)t * channels + d) = out;
-                shift(past, now);
-            }
-        }
-    }
+extern "C" __global__ void __launch_bounds__(THREADS) conv1d_forward(act *__restrict__ y, const act *__restrict__ x, long long x_stride, const float *__restrict__ weight, const float *__restrict__ bias, const float *__restrict__ init, const u32 *__restrict__ row_of, const u32 *__restrict__ sequence_of, int tokens, int channels) {
+    Place place = place_of<FORWARD_ROWS>(sequence_of, tokens, channels);
+    if (place.first >= tokens) return;
+    Acts in[FORWARD_ROWS];
+    float w[K][VEC], b[VEC];
+    load_rows<FORWARD_ROWS>(in, x + place.own, x_stride, place.first - (K - 1), tokens);
+    load_weights(w, b, weight, bias, place.own);
+    Beginning from = {init, row_of, sequence_of, channels};
+    if (in_one<FORWARD_ROWS>(place, tokens)) walk_forward<true>(place, y, in, w, b, from, tokens);
+    else walk_forward<false>(place, y, in, w, b, from, tokens);
 }
 
 // The last K - 1 inputs of every sequence, what came before its tokens included; of an empty one the initial state.
@@ -147,109 +178,117 @@ extern "C" __global__ void conv1d_final_state(float *__restrict__ state, const a
     }
 }
 
-// dx[t] = sum over m < K of weight[K - 1 - m] d_sum[t + m] within the sequence, and what reaches x by the final state, where
-// d_sum is the gradient of the sum before SiLU. The sums of a tile for weight and bias go to partial[tile, K + 1, d].
-extern "C" __global__ void __launch_bounds__(THREADS) conv1d_backward(act *__restrict__ dx, long long dx_stride, float *__restrict__ partial, const act *__restrict__ dy, const float *__restrict__ d_final, const act *__restrict__ x, long long x_stride, const float *__restrict__ weight, const float *__restrict__ bias, const float *__restrict__ init, const u32 *__restrict__ row_of, const u32 *__restrict__ offsets, const u32 *__restrict__ sequence_of, int tokens, int channels) {
-    int d = (blockIdx.x * THREADS + threadIdx.x) * VEC;
-    int first = blockIdx.y * TILE, last = min(tokens, first + TILE);
-    float w[K][VEC], b[VEC], past[PAST][VEC], sums[K + 1][VEC];
-    float ahead[K][VEC]; // the gradients so far of x at t - (K - 1) .. t
-    // Past the tile's end, the next K - 1 tokens still reach into it.
-    int reach = min(tokens, last + K - 1), own = min(d, channels - VEC);
-    Acts in[BACKWARD_GROUP], next[BACKWARD_GROUP], d_in[BACKWARD_GROUP], d_next[BACKWARD_GROUP];
-    load_group<BACKWARD_GROUP>(next, x + own, x_stride, first, reach);
-    load_group<BACKWARD_GROUP>(d_next, dy + own, channels, first, reach);
-    u32 sequence = sequence_of[first];
-    bool one = sequence_of[reach - 1] == sequence;
-    load_weights(w, b, weight, bias, channels);
-    if (d >= channels) return;
+// What the backward writes and what comes to it beside x and dy.
+struct Gradients {
+    act *dx;
+    long long dx_stride;
+    const float *d_final;
+    const u32 *offsets;
+};
+
+template <bool ONE> DEVICE void walk_backward(
+    const Place &place, const Gradients &gradients, float sums[K + 1][VEC], const Acts in[BACKWARD_ROWS],
+    const Acts d_in[FORWARD_ROWS], const float w[K][VEC], const float *b, const Beginning &from, int tokens) {
+    float past[PAST][VEC] = {};
+    float d_sum[FORWARD_ROWS][VEC]; // the gradient of the sum before SiLU, of the tile and of the K - 1 tokens behind it
 #pragma unroll
-    for (int v = 0; v < VEC; v++) {
+    for (int i = 0; i < BACKWARD_ROWS; i++) {
+        int t = place.first - (K - 1) + i;
+        if (!ONE && place.starts >> i & 1) begin(past, from, place.own, t);
+        float now[VEC];
 #pragma unroll
-        for (int j = 0; j <= K; j++) sums[j][v] = 0.0f;
-#pragma unroll
-        for (int j = 0; j < K; j++) ahead[j][v] = 0.0f;
-    }
-    load_past(past, x, x_stride, init, row_of, offsets, sequence, channels, d, first);
-    for (int start = first; start < last + K - 1; start += BACKWARD_GROUP) {
-#pragma unroll
-        for (int g = 0; g < BACKWARD_GROUP; g++) {
-            in[g] = next[g];
-            d_in[g] = d_next[g];
-        }
-        load_group<BACKWARD_GROUP>(next, x + d, x_stride, start + BACKWARD_GROUP, reach);
-        load_group<BACKWARD_GROUP>(d_next, dy + d, channels, start + BACKWARD_GROUP, reach);
-#pragma unroll
-        for (int g = 0; g < BACKWARD_GROUP; g++) {
-            int t = start + g;
-            if (t < reach) {
-                // A window's inputs before its sequence are not x. In a tile of one sequence they lie before the tile, too.
-                int within = K - 1;
-                if (!one) {
-                    if (sequence_of[t] != sequence) {
-                        sequence = sequence_of[t];
-                        load_past(past, x, x_stride, init, row_of, offsets, sequence, channels, d, t);
-                    }
-                    within = t - (int)offsets[sequence];
-                }
-                float now[VEC];
-#pragma unroll
-                for (int v = 0; v < VEC; v++) {
-                    now[v] = to_f32(in[g].at[v]);
-                    float d_sum = to_f32(d_in[g].at[v]);
-#if SILU
-                    float total = convolved(past, now, w, b, v), s = gate(total);
-                    d_sum *= s * (1.0f + total * (1.0f - s));
-#endif
-#pragma unroll
-                    for (int j = 0; j < K; j++) {
-                        // Input j of the window is x at t - (K - 1 - j).
-                        if (K - 1 - j <= within) ahead[j][v] += w[j][v] * d_sum;
-                    }
-#if SUMS
-                    if (t < last) {
-#pragma unroll
-                        for (int j = 0; j < K; j++) sums[j][v] += d_sum * (j < K - 1 ? past[j < K - 1 ? j : 0][v] : now[v]);
-                        sums[K][v] += d_sum;
-                    }
-#endif
-                }
-                shift(past, now);
-            }
-            int done = t - (K - 1);
-            if (done >= first && done < last && dx) {
-                if (d_final && K > 1) {
-                    u32 s = sequence_of[done];
-                    int i = done - (int)offsets[s + 1] + K - 1;
-                    if (i >= 0) {
-#pragma unroll
-                        for (int v = 0; v < VEC; v++) ahead[0][v] += d_final[((long long)s * channels + d + v) * (K - 1) + i];
-                    }
-                }
-                Acts out;
-#pragma unroll
-                for (int v = 0; v < VEC; v++) put(&out.at[v], ahead[0][v]);
-                *(Acts *)(dx + done * dx_stride + d) = out;
-            }
+        for (int v = 0; v < VEC; v++) now[v] = to_f32(in[i].at[v]);
+        if (i >= K - 1) {
+            const int row = i < K - 1 ? 0 : i - (K - 1);
 #pragma unroll
             for (int v = 0; v < VEC; v++) {
+                float d = to_f32(d_in[row].at[v]);
+#if SILU
+                float total = convolved(past, now, w, b, v), s = gate(total);
+                d *= s * (1.0f + total * (1.0f - s));
+#endif
+                if (!ONE && t >= tokens) d = 0.0f;
+                d_sum[row][v] = d;
+#if SUMS
+                if (row < TILE) {
 #pragma unroll
-                for (int j = 0; j + 1 < K; j++) ahead[j][v] = ahead[j + 1][v];
-                ahead[K - 1][v] = 0.0f;
+                    for (int j = 0; j < K; j++) sums[j][v] += d * (j < K - 1 ? past[j < K - 1 ? j : 0][v] : now[v]);
+                    sums[K][v] += d;
+                }
+#endif
             }
         }
+        shift(past, now);
+
+        // The last that token `done` reaches is there.
+        int done = t - (K - 1);
+        if (i >= 2 * (K - 1) && gradients.dx && place.d < from.channels && (ONE || done < tokens)) {
+            const int row = i < 2 * (K - 1) ? 0 : i - 2 * (K - 1);
+            float total[VEC] = {};
+            u32 behind = place.starts >> (row + K); // sequences that begin at done + 1, done + 2, ..
+#pragma unroll
+            for (int m = 0; m < K; m++) {
+                if (!ONE && behind & ((1u << m) - 1)) continue;
+#pragma unroll
+                for (int v = 0; v < VEC; v++) total[v] += w[K - 1 - m][v] * d_sum[row + m][v];
+            }
+            if (K > 1 && gradients.d_final) {
+                u32 s = from.sequence_of[done];
+                int j = done - (int)gradients.offsets[s + 1] + K - 1;
+                if (j >= 0) {
+                    long long at = (long long)s * from.channels + place.d;
+#pragma unroll
+                    for (int v = 0; v < VEC; v++) total[v] += gradients.d_final[(at + v) * (K - 1) + j];
+                }
+            }
+            Acts out;
+#pragma unroll
+            for (int v = 0; v < VEC; v++) put(&out.at[v], total[v]);
+            *(Acts *)(gradients.dx + done * gradients.dx_stride + place.d) = out;
+        }
     }
-#if SUMS
+}
+
+// partial[block of tokens, K + 1, d]: the sums of the block's tiles, added in order.
+DEVICE void add_warps(float *partial, float sums[K + 1][VEC], int d, int channels) {
+    __shared__ float shared[TILES][K + 1][32][VEC];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
     for (int j = 0; j <= K; j++) {
 #pragma unroll
-        for (int v = 0; v < VEC; v += FLOATS) {
-            Floats out;
-#pragma unroll
-            for (int i = 0; i < FLOATS; i++) out.at[i] = sums[j][v + i];
-            *(Floats *)(partial + ((long long)blockIdx.y * (K + 1) + j) * channels + d + v) = out;
-        }
+        for (int v = 0; v < VEC; v++) shared[warp][j][lane][v] = sums[j][v];
     }
+    __syncthreads();
+    if (d >= channels) return;
+    for (int j = warp; j <= K; j += TILES) {
+        Pack<float, VEC> out;
+#pragma unroll
+        for (int v = 0; v < VEC; v++) {
+            out.at[v] = 0.0f;
+            for (int i = 0; i < TILES; i++) out.at[v] += shared[i][j][lane][v];
+        }
+        *(Pack<float, VEC> *)(partial + ((long long)blockIdx.y * (K + 1) + j) * channels + d) = out;
+    }
+}
+
+// dx[t] = sum over m < K of weight[K - 1 - m] d_sum[t + m] within the sequence, and what reaches x by the final state, where
+// d_sum is the gradient of the sum before SiLU. The sums for weight and bias go to partial[block of tokens, K + 1, d].
+extern "C" __global__ void __launch_bounds__(THREADS) conv1d_backward(act *__restrict__ dx, long long dx_stride, float *__restrict__ partial, const act *__restrict__ dy, const float *__restrict__ d_final, const act *__restrict__ x, long long x_stride, const float *__restrict__ weight, const float *__restrict__ bias, const float *__restrict__ init, const u32 *__restrict__ row_of, const u32 *__restrict__ offsets, const u32 *__restrict__ sequence_of, int tokens, int channels) {
+    Place place = place_of<BACKWARD_ROWS>(sequence_of, tokens, channels);
+    float sums[K + 1][VEC] = {};
+    if (place.first < tokens) {
+        Acts in[BACKWARD_ROWS], d_in[FORWARD_ROWS];
+        float w[K][VEC], b[VEC];
+        load_rows<BACKWARD_ROWS>(in, x + place.own, x_stride, place.first - (K - 1), tokens);
+        load_rows<FORWARD_ROWS>(d_in, dy + place.own, channels, place.first, tokens);
+        load_weights(w, b, weight, bias, place.own);
+        Beginning from = {init, row_of, sequence_of, channels};
+        Gradients gradients = {dx, dx_stride, d_final, offsets};
+        if (in_one<BACKWARD_ROWS>(place, tokens)) walk_backward<true>(place, gradients, sums, in, d_in, w, b, from, tokens);
+        else walk_backward<false>(place, gradients, sums, in, d_in, w, b, from, tokens);
+    }
+#if SUMS
+    add_warps(partial, sums, place.d, channels);
 #endif
 }
 

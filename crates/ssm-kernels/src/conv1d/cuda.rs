@@ -8,14 +8,11 @@ pub(crate) static SOURCE: Source = Source::new("conv1d", include_str!("conv1d.cu
 /// The widest convolution.
 pub const WIDEST: usize = 8;
 
-/// Threads of a block that walks tokens, as the source has them.
-const BLOCK: usize = 64;
+/// Tokens of a warp, as the source has them.
+const TILE: usize = 8;
 
 /// Threads of a block of the other kernels.
 const WIDE_BLOCK: usize = 128;
-
-/// Blocks that fill a device of the usual size.
-const FULL: usize = 132 * 5;
 
 /// What the convolution reads: see [`super::Conv1dInputs`]. x is an activation, all numbers beside it are f32; a sequence
 /// may be empty.
@@ -91,10 +88,9 @@ impl Conv1dViews<'_> {
         act
     }
 
-    /// Four channels per thread where everything is aligned for it, and tiles that fill the device.
-    ///
-    /// By the sizes and a device of the usual size, not the one at hand: sums over tiles must not depend on it.
-    fn layout(&self, act: ElementType, sums: bool, others: &[(View, usize)]) -> ([Define; 6], [u32; 3]) {
+    /// Four channels per thread where everything is aligned for it; the rest is by the sizes alone, so that sums over tokens
+    /// do not depend on the device.
+    fn layout(&self, act: ElementType, sums: bool, others: &[(View, usize)]) -> Layout {
         let d = self.channels;
         let fits = |vec: usize| {
             let whole = |&(view, stride): &(View, usize)| {
@@ -103,19 +99,25 @@ impl Conv1dViews<'_> {
             d.is_multiple_of(vec) && whole(&(self.x, self.x_stride)) && others.iter().all(whole)
         };
         let vec = [4, 2].into_iter().find(|&vec| fits(vec)).unwrap_or(1);
-        let blocks = d.div_ceil(vec * BLOCK);
-        let enough = |tile: &usize| blocks * self.tokens.div_ceil(*tile) >= FULL;
-        let tile = [64, 32, 16].into_iter().find(enough).unwrap_or(8);
+        // As the source has them; more where their sums are written.
+        let tiles = if sums { 8 } else { 4 };
         let defines = [
             ("ACT_BF16", act.is_bf16() as i64),
             ("K", self.width as i64),
             ("SILU", self.silu as i64),
             ("VEC", vec as i64),
-            ("TILE", tile as i64),
             ("SUMS", sums as i64),
         ];
-        (defines, [blocks as u32, self.tokens.div_ceil(tile) as u32, 1])
+        let blocks = [d.div_ceil(32 * vec) as u32, self.tokens.div_ceil(TILE * tiles) as u32, 1];
+        Layout { defines, blocks, threads: 32 * tiles as u32 }
     }
+}
+
+/// How channels and tokens are spread over blocks.
+struct Layout {
+    defines: [Define; 5],
+    blocks: [u32; 3],
+    threads: u32,
 }
 
 #[track_caller]
@@ -134,12 +136,12 @@ pub fn conv1d_forward(cuda: &Cuda, y: View, final_state: Option<View>, inputs: &
     let act = inputs.check();
     let (tokens, d, sequences) = (inputs.tokens, inputs.channels, inputs.sequences());
     y.check("conv1d: y [T, D]", act, tokens * d);
-    let (defines, grid) = inputs.layout(act, false, &[(y, d)]);
+    let Layout { defines, blocks, threads } = inputs.layout(act, false, &[(y, d)]);
     let Conv1dViews { x, weight, bias, init, init_row_of: row_of, offsets, sequence_of, .. } = *inputs;
     let stride = inputs.x_stride as i64;
     if tokens > 0 {
-        let args = args![y, x, stride, weight, bias, init, row_of, offsets, sequence_of, tokens as i32, d as i32];
-        cuda.launch(&SOURCE, &defines, "conv1d_forward", grid, BLOCK as u32, 0, &args)?;
+        let args = args![y, x, stride, weight, bias, init, row_of, sequence_of, tokens as i32, d as i32];
+        cuda.launch(&SOURCE, &defines, "conv1d_forward", blocks, threads, 0, &args)?;
     }
     if let Some(state) = final_state {
         state.check("conv1d: final_state [S, D, K - 1]", ElementType::F32, sequences * d * (inputs.width - 1));
@@ -186,10 +188,10 @@ pub fn conv1d_backward(
         dbias.check("conv1d: dbias [D]", ElementType::F32, d);
     }
     let sums = grads.dweight.is_some() || grads.dbias.is_some();
-    let (defines, grid) = inputs.layout(act, sums, &written);
+    let Layout { defines, blocks, threads } = inputs.layout(act, sums, &written);
     let Conv1dViews { x, weight, bias, init, init_row_of: row_of, offsets, sequence_of, .. } = *inputs;
     let stride = inputs.x_stride as i64;
-    let tiles = grid[1] as usize;
+    let tiles = blocks[1] as usize;
     let partial = sums.then(|| cuda.array(ElementType::F32, tiles * d * (k + 1))).transpose()?;
     let partial_view = partial.as_ref().map(|partial| partial.view());
     if tokens > 0 && (sums || grads.dx.is_some()) {
@@ -210,7 +212,7 @@ pub fn conv1d_backward(
             tokens as i32,
             d as i32,
         ];
-        cuda.launch(&SOURCE, &defines, "conv1d_backward", grid, BLOCK as u32, 0, &args)?;
+        cuda.launch(&SOURCE, &defines, "conv1d_backward", blocks, threads, 0, &args)?;
     }
     if let Some(partial) = partial_view {
         let args = args![grads.dweight, grads.dbias, partial, tiles as i32, d as i32];

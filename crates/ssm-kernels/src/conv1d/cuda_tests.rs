@@ -180,11 +180,24 @@ fn cuda_conv1d_over_rows_that_lie_anyhow() {
     }
 }
 
-/// So many channels that a thread walks 16 tokens, or 64; fewer channels are walked 8 tokens at a time.
+/// Most tiles lie in one sequence and are walked without looking for others.
 #[test]
-fn cuda_conv1d_in_longer_tiles() {
+fn cuda_conv1d_wherever_a_sequence_begins() {
     let device = testing::cuda();
-    for (channels, lengths) in [(33_792, &[37usize, 0, 43] as &'static [usize]), (14_079, &[100, 0, 30])] {
+    for begin in 1..27 {
+        let lengths = vec![begin, 28 - begin, 12].leak();
+        for (act, tolerance) in ACTIVATIONS {
+            let case = Case { lengths, channels: 8, width: 4, bias: true, init: true, silu: true, gap: 0 };
+            check(&device, &case, act, 2.0 * tolerance);
+        }
+    }
+}
+
+/// Sums over tokens are of several blocks, and of a block whose last warps have none.
+#[test]
+fn cuda_conv1d_over_several_blocks() {
+    let device = testing::cuda();
+    for (channels, lengths) in [(140, &[300usize, 0, 43] as &'static [usize]), (1030, &[100, 0, 30])] {
         for (act, tolerance) in ACTIVATIONS {
             let case = Case { lengths, channels, width: 4, bias: true, init: true, silu: true, gap: 0 };
             check(&device, &case, act, 2.0 * tolerance);

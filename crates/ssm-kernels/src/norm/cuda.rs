@@ -18,13 +18,13 @@ struct Layout {
 
 impl Layout {
     #[track_caller]
-    fn of(act: ElementType, cols: usize, views: &[View]) -> Layout {
+    fn of(act: ElementType, cols: usize, packs_per_lane: usize, views: &[View]) -> Layout {
         assert!(matches!(act, ElementType::F32 | ElementType::Bf16), "activations are f32 or bf16, not {act:?}");
         let aligned = |view: &View| view.pointer().is_multiple_of(4 * view.element().bytes() as u64);
         let vec = if cols.is_multiple_of(4) && views.iter().all(aligned) { 4 } else { 1 };
         let packs = cols.div_ceil(vec);
-        // Eight packs per lane at most, until there is no wider block.
-        let warps = [1usize, 2, 4, 8, 16].into_iter().find(|warps| packs <= 8 * 32 * warps).unwrap_or(32);
+        // As many packs per lane at most, until there is no wider block.
+        let warps = [1usize, 2, 4, 8, 16].into_iter().find(|warps| packs <= packs_per_lane * 32 * warps).unwrap_or(32);
         let per = packs.div_ceil(32 * warps);
         assert!(vec * per <= 64, "rows of {cols} are wider than the {WIDEST} that a norm is written for");
         let rows_per_block = if warps == 1 { 4 } else { 1 };
@@ -66,7 +66,7 @@ pub fn add_rms_norm(
     }
     let views: Vec<View> =
         [Some(normed), sum, kept_sum, Some(x), residual, Some(weight)].into_iter().flatten().collect();
-    let layout = Layout::of(act, cols, &views);
+    let layout = Layout::of(act, cols, 8, &views);
     let args = args![normed, sum, kept_sum, rstd, x, residual, weight, eps as f32, rows as i32, cols as i32];
     let grid = [rows.div_ceil(layout.rows_per_block) as u32, 1, 1];
     cuda.launch(&SOURCE, &layout.defines, "add_rms_norm", grid, layout.threads, 0, &args)
@@ -106,7 +106,7 @@ pub fn rms_norm_backward(
     }
     let views: Vec<View> =
         [d_x, d_residual, Some(d_normed), d_sum_in, Some(sum), Some(weight)].into_iter().flatten().collect();
-    let layout = Layout::of(act, cols, &views);
+    let layout = Layout::of(act, cols, 4, &views);
     if d_x.is_some() || d_residual.is_some() {
         let args = args![d_x, d_residual, d_normed, d_sum_in, sum, rstd, weight, rows as i32, cols as i32];
         let grid = [rows.div_ceil(layout.rows_per_block) as u32, 1, 1];

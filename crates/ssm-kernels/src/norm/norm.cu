@@ -91,7 +91,8 @@ extern "C" __global__ void BOUND rms_norm_backward(act *__restrict__ d_x, float 
     if (row >= rows) return;
     long long start = (long long)row * cols;
     float g[PER][VEC], s[PER][VEC];
-    float dot = 0.0f;
+    Floats added[PER] = {}; // on its way before the row is summed
+    float scale = rstd[row], dot = 0.0f;
 #pragma unroll
     for (int p = 0; p < PER; p++) {
         int at = (p * 32 * WARPS + lane) * VEC;
@@ -99,6 +100,7 @@ extern "C" __global__ void BOUND rms_norm_backward(act *__restrict__ d_x, float 
             Acts in = *(const Acts *)(d_normed + start + at);
             Floats w = *(const Floats *)(weight + at);
             Acts kept = *(const Acts *)(sum + start + at);
+            if (d_sum_in) added[p] = *(const Floats *)(d_sum_in + start + at);
 #pragma unroll
             for (int i = 0; i < VEC; i++) {
                 g[p][i] = to_f32(in.at[i]) * w.at[i];
@@ -107,7 +109,6 @@ extern "C" __global__ void BOUND rms_norm_backward(act *__restrict__ d_x, float 
             }
         }
     }
-    float scale = rstd[row];
     float along = scale * scale * row_sum(dot, shared) / (float)cols;
 #pragma unroll
     for (int p = 0; p < PER; p++) {
@@ -115,12 +116,7 @@ extern "C" __global__ void BOUND rms_norm_backward(act *__restrict__ d_x, float 
         if (at < cols) {
             Floats result;
 #pragma unroll
-            for (int i = 0; i < VEC; i++) result.at[i] = scale * (g[p][i] - s[p][i] * along);
-            if (d_sum_in) {
-                Floats added = *(const Floats *)(d_sum_in + start + at);
-#pragma unroll
-                for (int i = 0; i < VEC; i++) result.at[i] += added.at[i];
-            }
+            for (int i = 0; i < VEC; i++) result.at[i] = scale * (g[p][i] - s[p][i] * along) + added[p].at[i];
             if (d_residual) *(Floats *)(d_residual + start + at) = result;
             if (d_x) {
                 Acts out;

@@ -15,16 +15,23 @@ use super::{config_of, median};
 const SEQUENCES: usize = 4;
 
 /// What a step of one method is planned to hold: needs no GPU.
-pub fn plan(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
-    let device = Device::Cuda(Cuda::planning());
+pub fn plan(size: &str, method: &str, length: usize, recompute: bool) -> anyhow::Result<()> {
+    let cuda = Cuda::planning();
+    cuda.set_recompute(recompute);
+    let device = Device::Cuda(cuda);
     let model = Mamba::random(&config_of(size)?, &device, DType::Bf16, DType::Bf16, 0)?;
     let adapter = Adapter::new(&model, vec![methods::parse_value(configuration(method))?], 0)?;
     let memory = planned(&model, &adapter, AdamWSettings::default(), SEQUENCES * length, length)?;
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-    let name = format!("cuda/train/mamba-{size}/{SEQUENCES}x{length}/{method}/planned");
+    let name = format!("{}/planned", name(size, method, length, recompute));
     println!("METRIC:{name}/reserved_mib:{:.0}:MiB", mib(memory.reserved.0));
     println!("METRIC:{name}/working_peak_mib:{:.0}:MiB", mib(memory.peak[1].0));
     Ok(())
+}
+
+fn name(size: &str, method: &str, length: usize, recompute: bool) -> String {
+    let kept = if recompute { "" } else { "/kept" };
+    format!("cuda/train/mamba-{size}/{SEQUENCES}x{length}/{method}{kept}")
 }
 
 fn configuration(method: &str) -> serde_json::Value {
@@ -38,12 +45,13 @@ fn configuration(method: &str) -> serde_json::Value {
 }
 
 /// Times one method on one model, captured and launched one by one.
-pub fn run(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
+pub fn run(size: &str, method: &str, length: usize, recompute: bool) -> anyhow::Result<()> {
     let config = config_of(size)?;
     let method_config = configuration(method);
     for graphs in [false, true] {
         // A device of its own, so that memory is that of this case.
         let cuda = Cuda::new(0)?;
+        cuda.set_recompute(recompute);
         let device = Device::Cuda(cuda.clone());
         let model = Mamba::random(&config, &device, DType::Bf16, DType::Bf16, 0)?;
         let adapter = Adapter::new(&model, vec![methods::parse_value(method_config.clone())?], 0)?;
@@ -84,7 +92,7 @@ pub fn run(size: &str, method: &str, length: usize) -> anyhow::Result<()> {
         }
         let memory = cuda.memory_use();
         let how = if graphs { "graph" } else { "eager" };
-        let name = format!("cuda/train/mamba-{size}/{SEQUENCES}x{length}/{method}/{how}");
+        let name = format!("{}/{how}", name(size, method, length, recompute));
         println!("METRIC:{name}/step_ms:{:.3}:ms", median(times));
         println!("METRIC:{name}/reserved_mib:{:.0}:MiB", memory.reserved.0 as f64 / f64::from(1 << 20));
         println!("METRIC:{name}/working_peak_mib:{:.0}:MiB", memory.peak[1].0 as f64 / f64::from(1 << 20));

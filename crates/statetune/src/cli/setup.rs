@@ -31,6 +31,7 @@ pub fn device(section: &DeviceSection) -> anyhow::Result<Device> {
     };
     if kind == "cpu" {
         only("compute", section.compute.is_some(), "GPUs")?;
+        only("recompute", section.recompute.is_some(), "GPUs")?;
         let level = match &section.level {
             Some(name) => name.parse::<Level>().with_context(|| format!("`device.level` = \"{name}\""))?,
             None => Level::best(),
@@ -52,7 +53,7 @@ pub fn device(section: &DeviceSection) -> anyhow::Result<Device> {
     only("level", section.level.is_some(), "the processor")?;
     only("products", section.products.is_some(), "the processor (a GPU has `device.compute`)")?;
     compute(section)?;
-    cuda(ordinal)
+    cuda(ordinal, section.recompute.unwrap_or(true))
 }
 
 /// The section as it is kept with a run, whose bits depend on the instruction set.
@@ -66,7 +67,7 @@ pub fn resolved(section: &DeviceSection) -> DeviceSection {
 
 /// The section with what results do not depend on taken from the one before.
 pub fn going_on(section: &DeviceSection, before: &DeviceSection) -> DeviceSection {
-    DeviceSection { threads: before.threads, ..section.clone() }
+    DeviceSection { threads: before.threads, recompute: before.recompute, ..section.clone() }
 }
 
 /// The configured device, or in place of a GPU the plan of one.
@@ -76,18 +77,24 @@ pub fn going_on(section: &DeviceSection, before: &DeviceSection) -> DeviceSectio
 pub fn planning(section: &DeviceSection) -> anyhow::Result<Device> {
     #[cfg(feature = "cuda")]
     if section.kind.as_deref().is_some_and(|kind| kind.starts_with("cuda")) {
-        return Ok(Device::Cuda(statetune_ssm_kernels::runtime::Cuda::planning()));
+        let plan = statetune_ssm_kernels::runtime::Cuda::planning();
+        plan.set_recompute(section.recompute.unwrap_or(true));
+        return Ok(Device::Cuda(plan));
     }
     device(section)
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(ordinal: usize) -> anyhow::Result<Device> {
-    Ok(Device::cuda(ordinal)?)
+fn cuda(ordinal: usize, recompute: bool) -> anyhow::Result<Device> {
+    let device = Device::cuda(ordinal)?;
+    if let Device::Cuda(cuda) = &device {
+        cuda.set_recompute(recompute);
+    }
+    Ok(device)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_: usize) -> anyhow::Result<Device> {
+fn cuda(_: usize, _: bool) -> anyhow::Result<Device> {
     bail!("this build has no CUDA: build it with the feature `cuda`, or use `--device cpu`")
 }
 

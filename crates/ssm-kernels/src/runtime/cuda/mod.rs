@@ -28,7 +28,7 @@ mod readback;
 mod turns;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cudarc::driver::{result, sys};
@@ -61,6 +61,7 @@ struct Inner {
     graphs: AtomicUsize, // captured ones that live: they use places of the working pool that the arena counts as free
     profile: Mutex<Option<HashMap<String, KernelTime>>>,
     weight_gradients: crate::runtime::counts::Counters,
+    recompute: AtomicBool,
 }
 
 /// What the driver gave.
@@ -206,6 +207,7 @@ impl Cuda {
             graphs: AtomicUsize::new(0),
             profile: Mutex::default(),
             weight_gradients: Default::default(),
+            recompute: AtomicBool::new(true),
         }))
     }
 
@@ -272,6 +274,17 @@ impl Cuda {
     /// Counts a weight-gradient product.
     pub fn count_weight_gradient(&self, multiply_adds: usize) {
         self.0.weight_gradients.add_weight_gradient(multiply_adds);
+    }
+
+    /// Whether a backward pass computes again what is large and cheap to make, as it does unless told otherwise, or the forward
+    /// pass keeps it. The results have the same bits.
+    pub fn set_recompute(&self, recompute: bool) {
+        self.0.recompute.store(recompute, Ordering::Relaxed);
+    }
+
+    /// See [`Cuda::set_recompute`].
+    pub fn recomputes(&self) -> bool {
+        self.0.recompute.load(Ordering::Relaxed)
     }
 
     fn has_graphs(&self) -> bool {

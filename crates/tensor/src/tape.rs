@@ -4,29 +4,49 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+#[cfg(feature = "cuda")]
+use std::rc::Rc;
 
 use statetune_ssm_kernels::elementwise;
 
+#[cfg(feature = "cuda")]
+use crate::ops::LateGradients;
 use crate::{Device, Result, Tensor, TensorError, cpu_or, with_float};
 
 /// Which inputs of an operation somebody wants a gradient for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Need(Vec<bool>);
+#[derive(Clone)]
+pub struct Need {
+    mask: Vec<bool>,
+    // Which inputs are leaves, whose gradients may come late.
+    #[cfg(feature = "cuda")]
+    late: Option<(Vec<bool>, Rc<LateGradients>)>,
+}
 
 impl Need {
     /// A mask, one entry per input.
     pub fn new(mask: Vec<bool>) -> Need {
-        Need(mask)
+        Need {
+            mask,
+            #[cfg(feature = "cuda")]
+            late: None,
+        }
     }
 
     /// Whether input `i` needs a gradient.
     pub fn input(&self, i: usize) -> bool {
-        self.0[i]
+        self.mask[i]
     }
 
     /// Whether any input needs one.
     pub fn any(&self) -> bool {
-        self.0.contains(&true)
+        self.mask.contains(&true)
+    }
+
+    /// Where the gradients of these inputs may be left to be made later, if those that are needed may.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn late(&self, inputs: &[usize]) -> Option<&LateGradients> {
+        let (leaves, late) = self.late.as_ref()?;
+        inputs.iter().all(|&i| leaves[i] || !self.mask[i]).then_some(&**late)
     }
 }
 
@@ -160,6 +180,8 @@ pub struct Tape {
     device: Device,
     recording: bool,
     state: RefCell<State>,
+    #[cfg(feature = "cuda")]
+    late: Rc<LateGradients>,
 }
 
 #[derive(Default)]
@@ -172,12 +194,22 @@ struct State {
 impl Tape {
     /// A tape that records.
     pub fn new(device: &Device) -> Tape {
-        Tape { device: device.clone(), recording: true, state: RefCell::default() }
+        Tape::with(device, true)
     }
 
     /// A tape that records nothing: its leaves are constants. For evaluation and decoding.
     pub fn inference(device: &Device) -> Tape {
-        Tape { device: device.clone(), recording: false, state: RefCell::default() }
+        Tape::with(device, false)
+    }
+
+    fn with(device: &Device, recording: bool) -> Tape {
+        Tape {
+            device: device.clone(),
+            recording,
+            state: RefCell::default(),
+            #[cfg(feature = "cuda")]
+            late: Rc::default(),
+        }
     }
 
     /// The device the computation runs on.
@@ -208,7 +240,7 @@ impl Tape {
     pub fn apply<O: Op>(&self, op: O, inputs: &[Option<&Var>]) -> Result<Vec<Var>> {
         // Without recording nothing is tracked, not even what another tape tracks.
         let ids: Vec<Option<usize>> = inputs.iter().map(|v| v.and_then(|v| v.id).filter(|_| self.recording)).collect();
-        let need = Need(ids.iter().map(Option::is_some).collect());
+        let need = self.need(&ids);
         if let (false, Some(input)) = (O::DIFFERENTIABLE, ids.iter().position(Option::is_some)) {
             return Err(TensorError::NoBackward { op: op.name(), input });
         }
@@ -226,6 +258,27 @@ impl Tape {
             backward: Box::new(move |device, gradients, onto| op.backward_onto(device, saved, gradients, &need, onto)),
         });
         Ok(outputs.into_iter().zip(output_ids).map(|(tensor, id)| Var { tensor, id: Some(id) }).collect())
+    }
+
+    fn need(&self, ids: &[Option<usize>]) -> Need {
+        Need {
+            mask: ids.iter().map(Option::is_some).collect(),
+            #[cfg(feature = "cuda")]
+            late: Some((ids.iter().map(|id| id.is_some_and(|id| self.is_leaf(id))).collect(), self.late.clone())),
+        }
+    }
+
+    fn is_leaf(&self, id: usize) -> bool {
+        self.state.borrow().leaves.binary_search(&id).is_ok()
+    }
+
+    /// Makes the gradients of leaves that wait for others: they are about to be read.
+    fn finish_late(&self) -> Result<()> {
+        match &self.device {
+            Device::Cpu(_) => Ok(()),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(cuda) => self.late.finish(cuda),
+        }
     }
 
     /// Runs an operation with one output.
@@ -288,6 +341,11 @@ impl Tape {
             }
             let mut onto: Vec<Option<Tensor>> =
                 node.inputs.iter().map(|id| id.and_then(|id| gradients.remove(&id))).collect();
+            // The operation may add to them.
+            if node.inputs.iter().zip(&onto).any(|(id, there)| there.is_some() && id.is_some_and(|id| self.is_leaf(id)))
+            {
+                self.finish_late()?;
+            }
             let inputs = (node.backward)(&self.device, outputs, &mut onto)?;
             for (id, left) in node.inputs.iter().zip(onto) {
                 if let (Some(id), Some(left)) = (id, left) {
@@ -303,6 +361,7 @@ impl Tape {
                 }
             }
         }
+        self.finish_late()?;
         Ok(Gradients(gradients))
     }
 
@@ -311,6 +370,9 @@ impl Tape {
             gradients.insert(id, gradient);
             return Ok(());
         };
+        if self.is_leaf(id) {
+            self.finish_late()?;
+        }
         let cpu = cpu_or!(&self.device, cuda => {
             // A new tensor: another gradient may share the old one.
             *sum = crate::ops::sum_on_cuda(cuda, sum, &gradient)?;

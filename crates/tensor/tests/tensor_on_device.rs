@@ -1,6 +1,7 @@
-//! On a GPU: tensors that are made again; gradients of neighbouring columns; and linear layers with a low-rank addition against
-//! double precision, where the frozen matrix is taken with the addition's factor at its side and just outside of that. They run where
-//! `STATETUNE_TEST_DEVICE` asks for a device (`cargo xtask test --cuda`, or `--cuda-emulated`), and are no tests elsewhere.
+//! On a GPU: tensors that are made again; gradients of neighbouring columns; gradients of factors that wait for others; and linear
+//! layers with a low-rank addition against double precision, where the frozen matrix is taken with the addition's factor at its
+//! side and just outside of that. They run where `STATETUNE_TEST_DEVICE` asks for a device (`cargo xtask test --cuda`, or
+//! `--cuda-emulated`), and are no tests elsewhere.
 #![cfg(feature = "cuda")]
 
 #[path = "../../../tests/support/test_device.rs"]
@@ -193,6 +194,82 @@ fn gradients_of_neighbouring_columns_lie_side_by_side() {
         }
         if compute == DType::Bf16 && !two_uses {
             assert_eq!(launches, 4, "a product for each layer, and one for all they share");
+        }
+    }
+}
+
+/// Layers one behind the other, each with factors of its own but for the last, which takes the first's A again, or what a scale
+/// makes of it; the gradients of the factors by name, and how many launches the backward took.
+fn of_a_chain(device: &Device, compute: DType, layers: u64, shares: Shares) -> (Vec<(String, Vec<f64>)>, usize) {
+    let tape = Tape::new(device);
+    let put = |seed, shape: &[usize], dtype| numbers(seed, shape).cast(dtype).to(device).unwrap();
+    let (trained, width, rank) = (Device::trained_type(compute), 64, 8);
+    let stored = if compute == DType::F64 { DType::F64 } else { DType::Bf16 };
+    let factors: Vec<[Var; 2]> = (0..layers)
+        .map(|i| {
+            [[rank, width], [width, rank]].map(|shape| tape.leaf(put(10 + 2 * i + shape[0] as u64, &shape, trained)))
+        })
+        .collect();
+    let mut x = tape.leaf(put(1, &[33, width], compute));
+    for i in 0..layers {
+        let weight = Weight::new(put(90 + i, &[width, width], stored)).unwrap();
+        let [own, b] = &factors[i as usize];
+        let a = match shares {
+            Shares::Leaf if i + 1 == layers => factors[0][0].clone(),
+            Shares::Scaled if i + 1 == layers => ops::scale(&tape, &factors[0][0], 0.5).unwrap(),
+            _ => own.clone(),
+        };
+        let part = LowRankInput { rows: 0..width, scale: 0.25, x: None, a: Some(&a), b };
+        x = ops::scale(&tape, &ops::linear(&tape, &x, &weight, None, None, &[width], &[part]).unwrap()[0], 0.125)
+            .unwrap();
+    }
+    let launches = || match device {
+        Device::Cuda(cuda) => cuda.launches(),
+        _ => 0,
+    };
+    let before = launches();
+    let mut gradients = tape.backward_from(&[(&x, put(2, &[33, width], compute))]).unwrap();
+    let taken = launches() - before;
+    let mut found = Vec::new();
+    for (i, pair) in factors.iter().enumerate() {
+        for (name, leaf) in ["A", "B"].iter().zip(pair) {
+            let gradient = gradients.take(leaf).map(|gradient| gradient.to_host().unwrap().to_f64_vec());
+            found.push((format!("{name} of layer {i}"), gradient.unwrap_or_default()));
+        }
+    }
+    (found, taken)
+}
+
+/// What the last layer of a chain has for an A.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shares {
+    Nothing,
+    Leaf,
+    Scaled,
+}
+
+#[test]
+fn gradients_of_factors_that_may_wait_are_those_that_may_not() {
+    let Some((label, device, compute)) = test_device::asked_for() else { return };
+    let reference = Device::cpu(Level::Reference, 1).unwrap();
+    let tolerance = if compute == DType::Bf16 { 3e-2 } else { 1e-5 };
+    for (layers, shares) in [(1, Shares::Nothing), (6, Shares::Nothing), (6, Shares::Leaf), (6, Shares::Scaled)] {
+        let ((found, launches), (expected, _)) =
+            (of_a_chain(&device, compute, layers, shares), of_a_chain(&reference, DType::F64, layers, shares));
+        for ((name, found), (_, expected)) in found.iter().zip(&expected) {
+            assert_eq!(found.len(), expected.len(), "{label}, {layers} layers, {shares:?}, {name}");
+            let largest = expected.iter().fold(0f64, |m, x| m.max(x.abs()));
+            for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+                let error = (found - expected).abs() / largest;
+                assert!(
+                    error <= tolerance,
+                    "{label}, {layers} layers, {shares:?}, {name} at {at}: {found}, not {expected}"
+                );
+            }
+        }
+        if compute == DType::Bf16 && shares == Shares::Nothing {
+            // Of each layer a scale, a product and the pass through the factors; of up to four together the factors' gradients.
+            assert_eq!(launches as u64, 3 * layers + layers.div_ceil(4), "{layers} layers");
         }
     }
 }

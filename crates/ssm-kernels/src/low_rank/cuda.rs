@@ -96,6 +96,10 @@ impl<'a> Sides<'a> {
     }
 }
 
+/// Sides of a launch of gradients, and words of one, as the source has them.
+const MOST_SIDES: usize = 3 * MOST_TOGETHER;
+const SIDE_WORDS: usize = 7;
+
 const NO_SIDE: [Arg<'static>; 3] = [Arg::Absent, Arg::I64(0), Arg::I32(0)];
 
 /// Which way activations go through the factors.
@@ -308,40 +312,73 @@ pub struct Outer<'a> {
     pub projected: View<'a>,
 }
 
-/// d_up `[columns, rank]` = `scale` · dyᵀ · projected and d_down `[rank, columns]` = projectedᵀ · x, each where asked for; the dy of
-/// d_up is at most two matrices, the x of d_down one. Sums are in an order that the sizes alone decide.
+/// The gradients of one addition's factors, each where asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Factors<'a> {
+    /// Of B: `scale` · dyᵀ · projected. Its dy is at most two matrices.
+    pub up: Option<Outer<'a>>,
+    /// Of A: projectedᵀ · x, with the gradient of x Aᵀ as what is projected. Its x is one matrix.
+    pub down: Option<Outer<'a>>,
+    /// The addition's.
+    pub scale: f64,
+}
+
+/// How many additions' gradients one launch makes.
+pub const MOST_TOGETHER: usize = 4;
+
+/// A side as the source has it.
+struct Side<'a> {
+    x: Columns<'a>,
+    projected: View<'a>,
+    gradient: View<'a>,
+    start: usize, // of what this side gives in the gradient
+    by_rank: bool,
+    scale: f64,
+}
+
+impl<'a> Factors<'a> {
+    #[track_caller]
+    fn check(&self, rank: usize, rows: usize) {
+        for (what, outer, most) in [("d_up", &self.up, 2), ("d_down", &self.down, 1)] {
+            let Some(outer) = outer else { continue };
+            outer.x.check(what, rows);
+            outer.gradient.check(what, ElementType::F32, outer.x.count() * rank);
+            outer.projected.check("projected [rows, rank]", ElementType::Bf16, rows * rank);
+            assert!(outer.x.matrices() <= most, "{what}: too many matrices side by side");
+        }
+    }
+
+    fn sides(&self, rank: usize) -> Vec<Side<'a>> {
+        let mut found = Vec::new();
+        for (outer, by_rank, scale) in [(self.up, false, self.scale), (self.down, true, 1.0)] {
+            let Some(Outer { gradient, x, projected }) = outer else { continue };
+            let mut start = 0;
+            for &x in x.iter() {
+                found.push(Side { x, projected, gradient, start, by_rank, scale });
+                start += x.count * rank;
+            }
+        }
+        found
+    }
+}
+
+/// The gradients of up to [`MOST_TOGETHER`] additions of one rank, over the same rows. Sums are in an order that the sizes alone
+/// decide.
 ///
 /// # Errors
 /// When the device refuses a launch, or its memory does not suffice.
 ///
 /// # Panics
-/// When a view does not have its shape.
+/// When a view does not have its shape, or they are too many.
 #[track_caller]
-pub fn gradients(
-    cuda: &Cuda,
-    d_up: Option<&Outer>,
-    d_down: Option<&Outer>,
-    scale: f64,
-    rank: usize,
-    rows: usize,
-) -> Result<(), CudaError> {
-    for (what, outer) in [("d_up", d_up), ("d_down", d_down)] {
-        let Some(outer) = outer else { continue };
-        outer.x.check(what, rows);
-        outer.gradient.check(what, ElementType::F32, outer.x.count() * rank);
-        outer.projected.check("projected [rows, rank]", ElementType::Bf16, rows * rank);
-    }
-    for (outer, most) in [(d_up, 2), (d_down, 1)] {
-        assert!(outer.is_none_or(|outer| outer.x.matrices() <= most), "too many matrices side by side");
-    }
-    let wanted = || [d_up, d_down].into_iter().flatten();
+pub fn gradients(cuda: &Cuda, all: &[Factors], rank: usize, rows: usize) -> Result<(), CudaError> {
+    assert!(all.len() <= MOST_TOGETHER, "{} additions together", all.len());
+    all.iter().for_each(|factors| factors.check(rank, rows));
+    let sides: Vec<Side> = all.iter().flat_map(|factors| factors.sides(rank)).collect();
     if rows == 0 {
-        return wanted().try_for_each(|outer| cuda.clear(outer.gradient));
+        return sides.iter().try_for_each(|side| cuda.clear(side.gradient));
     }
-    let blocks_of = |columns: usize| -> usize {
-        let of = |outer: &Outer| outer.x.iter().map(|side| side.count.div_ceil(columns)).sum::<usize>();
-        wanted().map(of).sum()
-    };
+    let blocks_of = |columns: usize| -> usize { sides.iter().map(|side| side.x.count.div_ceil(columns)).sum() };
     // Blocks of half the columns where that leaves them fewer than multiprocessors.
     let multiprocessors = cuda.multiprocessors() as usize;
     let columns = COLUMNS[usize::from(blocks_of(COLUMNS[1]) <= multiprocessors)];
@@ -352,41 +389,39 @@ pub fn gradients(
     let parts = rows.div_ceil(ROWS_EACH).min((2 * multiprocessors).div_ceil(blocks));
     let rows_each = rows.div_ceil(parts).next_multiple_of(16);
     let parts = rows.div_ceil(rows_each);
-    let partial = |outer: Option<&Outer>| -> Result<Option<Array>, CudaError> {
-        let Some(outer) = outer.filter(|_| parts > 1) else { return Ok(None) };
-        cuda.array(ElementType::F32, parts * outer.gradient.len()).map(Some)
+    let targets: Vec<View> = all.iter().flat_map(|f| [f.up, f.down]).flatten().map(|outer| outer.gradient).collect();
+    let partials: Vec<Array> = match parts {
+        1 => Vec::new(),
+        _ => targets
+            .iter()
+            .map(|target| cuda.array(ElementType::F32, parts * target.len()))
+            .collect::<Result<_, CudaError>>()?,
     };
-    let (partial_up, partial_down) = (partial(d_up)?, partial(d_down)?);
-    fn target<'a>(outer: Option<&Outer<'a>>, partial: &'a Option<Array>) -> Option<View<'a>> {
-        partial.as_ref().map_or(outer.map(|outer| outer.gradient), |partial| Some(partial.view()))
+    // Where the parts of a gradient go.
+    let place = |gradient: View| -> u64 {
+        let own = targets.iter().position(|target| target.pointer() == gradient.pointer()).expect("a target");
+        partials.get(own).map_or(gradient.pointer(), |partial| partial.view().pointer())
+    };
+    let (mut words, mut first_block) = ([0u64; MOST_SIDES * SIDE_WORDS], 0);
+    for (side, words) in sides.iter().zip(words.chunks_exact_mut(SIDE_WORDS)) {
+        let halves = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let out = place(side.gradient) + 4 * side.start as u64;
+        words.copy_from_slice(&[
+            side.x.at.view.pointer(),
+            side.x.at.stride as u64,
+            side.projected.pointer(),
+            out,
+            side.gradient.len() as u64,
+            halves(side.x.count as u32, u32::from(side.by_rank)),
+            halves((side.scale as f32).to_bits(), first_block),
+        ]);
+        first_block += side.x.count.div_ceil(columns) as u32;
     }
-    let none = Sides([None; 3]);
-    let [dy0, stride0, columns0, dy1, stride1, columns1, ..] = d_up.map_or(&none, |outer| &outer.x).args();
-    let [x, x_stride, x_columns, ..] = d_down.map_or(&none, |outer| &outer.x).args();
-    let args = [
-        Arg::from(target(d_up, &partial_up)),
-        Arg::from(target(d_down, &partial_down)),
-        dy0,
-        stride0,
-        columns0,
-        dy1,
-        stride1,
-        columns1,
-        Arg::from(d_up.map(|outer| outer.projected)),
-        x,
-        x_stride,
-        x_columns,
-        Arg::from(d_down.map(|outer| outer.projected)),
-        Arg::F32(scale as f32),
-        Arg::I32(rank as i32),
-        Arg::I32(rows as i32),
-        Arg::I32(rows_each as i32),
-    ];
-    // Where blocks are more than multiprocessors, two share one: none waits for a second turn.
+    let args = args![&words[..], sides.len() as i32, rank as i32, rows as i32, rows_each as i32];
+    // Where blocks are more than multiprocessors, several share one: none waits for a second turn.
     let threads = if blocks * parts > multiprocessors { THREADS / 2 } else { THREADS };
     let built = Built { rank, backward: true, copies: false, columns, threads };
     cuda.launch(&SOURCE, &built.defines(), "low_rank_gradients", [blocks as u32, parts as u32, 1], threads, 0, &args)?;
-    let sums = [(d_up, &partial_up), (d_down, &partial_down)];
-    let sums = sums.into_iter().filter_map(|(outer, partial)| Some((outer?.gradient, partial.as_ref()?.view())));
-    add_chunks(cuda, &sums.collect::<Vec<_>>(), parts)
+    let sums: Vec<(View, View)> = targets.iter().copied().zip(partials.iter().map(Array::view)).collect();
+    sums.chunks(2).try_for_each(|two| add_chunks(cuda, two, parts))
 }

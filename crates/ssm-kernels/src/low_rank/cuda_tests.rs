@@ -189,7 +189,8 @@ fn cuda_low_rank_gradients_are_sums_over_rows() {
             let (up, down) = (upload(&cuda, &d_up, ElementType::F32), upload(&cuda, &d_down, ElementType::F32));
             let of_b = Outer { gradient: up.view(), x: side_by_side(&dy, &dy1), projected: p.array.view() };
             let of_a = Outer { gradient: down.view(), x: side_by_side(&x, &None), projected: q.array.view() };
-            gradients(&cuda, which[0].then_some(&of_b), which[1].then_some(&of_a), 0.25, rank, rows).unwrap();
+            let factors = Factors { up: which[0].then_some(of_b), down: which[1].then_some(of_a), scale: 0.25 };
+            gradients(&cuda, &[factors], rank, rows).unwrap();
             let name = format!("{rows} rows, {outputs} and {inputs}, rank {rank}, {which:?}");
             let (up, down) = (download(&cuda, up.view()), download(&cuda, down.view()));
             match which[0] {
@@ -200,6 +201,51 @@ fn cuda_low_rank_gradients_are_sums_over_rows() {
                 true => assert_close(&format!("{name}: of A"), &down, &expected_down, tolerance),
                 false => assert_eq!(down, d_down, "{name}"),
             }
+        }
+    }
+}
+
+/// Of rows that are one part and of rows that are several, where the sums of one addition alone may be in another order.
+#[test]
+fn cuda_low_rank_gradients_together_are_those_alone() {
+    let cuda = testing::cuda();
+    for (rows, rank) in [(50, 8), (333, 17), (9000, 8)] {
+        let sizes = [(40, 24, 64), (8, 0, 1064), (136, 0, 16), (264, 8, 8)];
+        let wide = |columns: usize, seed: usize| Wide::new(&cuda, rows, columns, columns + 8, seed as u64);
+        let inputs: Vec<_> = (sizes.iter().zip(0..))
+            .map(|(&(first, second, x), i)| {
+                let dy1 = (second > 0).then(|| wide(second, 10 + i));
+                (wide(first, i), dy1, wide(x, 20 + i), [30, 40].map(|seed| numbers(rows * rank, (seed + i) as u64)))
+            })
+            .collect();
+        let run = |together: bool| -> Vec<Vec<f32>> {
+            let on_device: Vec<_> = (inputs.iter().zip(sizes))
+                .map(|((_, _, _, projected), (first, second, x))| {
+                    let [p, q] = projected.each_ref().map(|values| upload(&cuda, values, BF16));
+                    let out =
+                        [(first + second) * rank, rank * x].map(|len| upload(&cuda, &vec![9.0; len], ElementType::F32));
+                    (p, q, out)
+                })
+                .collect();
+            let all: Vec<Factors> = (inputs.iter().zip(&on_device).zip(0..))
+                .map(|(((dy, dy1, x, _), (p, q, [up, down])), i)| Factors {
+                    up: Some(Outer { gradient: up.view(), x: side_by_side(dy, dy1), projected: p.view() }),
+                    down: Some(Outer { gradient: down.view(), x: side_by_side(x, &None), projected: q.view() }),
+                    scale: 0.5 + f64::from(i),
+                })
+                .collect();
+            let each = if together { all.len() } else { 1 };
+            all.chunks(each).for_each(|all| gradients(&cuda, all, rank, rows).unwrap());
+            on_device.iter().flat_map(|(_, _, out)| out.each_ref().map(|out| download(&cuda, out.view()))).collect()
+        };
+        for (i, (together, alone)) in run(true).iter().zip(run(false)).enumerate() {
+            let alone: Vec<f64> = alone.into_iter().map(f64::from).collect();
+            assert_close(
+                &format!("{rows} rows, rank {rank}, gradient {i}"),
+                together,
+                &alone,
+                2e-6 * (rows as f64).sqrt(),
+            );
         }
     }
 }
@@ -233,7 +279,7 @@ fn cuda_low_rank_of_no_rows_is_zero() {
     let empty = cuda.array(BF16, 0).unwrap();
     let gradient = upload(&cuda, &numbers(32, 1), ElementType::F32);
     let of_b = Outer { gradient: gradient.view(), x: side_by_side(&x, &None), projected: empty.view() };
-    gradients(&cuda, Some(&of_b), None, 1.0, 2, 0).unwrap();
+    gradients(&cuda, &[Factors { up: Some(of_b), down: None, scale: 1.0 }], 2, 0).unwrap();
     assert_eq!(download(&cuda, gradient.view()), [0.0; 32]);
 }
 

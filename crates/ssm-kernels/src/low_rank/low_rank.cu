@@ -231,42 +231,37 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
     }
 }
 
-// One gradient: sums over rows of x[row][c] projected[row][j], at out[c out_column + j out_rank].
-struct Sum {
+// A matrix x [rows, columns] of which the sums over rows of x[row][c] projected[row][j] are asked for.
+struct Side {
     const bf16 *x;
     long long stride;
-    int columns;
     const bf16 *projected;
-    float *out;
-    int out_column, out_rank;
+    float *out;            // of the first part of the rows
+    long long part_length; // numbers from its sums to those of the next
+    int columns, by_rank;  // out is [columns, rank], or by rank [rank, columns]
+    float scale;
+    int first_block;
 };
 
-// d_up [Σ columns, rank] = s dyᵀ (x Aᵀ) of the outputs dy0 and dy1, and d_down [rank, columns of x] = dAᵀ's product with
-// x; both for each of the blocks' parts of the rows.
-extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_gradients(
-    float *__restrict__ d_up, float *__restrict__ d_down, const bf16 *__restrict__ dy0, long long stride0, int columns0,
-    const bf16 *__restrict__ dy1, long long stride1, int columns1, const bf16 *__restrict__ projected,
-    const bf16 *__restrict__ x, long long x_stride, int x_columns, const bf16 *__restrict__ d_projected, float scale,
-    int rank, int rows, int rows_each) {
+// As many as four additions have, with dy in two matrices.
+struct Gradients {
+    Side sides[12];
+};
+
+// Of each addition d_up [columns of dy, rank] = s dyᵀ (x Aᵀ), dy being one or two matrices, and d_down [rank, columns of x] =
+// (dy B)ᵀ x; of each part of the rows. The sides' blocks follow one another.
+extern "C" __global__ void __launch_bounds__(THREADS, THREADS == 512 ? 1 : TILES == 1 ? 3 : 2) low_rank_gradients(
+    Gradients all, int count, int rank, int rows, int rows_each) {
 #if WHOLE
     rank = RANKS;
 #endif
     __shared__ float sums[WARPS][COLUMNS][8];
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, q = lane % 4;
-    int blocks0 = (columns0 + COLUMNS - 1) / COLUMNS, blocks1 = (columns1 + COLUMNS - 1) / COLUMNS;
-    int block = blockIdx.x, part = blockIdx.y;
-    Sum sum;
-    if (block < blocks0 + blocks1) {
-        bool second = block >= blocks0;
-        float *out = d_up + ((long long)part * (columns0 + columns1) + (second ? columns0 : 0)) * rank;
-        sum = second ? Sum{dy1, stride1, columns1, projected, out, rank, 1} : Sum{dy0, stride0, columns0, projected, out, rank, 1};
-        block -= second ? blocks0 : 0;
-    } else {
-        sum = Sum{x, x_stride, x_columns, d_projected, d_down + (long long)part * rank * x_columns, 1, x_columns};
-        block -= blocks0 + blocks1;
-        scale = 1.0f;
-    }
+    int part = blockIdx.y, own = 0;
+    while (own + 1 < count && (int)blockIdx.x >= all.sides[own + 1].first_block) own++;
+    const Side &sum = all.sides[own];
+    int block = blockIdx.x - sum.first_block;
     int column = block * COLUMNS + OWN * g;
     bool there = column < sum.columns;
 
@@ -313,13 +308,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_gr
         __syncthreads();
         for (int i = threadIdx.x; i < COLUMNS * 8; i += THREADS) {
             // Neighbouring threads write neighbouring numbers.
-            int c = sum.out_rank == 1 ? i / 8 : i % COLUMNS, j = sum.out_rank == 1 ? i % 8 : i / COLUMNS;
+            int c = sum.by_rank ? i % COLUMNS : i / 8, j = sum.by_rank ? i / COLUMNS : i % 8;
             float total = 0.0f;
 #pragma unroll
             for (int w = 0; w < WARPS; w++) total += sums[w][c][j];
             int at = block * COLUMNS + c, in_rank = tile * 8 + j;
             if (at < sum.columns && in_rank < rank) {
-                sum.out[(long long)at * sum.out_column + (long long)in_rank * sum.out_rank] = scale * total;
+                long long place = sum.by_rank ? (long long)in_rank * sum.columns + at : (long long)at * rank + in_rank;
+                sum.out[part * sum.part_length + place] = sum.scale * total;
             }
         }
     }

@@ -11,6 +11,8 @@ mod matmul;
 mod norm;
 #[cfg(feature = "cuda")]
 mod on_cuda;
+#[cfg(feature = "cuda")]
+pub(crate) use on_cuda::LateGradients;
 mod rows;
 mod values;
 

@@ -71,6 +71,8 @@ pub enum Arg<'a> {
     F32(f32),
     /// A `double`.
     F64(f64),
+    /// A structure, by value: as many bytes as it has.
+    Words(&'a [u64]),
 }
 
 impl Arg<'_> {
@@ -85,7 +87,14 @@ impl Arg<'_> {
             Arg::U64(x) => x,
             Arg::F32(x) => u64::from(x.to_bits()),
             Arg::F64(x) => x.to_bits(),
+            Arg::Words(words) => words[0],
         }
+    }
+}
+
+impl<'a> From<&'a [u64]> for Arg<'a> {
+    fn from(words: &'a [u64]) -> Arg<'a> {
+        Arg::Words(words)
     }
 }
 
@@ -158,8 +167,11 @@ impl Cuda {
         drop(programs);
         drop(turn);
         let words: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
-        let mut pointers: Vec<*mut c_void> =
-            words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast()).collect();
+        let pointer = |(arg, word): (&Arg, &u64)| match arg {
+            Arg::Words(words) => words.as_ptr().cast_mut().cast(),
+            _ => std::ptr::from_ref(word).cast_mut().cast(),
+        };
+        let mut pointers: Vec<*mut c_void> = args.iter().zip(&words).map(pointer).collect();
         let chained = source.chained && driver.chains;
         let launch = || {
             let _turn = driver.bind()?;

@@ -206,7 +206,8 @@ pub fn linear_backward(
         };
         let parts = if whole.iter().all(|(joined, _)| covers(rows, joined)) { &whole } else { &separate };
         let onto = dx.as_ref().filter(|_| d_projected.is_none());
-        let found = low_rank::backward(cuda, parts, rows, *scale, kept, onto, d_projected.as_ref(), wanted)?;
+        let late = need.late(&[at + 1, at + 2]);
+        let found = low_rank::backward(cuda, parts, rows, *scale, kept, onto, d_projected.as_ref(), wanted, late)?;
         (result[at], result[at + 1], result[at + 2]) = (found.own_input, found.a, found.b);
     }
     if let Some(dx) = dx {

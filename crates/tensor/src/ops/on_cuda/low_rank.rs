@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 
-use statetune_ssm_kernels::low_rank::cuda::{Columns, MOST_RANK, Outer, Projection, Rows, Sides, Way, gradients};
+use statetune_ssm_kernels::low_rank::cuda::{Columns, MOST_RANK, Projection, Rows, Sides, Way};
 use statetune_ssm_kernels::scan::cuda::Strided;
 
+use super::late::{LateFactor, LateFactors, LateGradients, make};
 use super::*;
 use crate::ops::linear::SavedLowRank;
 
@@ -91,6 +92,7 @@ pub(super) fn backward(
     dx: Option<&DeviceTensor>,
     given: Option<&DeviceTensor>,
     wanted: Wanted,
+    late: Option<&LateGradients>,
 ) -> Result<Gradients> {
     let within = |split: &Range<usize>| over.start <= split.start && split.end <= over.end;
     let covered: Vec<_> = parts.iter().filter(|(split, _)| within(split)).collect();
@@ -108,9 +110,9 @@ pub(super) fn backward(
     }
     let all = covered.len() <= 2 && covered.iter().map(|(split, _)| split.len()).sum::<usize>() == over.len();
     if let (true, Some(a)) = (all && act == DType::Bf16, &saved.a) {
-        let dy = Sides::new(&covered.iter().map(|(_, dy)| columns(dy)).collect::<Vec<_>>());
+        let dy = covered.iter().map(|(_, dy)| dy).collect();
         let addition = Addition { dy, a: a.on_cuda(cuda)?, b, saved, scale, rank, tokens };
-        if let Some(found) = addition.fused(cuda, dx, given, wanted)? {
+        if let Some(found) = addition.fused(cuda, dx, given, wanted, late)? {
             return Ok(found);
         }
     }
@@ -158,7 +160,7 @@ pub(super) fn backward(
 
 /// An addition whose outputs all have gradients, in at most two matrices.
 struct Addition<'a> {
-    dy: Sides<'a>,
+    dy: Vec<&'a DeviceTensor>,
     a: &'a DeviceTensor,
     b: &'a DeviceTensor,
     saved: &'a SavedLowRank,
@@ -175,13 +177,15 @@ impl Addition<'_> {
         dx: Option<&DeviceTensor>,
         given: Option<&DeviceTensor>,
         wanted: Wanted,
+        late: Option<&LateGradients>,
     ) -> Result<Option<Gradients>> {
+        let dy = Sides::new(&self.dy.iter().map(|dy| columns(dy)).collect::<Vec<_>>());
         let (rank, tokens, inputs) = (self.rank, self.tokens, self.a.shape()[1]);
         let x = self.saved.x.as_ref().map(|x| x.on_cuda(cuda)).transpose()?;
         let projected = self.saved.projected.as_ref().map(|p| p.on_cuda(cuda)).transpose()?;
         let fits = |x: &Option<&DeviceTensor>| x.is_none_or(|x| columns(x).fit());
         let factors_fit = is_factor(self.a) && is_factor(self.b);
-        let whole = (1..=MOST_RANK).contains(&rank) && inputs.is_multiple_of(8) && factors_fit && self.dy.fit();
+        let whole = (1..=MOST_RANK).contains(&rank) && inputs.is_multiple_of(8) && factors_fit && dy.fit();
         if !whole || !fits(&x) || !fits(&dx) || projected.is_some_and(|p| p.dtype() != DType::Bf16 || !p.is_dense()) {
             return Ok(None);
         }
@@ -196,7 +200,7 @@ impl Addition<'_> {
             (None, true) => {
                 let d_projected = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, rank])?;
                 let pass = Rows {
-                    from: Projection::Of(self.dy),
+                    from: Projection::Of(dy),
                     projected: d_projected.view(),
                     beside: None,
                     into: into.map(|into| (columns(into), own.is_none())),
@@ -213,18 +217,22 @@ impl Addition<'_> {
         let gradient = |wanted: bool, shape: [usize; 2]| -> Result<Option<DeviceTensor>> {
             wanted.then(|| DeviceTensor::unset(cuda, DType::F32, &shape)).transpose()
         };
-        let (db, da) = (gradient(wanted.b, [self.dy.count(), rank])?, gradient(wanted.a, [rank, inputs])?);
-        let of_b = db.as_ref().map(|db| Outer {
-            gradient: db.view(),
-            x: self.dy,
-            projected: projected.expect("saved when B is trained").view(),
+        let (db, da) = (gradient(wanted.b, [dy.count(), rank])?, gradient(wanted.a, [rank, inputs])?);
+        let up = db.as_ref().map(|db| LateFactor {
+            gradient: db.clone(),
+            x: self.dy.iter().map(|&dy| dy.clone()).collect(),
+            projected: projected.expect("saved when B is trained").clone(),
         });
-        let of_a = da.as_ref().map(|da| Outer {
-            gradient: da.view(),
-            x: Sides::new(&[columns(x.expect("saved when A is trained"))]),
-            projected: d_projected.as_ref().expect("made for A's gradient").view(),
+        let down = da.as_ref().map(|da| LateFactor {
+            gradient: da.clone(),
+            x: vec![x.expect("saved when A is trained").clone()],
+            projected: d_projected.expect("made for A's gradient"),
         });
-        gradients(cuda, of_b.as_ref(), of_a.as_ref(), self.scale, rank, tokens)?;
+        let factors = LateFactors { up, down, scale: self.scale, rank, tokens };
+        match late {
+            Some(late) => late.push(cuda, factors)?,
+            None => make(cuda, &[factors])?,
+        }
         Ok(Some(Gradients { own_input: own.map(Into::into), a: da.map(Into::into), b: db.map(Into::into) }))
     }
 }

@@ -4,6 +4,7 @@
 
 mod columns;
 mod extended;
+mod late;
 mod linear;
 mod loss;
 mod low_rank;
@@ -13,6 +14,7 @@ mod values;
 
 pub(super) use columns::*;
 pub(super) use extended::Extended;
+pub(crate) use late::LateGradients;
 pub(super) use linear::*;
 pub(super) use loss::*;
 pub(super) use norm::*;

@@ -8,7 +8,8 @@ use anyhow::{Context, ensure};
 
 use crate::Task;
 use crate::command::{UserError, cargo, root, run, shown};
-use crate::cuda::{DEVICES, ON_DEVICE, runs_on};
+use crate::cuda::{self, DEVICES, KERNELS, ON_DEVICE, runs_on};
+use crate::programs;
 
 pub const TASK: Task = Task {
     name: "bundle",
@@ -29,13 +30,10 @@ fn bundle(arguments: &[String]) -> anyhow::Result<()> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let program = ["build", "--release", "--package", "statetune", "--bin", "statetune", "--example", "cuda_bench"];
     take(&folder, &program, &["statetune", "cuda_bench"])?;
-    let kernels = ["test", "--no-run", "--release", "--package", "statetune-ssm-kernels", "--lib", "--features"];
-    take(&folder, &[&kernels[..], &["statetune-ssm-kernels/cuda"]].concat(), &["statetune_ssm_kernels"])?;
-    for (package, tests) in ON_DEVICE {
-        let feature = format!("{package}/cuda");
-        let mut build = vec!["test", "--no-run", "--release", "--package", package, "--features", &feature];
-        tests.iter().for_each(|test| build.extend(["--test", test]));
-        take(&folder, &build, tests)?;
+    let programs = cuda::build(&[])?;
+    let tests = ON_DEVICE.iter().flat_map(|(package, tests)| tests.iter().map(move |test| [*package, *test]));
+    for [package, target] in tests.chain([KERNELS]) {
+        copy_stripped(&programs::find(&programs, package, target)?.path, &folder.join(target))?;
     }
     for (from, to) in [("tests/golden", "cases"), ("tests/golden_own", "own_cases")] {
         copy_folder(&root().join(from), &folder.join(to))?;
@@ -63,13 +61,16 @@ fn take(folder: &Path, build: &[&str], targets: &[&str]) -> anyhow::Result<()> {
     for target in targets {
         let built = found.iter().find(|(name, _)| name == target);
         ensure!(built.is_some(), "cargo built no executable `{target}`");
-        let (to, from) = (folder.join(target), &built.expect("just checked").1);
-        fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
-        let mut strip = Command::new("strip");
-        strip.arg(&to);
-        run(strip)?;
+        copy_stripped(&built.expect("just checked").1, &folder.join(target))?;
     }
     Ok(())
+}
+
+fn copy_stripped(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    let mut strip = Command::new("strip");
+    strip.arg(to);
+    run(strip)
 }
 
 fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {

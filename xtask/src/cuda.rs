@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::command::{cargo, root, run, run_held};
+use crate::command::{root, run, run_held};
+use crate::programs::{self, Program};
 
 /// Packages whose tests take their device from `STATETUNE_TEST_DEVICE`, and which of their tests.
 pub const ON_DEVICE: [(&str, &[&str]); 5] = [
@@ -17,8 +18,12 @@ pub const ON_DEVICE: [(&str, &[&str]); 5] = [
     ("statetune", &["device_resume"]),
 ];
 
+/// The kernels' own tests, of which those named so need a device.
+pub const KERNELS: [&str; 2] = ["statetune-ssm-kernels", "statetune_ssm_kernels"];
+const OF_KERNELS: &str = "cuda_";
+
 /// What only the emulator can be made to do: lose its device, and other faults.
-const FAULTS: [&str; 6] = ["test", "--release", "--package", "statetune", "--test", "device_faults"];
+const FAULTS: [&str; 2] = ["statetune", "device_faults"];
 
 /// The contract of the methods compares two ways to one result, at the precision of f32.
 const EXACT: &str = "contract";
@@ -40,20 +45,20 @@ pub fn test(arguments: &[String], emulated: bool) -> anyhow::Result<()> {
         }
         command
     };
-    let features = ["--features", "statetune-ssm-kernels/cuda"];
-    let mut kernels = cargo(&["test", "--release", "--package", "statetune-ssm-kernels"]);
-    kernels.args(features).args(arguments).args(["--", "cuda_"]);
+    let programs = build(&[FAULTS[1]])?;
+    let mut kernels = programs::find(&programs, KERNELS[0], KERNELS[1])?.command(arguments);
+    kernels.arg(OF_KERNELS);
     run(on_device(kernels))?;
+    // One device, whose products and launches tests count.
+    let with_device = |program: &Program, device: &str| {
+        let mut command = program.command(arguments);
+        command.args(["--test-threads", "1"]).env("STATETUNE_TEST_DEVICE", device);
+        on_device(command)
+    };
     let with_activations = |device: &str, run: fn(Command) -> anyhow::Result<()>| {
         ON_DEVICE.iter().try_for_each(|(package, tests)| {
-            let mut command = cargo(&["test", "--release", "--package", package, "--features"]);
-            command.arg(format!("{package}/cuda"));
-            for test in tests.iter().filter(|test| runs_on(test, device)) {
-                command.args(["--test", test]);
-            }
-            // One device, whose products and launches tests count.
-            command.args(arguments).args(["--", "--test-threads", "1"]).env("STATETUNE_TEST_DEVICE", device);
-            run(on_device(command))
+            let own = tests.iter().filter(|test| runs_on(test, device));
+            own.into_iter().try_for_each(|test| run(with_device(programs::find(&programs, package, test)?, device)))
         })
     };
     let [first, second] = DEVICES;
@@ -69,11 +74,17 @@ pub fn test(arguments: &[String], emulated: bool) -> anyhow::Result<()> {
         with_activations(second, run)?;
     }
     if emulated {
-        let mut faults = cargo(&FAULTS);
-        faults.args(arguments).args(["--", "--test-threads", "1"]).env("STATETUNE_TEST_DEVICE", DEVICES[0]);
-        run(on_device(faults))?;
+        run(with_device(programs::find(&programs, FAULTS[0], FAULTS[1])?, DEVICES[0]))?;
     }
     Ok(())
+}
+
+/// Builds the tests that run on a device, and these.
+pub fn build(others: &[&str]) -> anyhow::Result<Vec<Program>> {
+    let mut arguments = vec!["--lib"];
+    let on_device = ON_DEVICE.iter().flat_map(|(_, tests)| *tests);
+    on_device.chain(others).for_each(|test| arguments.extend(["--test", test]));
+    programs::build(&arguments)
 }
 
 /// Puts the emulator's libraries in front of the machine's own.

@@ -16,6 +16,7 @@ mod lint;
 mod nearest;
 mod nvrtc;
 mod pretrain_tiny;
+mod programs;
 mod quickstart;
 mod test;
 #[cfg(test)]

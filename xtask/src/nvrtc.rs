@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::command::{UserError, cargo, root, run};
+use crate::command::{UserError, root, run};
+use crate::cuda::KERNELS;
+use crate::programs;
 
 /// Where `.ci/run` installs the library, and what is typed to do so by hand.
 const INSTALL: &str =
@@ -31,9 +33,9 @@ pub fn test(arguments: &[String]) -> anyhow::Result<()> {
     }
     std::os::unix::fs::symlink(&library, &link).with_context(|| format!("cannot make {}", link.display()))?;
     let path = std::env::join_paths([links.as_path(), library.parent().expect("a file in a folder")])?;
-    let features = ["--features", "statetune-ssm-kernels/cuda", "--lib"];
-    let mut command = cargo(&["test", "--release", "--package", "statetune-ssm-kernels"]);
-    command.args(features).args(arguments).args(["--", "nvrtc_", "--nocapture"]).env("LD_LIBRARY_PATH", path);
+    let programs = programs::build(&["--lib"])?;
+    let mut command = programs::find(&programs, KERNELS[0], KERNELS[1])?.command(arguments);
+    command.args(["nvrtc_", "--nocapture"]).env("LD_LIBRARY_PATH", path);
     run(command)
 }
 

@@ -9,13 +9,14 @@ use anyhow::Context;
 
 use crate::Task;
 use crate::command::{UserError, cargo, root, run};
-use crate::{cuda, nvrtc};
+use crate::{cuda, nvrtc, programs};
 
 pub const TASK: Task = Task {
     name: "test",
-    usage: "[--lapack | --cuda | --cuda-emulated | --nvrtc] [arguments of cargo test]  (--lapack: a missing OpenBLAS is an \
-            error; --cuda: what runs on a GPU, on the one that must be here; --cuda-emulated: the same on an emulator; \
-            --nvrtc: kernels compiled for every GPU, with the library that must be here)",
+    usage: "[--lapack] [arguments of cargo test] | (--cuda | --cuda-emulated | --nvrtc) [arguments of the test programs]  \
+            (--lapack: a missing OpenBLAS is an error; --cuda: what runs on a GPU, on the one that must be here; \
+            --cuda-emulated: the same on an emulator; --nvrtc: kernels compiled for every GPU, with the library that must be \
+            here)",
     about: "Run every test of the workspace",
     run: test,
 };
@@ -23,21 +24,10 @@ pub const TASK: Task = Task {
 /// How to get what the feature `lapack` links.
 const INSTALL: &str = "apt-get install libopenblas-dev";
 
-/// What runs once more with the feature: the decompositions, the contract of the methods that start from them, and
-/// `extract` as it is typed.
-const LAPACK: [&str; 11] = [
-    "--package",
-    "statetune-peft-methods",
-    "--package",
-    "statetune",
-    "--features",
-    "statetune/lapack",
-    "--lib",
-    "--test",
-    "lapack*",
-    "--test",
-    "contract",
-];
+/// What runs once more with the feature, of these packages: the decompositions, the contract of the methods that start from
+/// them, and `extract` as it is typed.
+const LAPACK: [&str; 7] = ["--features", "statetune/lapack", "--lib", "--test", "lapack*", "--test", "contract"];
+const WITH_LAPACK: [&str; 2] = ["statetune-peft-methods", "statetune"];
 
 fn test(arguments: &[String]) -> anyhow::Result<()> {
     match arguments.split_first() {
@@ -67,9 +57,12 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
          `--nvrtc`"
     );
     if installed {
-        let mut command = cargo(&["test", "--release"]);
-        command.args(LAPACK).args(theirs());
-        return run(command);
+        // Names of tests, and what is for the test programs: not cargo's options.
+        let names = arguments[..before].iter().filter(|argument| !argument.starts_with('-'));
+        let arguments: Vec<String> = names.chain(arguments[before..].iter().skip(1)).cloned().collect();
+        let programs = programs::build(&LAPACK)?;
+        let own = programs.iter().filter(|program| program.is_of(&WITH_LAPACK));
+        return own.map(|program| program.command(&arguments)).try_for_each(run);
     }
     let count = count_lapack_tests(&root().join("crates"))?;
     println!("left out: {count} tests that need the feature lapack; for them `{INSTALL}`");

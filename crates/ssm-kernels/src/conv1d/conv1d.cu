@@ -1,7 +1,8 @@
 // The causal depthwise convolution of a packed batch with bias and SiLU.
 //
 // Bound. Bytes: x is read and y written once, 4 bytes of bf16 per token and channel; in the backward x and dy are read and dx
-// is written, 6 bytes. About 12 and 21 instructions per token and channel are a third of that time.
+// is written, 6 bytes. The 18 and 34 instructions per token and channel take about half and two
+// thirds of that time.
 //
 // Defines: ACT_BF16; K: the width; SILU; VEC: channels of a thread, 4, 2 or 1; SUMS: whether the backward adds up gradients of
 // weight and bias.
@@ -9,12 +10,14 @@
 // A warp has 32 VEC channels of TILE tokens, and the warps of a block have tiles one after another. A thread asks for all its
 // rows at once, the K - 1 before its tile (and in the backward behind it) among them, so that memory is waited for once.
 // `sequence_of` tells where another sequence begins, whose window begins with its initial state. Most tiles lie in one
-// sequence, and are walked without looking for that. Grids depend on T and D alone.
+// sequence, and are walked without looking for that, or for anything else that is rare. Grids depend on T and D alone.
 
 #define PAST (K > 1 ? K - 1 : 1)
 #define TILE 8
 #define TILES (SUMS ? 8 : 4) // of a block
 #define THREADS (32 * TILES)
+// Blocks that a multiprocessor has registers for; where a thread's rows take more, as many as there are.
+#define BACKWARD_BLOCKS (ACT_BF16 && !SUMS && K <= 4 ? 5 : 1)
 
 // Rows of x that outputs, and gradients, of a tile depend on.
 #define FORWARD_ROWS (TILE + K - 1)
@@ -51,9 +54,9 @@ template <int ROWS> DEVICE Place place_of(const u32 *sequence_of, int tokens, in
     return place;
 }
 
-// Whether the rows are of one sequence, all there: a sequence that begins with the first of them is one.
-template <int ROWS> DEVICE bool in_one(const Place &place, int tokens) {
-    return place.starts < 2 && place.first - (K - 1) + ROWS <= tokens;
+// Whether all rows and the block's channels are there, and of one sequence: one that begins with the first of them is one, too.
+template <int ROWS> DEVICE bool is_plain(const Place &place, int tokens, int channels) {
+    return place.starts < 2 && place.first - (K - 1) + ROWS <= tokens && (int)(blockIdx.x + 1) * 32 * VEC <= channels;
 }
 
 // Rows t .. t + ROWS of what is `stride` apart; others instead of those that do not exist, which nobody uses.
@@ -126,18 +129,18 @@ DEVICE void shift(float past[PAST][VEC], const float *now) {
     }
 }
 
-template <bool ONE> DEVICE void walk_forward(
+template <bool PLAIN> DEVICE void walk_forward(
     const Place &place, act *y, const Acts in[FORWARD_ROWS], const float w[K][VEC], const float *b, const Beginning &from,
     int tokens) {
     float past[PAST][VEC] = {};
 #pragma unroll
     for (int i = 0; i < FORWARD_ROWS; i++) {
         int t = place.first - (K - 1) + i;
-        if (!ONE && place.starts >> i & 1) begin(past, from, place.own, t);
+        if (!PLAIN && place.starts >> i & 1) begin(past, from, place.own, t);
         float now[VEC];
 #pragma unroll
         for (int v = 0; v < VEC; v++) now[v] = to_f32(in[i].at[v]);
-        if (i >= K - 1 && (ONE || t < tokens)) {
+        if (i >= K - 1 && (PLAIN || t < tokens)) {
             Acts out;
 #pragma unroll
             for (int v = 0; v < VEC; v++) {
@@ -147,7 +150,7 @@ template <bool ONE> DEVICE void walk_forward(
 #endif
                 put(&out.at[v], total);
             }
-            if (place.d < from.channels) *(Acts *)(y + (long long)t * from.channels + place.d) = out;
+            if (PLAIN || place.d < from.channels) *(Acts *)(y + (long long)t * from.channels + place.d) = out;
         }
         shift(past, now);
     }
@@ -161,7 +164,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv1d_forward(act *__rest
     load_rows<FORWARD_ROWS>(in, x + place.own, x_stride, place.first - (K - 1), tokens);
     load_weights(w, b, weight, bias, place.own);
     Beginning from = {init, row_of, sequence_of, channels};
-    if (in_one<FORWARD_ROWS>(place, tokens)) walk_forward<true>(place, y, in, w, b, from, tokens);
+    if (is_plain<FORWARD_ROWS>(place, tokens, channels)) walk_forward<true>(place, y, in, w, b, from, tokens);
     else walk_forward<false>(place, y, in, w, b, from, tokens);
 }
 
@@ -186,7 +189,7 @@ struct Gradients {
     const u32 *offsets;
 };
 
-template <bool ONE> DEVICE void walk_backward(
+template <bool PLAIN> DEVICE void walk_backward(
     const Place &place, const Gradients &gradients, float sums[K + 1][VEC], const Acts in[BACKWARD_ROWS],
     const Acts d_in[FORWARD_ROWS], const float w[K][VEC], const float *b, const Beginning &from, int tokens) {
     float past[PAST][VEC] = {};
@@ -194,7 +197,7 @@ template <bool ONE> DEVICE void walk_backward(
 #pragma unroll
     for (int i = 0; i < BACKWARD_ROWS; i++) {
         int t = place.first - (K - 1) + i;
-        if (!ONE && place.starts >> i & 1) begin(past, from, place.own, t);
+        if (!PLAIN && place.starts >> i & 1) begin(past, from, place.own, t);
         float now[VEC];
 #pragma unroll
         for (int v = 0; v < VEC; v++) now[v] = to_f32(in[i].at[v]);
@@ -207,7 +210,7 @@ template <bool ONE> DEVICE void walk_backward(
                 float total = convolved(past, now, w, b, v), s = gate(total);
                 d *= s * (1.0f + total * (1.0f - s));
 #endif
-                if (!ONE && t >= tokens) d = 0.0f;
+                if (!PLAIN && t >= tokens) d = 0.0f;
                 d_sum[row][v] = d;
 #if SUMS
                 if (row < TILE) {
@@ -222,17 +225,17 @@ template <bool ONE> DEVICE void walk_backward(
 
         // The last that token `done` reaches is there.
         int done = t - (K - 1);
-        if (i >= 2 * (K - 1) && gradients.dx && place.d < from.channels && (ONE || done < tokens)) {
+        if (i >= 2 * (K - 1) && (PLAIN || gradients.dx && place.d < from.channels && done < tokens)) {
             const int row = i < 2 * (K - 1) ? 0 : i - 2 * (K - 1);
             float total[VEC] = {};
             u32 behind = place.starts >> (row + K); // sequences that begin at done + 1, done + 2, ..
 #pragma unroll
             for (int m = 0; m < K; m++) {
-                if (!ONE && behind & ((1u << m) - 1)) continue;
+                if (!PLAIN && behind & ((1u << m) - 1)) continue;
 #pragma unroll
                 for (int v = 0; v < VEC; v++) total[v] += w[K - 1 - m][v] * d_sum[row + m][v];
             }
-            if (K > 1 && gradients.d_final) {
+            if (!PLAIN && K > 1 && gradients.d_final) {
                 u32 s = from.sequence_of[done];
                 int j = done - (int)gradients.offsets[s + 1] + K - 1;
                 if (j >= 0) {
@@ -273,7 +276,7 @@ DEVICE void add_warps(float *partial, float sums[K + 1][VEC], int d, int channel
 
 // dx[t] = sum over m < K of weight[K - 1 - m] d_sum[t + m] within the sequence, and what reaches x by the final state, where
 // d_sum is the gradient of the sum before SiLU. The sums for weight and bias go to partial[block of tokens, K + 1, d].
-extern "C" __global__ void __launch_bounds__(THREADS) conv1d_backward(act *__restrict__ dx, long long dx_stride, float *__restrict__ partial, const act *__restrict__ dy, const float *__restrict__ d_final, const act *__restrict__ x, long long x_stride, const float *__restrict__ weight, const float *__restrict__ bias, const float *__restrict__ init, const u32 *__restrict__ row_of, const u32 *__restrict__ offsets, const u32 *__restrict__ sequence_of, int tokens, int channels) {
+extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) conv1d_backward(act *__restrict__ dx, long long dx_stride, float *__restrict__ partial, const act *__restrict__ dy, const float *__restrict__ d_final, const act *__restrict__ x, long long x_stride, const float *__restrict__ weight, const float *__restrict__ bias, const float *__restrict__ init, const u32 *__restrict__ row_of, const u32 *__restrict__ offsets, const u32 *__restrict__ sequence_of, int tokens, int channels) {
     Place place = place_of<BACKWARD_ROWS>(sequence_of, tokens, channels);
     float sums[K + 1][VEC] = {};
     if (place.first < tokens) {
@@ -284,7 +287,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv1d_backward(act *__res
         load_weights(w, b, weight, bias, place.own);
         Beginning from = {init, row_of, sequence_of, channels};
         Gradients gradients = {dx, dx_stride, d_final, offsets};
-        if (in_one<BACKWARD_ROWS>(place, tokens)) walk_backward<true>(place, gradients, sums, in, d_in, w, b, from, tokens);
+        bool plain = is_plain<BACKWARD_ROWS>(place, tokens, channels) && dx && !d_final;
+        if (plain) walk_backward<true>(place, gradients, sums, in, d_in, w, b, from, tokens);
         else walk_backward<false>(place, gradients, sums, in, d_in, w, b, from, tokens);
     }
 #if SUMS

@@ -1,8 +1,8 @@
 //! A database that runs statements nobody has looked at: read-only, nothing but SELECT, and no more of time, rows and
 //! memory than allowed. What a statement may do is said by a list of what is allowed, not of what is not.
 //!
-//! SQLite's heap limit is one for the process. So that a greedy statement costs nobody else, one that runs out of memory
-//! is tried again alone, and only then is the verdict its own.
+//! SQLite's heap limit is one for the process. So that a greedy statement costs nobody else, what runs out of memory, be it
+//! a statement or opening a file, is tried again alone, and only then is the verdict its own.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -97,6 +97,18 @@ pub(super) struct Database {
 impl Database {
     /// Opens a file and reads its tables.
     pub fn open(file: &Path, limits: RunLimits) -> rusqlite::Result<Database> {
+        let shared = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+        let first = Database::attempt_open(file, limits);
+        drop(shared);
+        let failed = first.as_ref().err().and_then(rusqlite::Error::sqlite_error_code);
+        if failed != Some(ErrorCode::OutOfMemory) {
+            return first;
+        }
+        let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
+        Database::attempt_open(file, limits)
+    }
+
+    fn attempt_open(file: &Path, limits: RunLimits) -> rusqlite::Result<Database> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(file, flags)?;
         // Temporary tables stay in memory, where they are limited; files would not be.

@@ -72,8 +72,8 @@ pub struct DeviceSection {
     /// the optimiser are f32 in both. The processor computes in f32.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compute: Option<String>,
-    /// On a GPU whether the backward pass computes u and Δ of the scan again (the default), or they are kept: faster, and half as
-    /// much memory more. Results do not depend on it.
+    /// On a GPU whether the backward pass computes u and Δ of the scan again (the default), or they are kept, which is
+    /// faster and takes a quarter to two fifths more memory. Results do not depend on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recompute: Option<bool>,
     /// Instruction set: "avx512", "avx2", "portable" or "reference"; default: the best this processor has.

@@ -1,8 +1,7 @@
 // The causal depthwise convolution of a packed batch with bias and SiLU.
 //
 // Bound. Bytes: x is read and y written once, 4 bytes of bf16 per token and channel; in the backward x and dy are read and dx
-// is written, 6 bytes. The 18 and 34 instructions per token and channel take about half and two
-// thirds of that time.
+// is written, 6 bytes. The 18 and 34 instructions per token and channel take about half and two thirds of that time.
 //
 // Defines: ACT_BF16; K: the width; SILU; VEC: channels of a thread, 4, 2 or 1; SUMS: whether the backward adds up gradients of
 // weight and bias.

@@ -106,6 +106,7 @@ pub fn rms_norm_backward(
     }
     let views: Vec<View> =
         [d_x, d_residual, Some(d_normed), d_sum_in, Some(sum), Some(weight)].into_iter().flatten().collect();
+    // Three arrays of a row are in registers, and not one.
     let layout = Layout::of(act, cols, 4, &views);
     if d_x.is_some() || d_residual.is_some() {
         let args = args![d_x, d_residual, d_normed, d_sum_in, sum, rstd, weight, rows as i32, cols as i32];

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
 use crate::Task;
-use crate::command::{UserError, cargo, root, run, shown};
+use crate::command::{UserError, root, run};
 use crate::cuda::{self, DEVICES, KERNELS, ON_DEVICE, runs_on};
 use crate::programs;
 
@@ -29,7 +29,10 @@ fn bundle(arguments: &[String]) -> anyhow::Result<()> {
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let program = ["build", "--release", "--package", "statetune", "--bin", "statetune", "--example", "cuda_bench"];
-    take(&folder, &program, &["statetune", "cuda_bench"])?;
+    let built = programs::built(&program)?;
+    for target in ["statetune", "cuda_bench"] {
+        copy_stripped(&programs::find(&built, "statetune", target)?.path, &folder.join(target))?;
+    }
     let programs = cuda::build(&[])?;
     let tests = ON_DEVICE.iter().flat_map(|(package, tests)| tests.iter().map(move |test| [*package, *test]));
     for [package, target] in tests.chain([KERNELS]) {
@@ -41,28 +44,6 @@ fn bundle(arguments: &[String]) -> anyhow::Result<()> {
     fs::write(folder.join("run.sh"), script()).context("cannot write run.sh")?;
     fs::write(folder.join("sanitize.sh"), SANITIZE).context("cannot write sanitize.sh")?;
     println!("{}: on the GPU machine, `bash run.sh [RESULTS]`", folder.display());
-    Ok(())
-}
-
-/// Builds, and copies the executables of these targets, stripped.
-fn take(folder: &Path, build: &[&str], targets: &[&str]) -> anyhow::Result<()> {
-    let mut command = cargo(build);
-    command.arg("--message-format=json-render-diagnostics");
-    let output = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
-    ensure!(output.status.success(), "`{}` failed", shown(&command));
-    let mut found = Vec::new();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-        let name = message["target"]["name"].as_str().unwrap_or_default();
-        if let (true, Some(path)) = (targets.contains(&name), message["executable"].as_str()) {
-            found.push((name.to_owned(), PathBuf::from(path)));
-        }
-    }
-    for target in targets {
-        let built = found.iter().find(|(name, _)| name == target);
-        ensure!(built.is_some(), "cargo built no executable `{target}`");
-        copy_stripped(&built.expect("just checked").1, &folder.join(target))?;
-    }
     Ok(())
 }
 

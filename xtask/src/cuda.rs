@@ -57,8 +57,8 @@ pub fn test(arguments: &[String], emulated: bool) -> anyhow::Result<()> {
     };
     let with_activations = |device: &str, run: fn(Command) -> anyhow::Result<()>| {
         ON_DEVICE.iter().try_for_each(|(package, tests)| {
-            let own = tests.iter().filter(|test| runs_on(test, device));
-            own.into_iter().try_for_each(|test| run(with_device(programs::find(&programs, package, test)?, device)))
+            let mut own = tests.iter().filter(|test| runs_on(test, device));
+            own.try_for_each(|test| run(with_device(programs::find(&programs, package, test)?, device)))
         })
     };
     let [first, second] = DEVICES;

@@ -1,5 +1,5 @@
-//! Test programs of the workspace, built all packages together and run by themselves. Cargo takes the features of dependencies
-//! from what is selected: with a package alone, most of what it depends on would be built anew.
+//! Programs that cargo has built. Tests are built all packages together and run by themselves: cargo takes the features of
+//! dependencies from what is selected, and with a package alone most of what it depends on would be built anew.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,12 +15,20 @@ pub struct Program {
     /// Where it is.
     pub path: PathBuf,
     folder: PathBuf, // of its package, where cargo runs it
+    is_test: bool,
 }
 
-/// Builds those that these arguments of `cargo test` select.
+/// Builds the tests that these arguments of `cargo test` select.
 pub fn build(arguments: &[&str]) -> anyhow::Result<Vec<Program>> {
-    let mut command = cargo(&["test", "--no-run", "--release", "--workspace"]);
-    command.args(arguments).arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    let mut programs = built(&[&["test", "--no-run", "--release", "--workspace"], arguments].concat())?;
+    programs.retain(|program| program.is_test);
+    Ok(programs)
+}
+
+/// What cargo builds with these arguments.
+pub fn built(arguments: &[&str]) -> anyhow::Result<Vec<Program>> {
+    let mut command = cargo(arguments);
+    command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let what = shown(&command);
     eprintln!("$ {what}");
     let output = command.output().context("cannot start cargo")?;
@@ -28,10 +36,10 @@ pub fn build(arguments: &[&str]) -> anyhow::Result<Vec<Program>> {
     Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(Program::read).collect())
 }
 
-/// The program of a package's library or of one of its test files.
+/// The program of a package with this name: of tests, that of the library or of a file.
 pub fn find<'a>(programs: &'a [Program], package: &str, target: &str) -> anyhow::Result<&'a Program> {
     let is = |program: &&Program| program.package == package && program.target == target;
-    programs.iter().find(is).with_context(|| format!("cargo built no tests `{target}` of {package}"))
+    programs.iter().find(is).with_context(|| format!("cargo built no `{target}` of {package}"))
 }
 
 impl Program {
@@ -39,14 +47,12 @@ impl Program {
     fn read(line: &str) -> Option<Program> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-        if message["profile"]["test"] != true {
-            return None;
-        }
         Some(Program {
             package: package_of(message["package_id"].as_str()?).to_owned(),
             target: text(&message["target"]["name"])?,
             path: text(&message["executable"])?.into(),
             folder: Path::new(message["manifest_path"].as_str()?).parent()?.to_owned(),
+            is_test: message["profile"]["test"].as_bool()?,
         })
     }
 
@@ -95,6 +101,7 @@ mod tests {
         assert!(find(&programs, "statetune", "golden").is_err());
         let short = Program::read(&line(true, "path+file:///some/statetune#0.1.0")).unwrap();
         assert_eq!(short.package, "statetune");
-        assert!(Program::read(&line(false, id)).is_none() && Program::read("warning").is_none());
+        assert!(short.is_test && !Program::read(&line(false, id)).unwrap().is_test);
+        assert!(Program::read("warning").is_none() && Program::read(r#"{"reason":"build-finished"}"#).is_none());
     }
 }

@@ -14,7 +14,7 @@ use crate::ops::LateGradients;
 use crate::{Device, Result, Tensor, TensorError, cpu_or, with_float};
 
 /// Which inputs of an operation somebody wants a gradient for.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Need {
     mask: Vec<bool>,
     // Which inputs are leaves, whose gradients may come late.
@@ -264,7 +264,8 @@ impl Tape {
         Need {
             mask: ids.iter().map(Option::is_some).collect(),
             #[cfg(feature = "cuda")]
-            late: Some((ids.iter().map(|id| id.is_some_and(|id| self.is_leaf(id))).collect(), self.late.clone())),
+            late: matches!(self.device, Device::Cuda(_))
+                .then(|| (ids.iter().map(|id| id.is_some_and(|id| self.is_leaf(id))).collect(), self.late.clone())),
         }
     }
 

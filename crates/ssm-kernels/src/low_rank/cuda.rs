@@ -326,13 +326,10 @@ pub struct Factors<'a> {
 /// How many additions' gradients one launch makes.
 pub const MOST_TOGETHER: usize = 4;
 
-/// A side as the source has it.
-struct Side<'a> {
-    x: Columns<'a>,
-    projected: View<'a>,
-    gradient: View<'a>,
-    start: usize, // of what this side gives in the gradient
-    by_rank: bool,
+/// One gradient of an addition.
+struct Target<'a> {
+    outer: Outer<'a>,
+    by_rank: bool, // it is [rank, columns]
     scale: f64,
 }
 
@@ -348,17 +345,9 @@ impl<'a> Factors<'a> {
         }
     }
 
-    fn sides(&self, rank: usize) -> Vec<Side<'a>> {
-        let mut found = Vec::new();
-        for (outer, by_rank, scale) in [(self.up, false, self.scale), (self.down, true, 1.0)] {
-            let Some(Outer { gradient, x, projected }) = outer else { continue };
-            let mut start = 0;
-            for &x in x.iter() {
-                found.push(Side { x, projected, gradient, start, by_rank, scale });
-                start += x.count * rank;
-            }
-        }
-        found
+    fn targets(&self) -> impl Iterator<Item = Target<'a>> + use<'a> {
+        let up = self.up.map(|outer| Target { outer, by_rank: false, scale: self.scale });
+        up.into_iter().chain(self.down.map(|outer| Target { outer, by_rank: true, scale: 1.0 }))
     }
 }
 
@@ -374,11 +363,14 @@ impl<'a> Factors<'a> {
 pub fn gradients(cuda: &Cuda, all: &[Factors], rank: usize, rows: usize) -> Result<(), CudaError> {
     assert!(all.len() <= MOST_TOGETHER, "{} additions together", all.len());
     all.iter().for_each(|factors| factors.check(rank, rows));
-    let sides: Vec<Side> = all.iter().flat_map(|factors| factors.sides(rank)).collect();
+    let targets: Vec<Target> = all.iter().flat_map(Factors::targets).collect();
     if rows == 0 {
-        return sides.iter().try_for_each(|side| cuda.clear(side.gradient));
+        return targets.iter().try_for_each(|target| cuda.clear(target.outer.gradient));
     }
-    let blocks_of = |columns: usize| -> usize { sides.iter().map(|side| side.x.count.div_ceil(columns)).sum() };
+    let blocks_of = |columns: usize| -> usize {
+        let sides = targets.iter().flat_map(|target| target.outer.x.iter());
+        sides.map(|side| side.count.div_ceil(columns)).sum()
+    };
     // Blocks of half the columns where that leaves them fewer than multiprocessors.
     let multiprocessors = cuda.multiprocessors() as usize;
     let columns = COLUMNS[usize::from(blocks_of(COLUMNS[1]) <= multiprocessors)];
@@ -389,39 +381,37 @@ pub fn gradients(cuda: &Cuda, all: &[Factors], rank: usize, rows: usize) -> Resu
     let parts = rows.div_ceil(ROWS_EACH).min((2 * multiprocessors).div_ceil(blocks));
     let rows_each = rows.div_ceil(parts).next_multiple_of(16);
     let parts = rows.div_ceil(rows_each);
-    let targets: Vec<View> = all.iter().flat_map(|f| [f.up, f.down]).flatten().map(|outer| outer.gradient).collect();
+    let partial = |target: &Target| cuda.array(ElementType::F32, parts * target.outer.gradient.len());
     let partials: Vec<Array> = match parts {
         1 => Vec::new(),
-        _ => targets
-            .iter()
-            .map(|target| cuda.array(ElementType::F32, parts * target.len()))
-            .collect::<Result<_, CudaError>>()?,
+        _ => targets.iter().map(partial).collect::<Result<_, CudaError>>()?,
     };
-    // Where the parts of a gradient go.
-    let place = |gradient: View| -> u64 {
-        let own = targets.iter().position(|target| target.pointer() == gradient.pointer()).expect("a target");
-        partials.get(own).map_or(gradient.pointer(), |partial| partial.view().pointer())
-    };
-    let (mut words, mut first_block) = ([0u64; MOST_SIDES * SIDE_WORDS], 0);
-    for (side, words) in sides.iter().zip(words.chunks_exact_mut(SIDE_WORDS)) {
+    let (mut words, mut sides, mut first_block) = (Vec::new(), 0, 0);
+    for (i, Target { outer, by_rank, scale }) in targets.iter().enumerate() {
         let halves = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        let out = place(side.gradient) + 4 * side.start as u64;
-        words.copy_from_slice(&[
-            side.x.at.view.pointer(),
-            side.x.at.stride as u64,
-            side.projected.pointer(),
-            out,
-            side.gradient.len() as u64,
-            halves(side.x.count as u32, u32::from(side.by_rank)),
-            halves((side.scale as f32).to_bits(), first_block),
-        ]);
-        first_block += side.x.count.div_ceil(columns) as u32;
+        let mut out = partials.get(i).map_or(outer.gradient, Array::view).pointer();
+        for side in outer.x.iter() {
+            words.extend([
+                side.at.view.pointer(),
+                side.at.stride as u64,
+                outer.projected.pointer(),
+                out,
+                outer.gradient.len() as u64,
+                halves(side.count as u32, u32::from(*by_rank)),
+                halves((*scale as f32).to_bits(), first_block),
+            ]);
+            out += (side.count * rank * ElementType::F32.bytes()) as u64;
+            first_block += side.count.div_ceil(columns) as u32;
+            sides += 1;
+        }
     }
-    let args = args![&words[..], sides.len() as i32, rank as i32, rows as i32, rows_each as i32];
+    words.resize(MOST_SIDES * SIDE_WORDS, 0);
+    let args = args![&words[..], sides, rank as i32, rows as i32, rows_each as i32];
     // Where blocks are more than multiprocessors, several share one: none waits for a second turn.
     let threads = if blocks * parts > multiprocessors { THREADS / 2 } else { THREADS };
     let built = Built { rank, backward: true, copies: false, columns, threads };
     cuda.launch(&SOURCE, &built.defines(), "low_rank_gradients", [blocks as u32, parts as u32, 1], threads, 0, &args)?;
-    let sums: Vec<(View, View)> = targets.iter().copied().zip(partials.iter().map(Array::view)).collect();
+    let gradients = targets.iter().map(|target| target.outer.gradient);
+    let sums: Vec<(View, View)> = gradients.zip(partials.iter().map(Array::view)).collect();
     sums.chunks(2).try_for_each(|two| add_chunks(cuda, two, parts))
 }

@@ -9,6 +9,7 @@ use super::low_rank::columns;
 use super::*;
 
 /// One factor's: its gradient, to be written, and what it is made of, which is kept until it is.
+#[derive(Debug)]
 pub struct LateFactor {
     pub gradient: DeviceTensor,
     pub x: Vec<DeviceTensor>,
@@ -16,6 +17,7 @@ pub struct LateFactor {
 }
 
 /// One addition's.
+#[derive(Debug)]
 pub struct LateFactors {
     pub up: Option<LateFactor>,
     pub down: Option<LateFactor>,
@@ -25,7 +27,7 @@ pub struct LateFactors {
 }
 
 /// Those of a tape that have not been made.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct LateGradients(RefCell<Vec<LateFactors>>);
 
 impl LateGradients {

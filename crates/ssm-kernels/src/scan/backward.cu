@@ -1,20 +1,19 @@
 // The selective scan, backward, for N = 16: `scan_backward`, which follows `scan_carries` of carries.cu and precedes the
 // sums of reduce.cu.
 //
-// Bound. Per token, channel and state 29 instructions are issued, 32 with a state offset and its gradient: the states
+// Bound. Per token, channel and state 25 instructions are issued, 27 with a state offset and its gradient: the states
 // of a chunk are recomputed nearly twice (from the saved state to every Kth token, and from there), each time a
-// multiplication, ex2, a multiplication and a multiply-add; the gradient takes seven more and the readout two or three;
-// the rest are sums over states and channels (four) and, once per token and channel, softplus, silu and the gradients
-// of activations (three). 2.2 of them are ex2 and the like, at a quarter of the rate or less: 17 clocks of 29. The bytes
-// (u, delta, z, dout and their gradients once each, the saved states, the partial sums of dB and dC) need a quarter of
-// the time. Measured on an H100 at [4, 2048, 1536]: registers and shared memory leave room for two warps to a scheduler,
-// instructions issue in 57 % of the clocks, and what is lost is waiting for the instruction before, for shuffles and
-// shared memory, and for what a chunk begins with. Half the channels to a lane, with three warps to a scheduler, was
-// slower: there are 13 % more instructions.
+// multiplication, ex2, a multiplication and a multiply-add; the gradient takes seven and the readout two or three; the rest
+// are sums over states and channels and, once per token and channel, softplus, silu and the gradients of activations.
+// 2.2 of them are ex2 and the like, at a quarter of the rate or less: 17 clocks of 25. The bytes (u, delta, z, dout and
+// their gradients once each, the saved states, the partial sums of dB and dC) need a quarter of the time. Measured on an
+// H100 at [8, 1024, 4096]: registers and shared memory leave room for two warps to a scheduler, instructions issue in 55 %
+// of the clocks, and what is lost is waiting for the instruction before, for shared memory and special functions, and for
+// what a chunk begins with.
 //
 // Idea of `scan_backward`. A warp has 32 channels and all 16 states: a lane four channels times four states, lane =
-// 4 group + quarter. Sums over channels, for dB and dC, are multiply-adds within the lane first and then an exchange over
-// 8 lanes; sums over states, for du, ddelta and dz, likewise over 4. A block's warps add dB and dC in shared memory;
+// 4 group + quarter. Sums over channels, for dB and dC, are multiply-adds within the lane first and then over 8 lanes; sums
+// over states, for du, ddelta and dz, likewise over 4 (sums.cuh). A block's warps add dB and dC in shared memory;
 // what it writes are partial sums per block. A chunk is walked forward once to find the state before every Kth token; then,
 // from its end, K tokens at a time: forward with states and decays kept in registers, reading out y, and backward.
 // Tokens past the end and channels past D are staged as zero steps, which add nothing anywhere. Numbers are
@@ -27,29 +26,14 @@
 // Defines: WARPS (4, or 2 where shared memory is small), HAS_Z, SOFTPLUS, HAS_STATE_OFFSET; wanted: DU, DDELTA, DBIAS,
 // DZ, DC, DB, DSTATE_OFFSET, DA, DINITIAL; ACT_BF16.
 
-// The sum over a channel's four lanes; `lane` gets that of channel `lane` of the warp.
-DEVICE float fold_channels(float *v, int lane) {
-    fold<4>(v, 2, lane & 2);
-    fold<2>(v, 1, lane & 1);
-    return v[0];
-}
-
 // The parts of shared memory that belong to one warp.
 struct WarpMemory {
     float4 states[PARTS - 2][CH][32];                 // before every Kth token but the first and the last of a chunk
     float steps[CHUNK][WIDTH], inputs[CHUNK][WIDTH];  // Δ, Δ u
     float dys[K][WIDTH];
-    // Sums over states: y, and the gradient of ΔA times A log2(e).
-    float readouts[K][WIDTH], by_steps[K][WIDTH];
-    float gates[2 * K / ROWS][32];  // what a lane keeps for its pairs: dout silu'(z)
-#if DB || DC
-    float maps[K][32];  // dB, dC of the warp's channels
-#endif
+    Shares shares[2 * K];
 #if HAS_STATE_OFFSET && (DC || DZ)
     float4 offset[CH][32];
-#endif
-#if DSTATE_OFFSET
-    float4 state_offset_sum[CH][32];
 #endif
 };
 
@@ -57,38 +41,6 @@ struct BlockMemory {
     WarpMemory warps[WARPS];
     float4 maps[CHUNK][8];  // B, C
 };
-
-// A state before a token: from global memory, [N] of each channel.
-DEVICE void load_states(float (&h)[CH][4], const float *states, int first_channel, int d_inner, int quarter) {
-#pragma unroll
-    for (int i = 0; i < CH; i++) {
-        float4 x = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (first_channel + i < d_inner) x = *(const float4 *)(states + (long long)(first_channel + i) * N + quarter * 4);
-        *(float4 *)h[i] = x;
-    }
-}
-
-// Adds what was gathered to a partial sum of a table, and forgets it.
-DEVICE void flush_states(float *partial, float (&sum)[CH][4], int first_channel, int d_inner, int quarter) {
-#pragma unroll
-    for (int i = 0; i < CH; i++) {
-        if (first_channel + i < d_inner) {
-            *(float4 *)(partial + (long long)(first_channel + i) * N + quarter * 4) = *(float4 *)sum[i];
-        }
-#pragma unroll
-        for (int n = 0; n < 4; n++) sum[i][n] = 0.0f;
-    }
-}
-
-// Likewise of a vector, two channels, of which each half of the warp has seen half of the tokens.
-DEVICE void flush_pair(float *partial, float *sum, bool writes) {
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        for (int mask = 16; mask >= PAIRS; mask /= 2) sum[i] += __shfl_xor_sync(ALL_LANES, sum[i], mask);
-        if (writes) partial[i] = sum[i];
-        sum[i] = 0.0f;
-    }
-}
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
     act *__restrict__ du, act *__restrict__ ddelta, act *__restrict__ dz, float *__restrict__ map_sums,
@@ -133,8 +85,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 
     float a_sum[CH][4] = {};
 #if DSTATE_OFFSET
-#pragma unroll
-    for (int i = 0; i < CH; i++) mine.state_offset_sum[i][lane] = float4{0.0f, 0.0f, 0.0f, 0.0f};
+    bool begins = true;  // a partial sum of the state offset's gradient
 #endif
     float bias_sum[2] = {}, skip_sum[2] = {}, output_offset_sum[2] = {};
 
@@ -142,6 +93,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
     int end_sequence = (int)((long long)(walker + 1) * sequences / walkers);
     for (int s = first_sequence; s < end_sequence; s++) {
         Segment at = segment_of(offsets, s, g, segments);
+#if DSTATE_OFFSET
+        // A table of several rows gets a partial sum per sequence and segment, one of a single row per block.
+        float *offset_partial = dstate_offset +
+                                ((rows_of_state_offset > 1 ? s : walker) * (long long)segments + g) * d_inner * N;
+#endif
         float added[2] = {};
         if (output_offset) {
             const float *row = output_offset + (long long)output_offset_row[s] * d_inner + reached;
@@ -170,7 +126,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
             }
         }
 
-        // Brings the numbers of a chunk near.
+        // Brings a saved state near, and the numbers of a chunk.
+        auto fetch_states = [&](const float *saved) {
+            int channel = first_channel + 2 * lane;
+            if (lane < WIDTH / 2 && channel < d_inner) prefetch(saved + channel * N);
+        };
         auto fetch = [&](int start, int count, const float *saved) {
             int token = start + min(lane, count - 1), channel = min(first_channel, d_inner - 2);
             prefetch(row_at(delta + channel, token, delta_bytes));
@@ -181,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #endif
             if (warp == 0) prefetch(row_at(b, token, b_bytes));
             if (warp == 1) prefetch(row_at(c, token, c_bytes));
-            if (lane < WIDTH / 2 && channel + 2 * lane < d_inner) prefetch(saved + (channel + 2 * lane) * N);
+            fetch_states(saved);
         };
         for (int chunk = at.last - 1; chunk >= at.first; chunk--) {
             int start = at.begin + chunk * CHUNK, count = min(CHUNK, at.length - chunk * CHUNK);
@@ -269,6 +229,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     }
                 }
 
+                float gates[K / ROWS][2];  // dout silu'(z)
 #pragma unroll
                 for (int j = 0; j < K / ROWS; j++) {
                     bool there = stages && from + ROWS * j + second < count;
@@ -282,7 +243,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                         dy[i] = there ? dout2[i] : 0.0f;
 #if HAS_Z
                         float open = fast_sigmoid(gate[i]), gated = gate[i] * open;
-                        mine.gates[2 * j + i][lane] = dy[i] * (open + gated * (1.0f - open));
+                        gates[j][i] = dy[i] * (open + gated * (1.0f - open));
                         dy[i] *= gated;
 #endif
                         output_offset_sum[i] += dy[i];
@@ -322,122 +283,103 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     }
 #pragma unroll
                     for (int j = 0; j < 2; j++) {
+#if DZ
+                        mine.shares[two + j].put(y[j], lane);
+#endif
 #if DC
-                        fold<4>(dc[j], 16, lane & 16);
-                        fold<2>(dc[j], 8, lane & 8);
-                        dc[j][0] += __shfl_xor_sync(ALL_LANES, dc[j][0], 4);
-                        int column = N + quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8;
-                        if (!(lane & 4)) mine.maps[two + j][column] = dc[j][0];
+                        mine.shares[K + two + j].put(dc[j], lane);
+#endif
+                    }
+                }
+                __syncwarp();
+#if DC
+                float2 dc_sum = mine.shares[K + lane / 8].over_channels(lane % 8);
 #endif
 #if DZ
-                        mine.readouts[two + j][lane] = fold_channels(y[j], lane);
-#endif
-                    }
-                }
-
-                // The recurrence backward.
-                float map_sum[K], input_sum[K], step_sum[K];
-#pragma unroll
-                for (int k = K - 1; k >= 0; k--) {
-                    // The next part's numbers come to the places that the tokens behind have left.
-                    int next = max(part - 1, 0);
-                    if (k == K - 2) load(next);
-                    if (k == K - 3) next_u.load(u + reached, start, next * K + second, count, u_bytes);
-                    float input[CH], dy[CH], bs[4], cs[4], db[4] = {}, by_input[CH] = {}, by_step[CH] = {};
-#if DA
-                    float step[CH];
-                    take(step, steps + k * WIDTH);
-#endif
-                    take(input, inputs + k * WIDTH);
-                    take(dy, &mine.dys[k][group * CH]);
-                    *(float4 *)bs = maps[k * 8];
-                    *(float4 *)cs = maps[k * 8 + 4];
-#pragma unroll
-                    for (int n = 0; n < 4; n++) {
-#pragma unroll
-                        for (int i = 0; i < CH; i++) {
-                            float dh = carry[i][n] + dy[i] * cs[n];
-                            by_input[i] += dh * bs[n];
-                            db[n] += dh * input[i];
-                            carry[i][n] = dh * decays[k][i][n];
-                            float d_exponent = carry[i][n] * h[k][i][n];
-                            by_step[i] += d_exponent * decay[i][n];
-#if DA
-                            a_sum[i][n] += d_exponent * step[i];
-#endif
-                        }
-                    }
-#if DB
-                    fold<4>(db, 16, lane & 16);
-                    fold<2>(db, 8, lane & 8);
-                    map_sum[k] = db[0] + __shfl_xor_sync(ALL_LANES, db[0], 4);
-#endif
-#if DSTEP
-                    input_sum[k] = fold_channels(by_input, lane), step_sum[k] = fold_channels(by_step, lane);
-#endif
-                }
-                // Only now, so that a token's loads need not wait for the sums of the one behind it.
-#if DB
-#pragma unroll
-                for (int k = 0; k < K; k++) {
-                    if (!(lane & 4)) mine.maps[k][quarter * 4 + (lane & 16) / 8 + (lane & 8) / 8] = map_sum[k];
-                }
-#endif
-#if DSTEP
-                // Instead of Δ u, which all lanes have read by now.
-                __syncwarp();
-#pragma unroll
-                for (int k = 0; k < K; k++) {
-                    mine.inputs[from + k][lane] = input_sum[k];
-                    mine.by_steps[k][lane] = step_sum[k];
-                }
-#endif
-                if (part == 1) {
-                    load_states(h0, saved, channels, d_inner, quarter);
-                } else if (part > 1) {
-#pragma unroll
-                    for (int i = 0; i < CH; i++) *(float4 *)h0[i] = mine.states[part - 2][i][lane];
-                }
-#if DSTATE_OFFSET
-#pragma unroll
-                for (int i = 0; i < CH; i++) *(float4 *)h[0][i] = mine.state_offset_sum[i][lane];
-#pragma unroll
-                for (int k = 0; k < K; k++) {
-                    float dy[CH], cs[4];
-                    take(dy, &mine.dys[k][group * CH]);
-                    *(float4 *)cs = maps[k * 8 + 4];
-#pragma unroll
-                    for (int i = 0; i < CH; i++) {
-#pragma unroll
-                        for (int n = 0; n < 4; n++) h[0][i][n] += dy[i] * cs[n];
-                    }
-                }
-#pragma unroll
-                for (int i = 0; i < CH; i++) mine.state_offset_sum[i][lane] = *(float4 *)h[0][i];
-#endif
-                __syncwarp();
-
-                // The sums over states become gradients.
-#if DSTEP || DZ
 #pragma unroll
                 for (int j = 0; j < K / ROWS; j++) {
+                    int k = ROWS * j + second;
+                    bool there = stages && from + k < count;
+                    float2 y = mine.shares[k].over_states(pair);
+                    y.x += skip[0] * low(raw_u.raw[j]) + added[0];
+                    y.y += skip[1] * high(raw_u.raw[j]) + added[1];
+                    Pair dz2 = pair_of(gates[j][0] * y.x, gates[j][1] * y.y);
+                    if (there) *(Pair *)row_at(dz + reached, start + from + k, dz_bytes) = dz2;
+                }
+#endif
+                __syncwarp();
+
+                // The recurrence backward, ROWS tokens at a time.
+#pragma unroll
+                for (int j = K / ROWS - 1; j >= 0; j--) {
+                    float db[ROWS][4], by_input[ROWS][CH], by_step[ROWS][CH];
+#pragma unroll
+                    for (int r = ROWS - 1; r >= 0; r--) {
+                        int k = ROWS * j + r;
+                        // The next part's numbers come to the places that the tokens behind have left.
+                        int next = max(part - 1, 0);
+                        if (k == K - 2) load(next);
+                        // The saved state, for the first part: of a chunk ago, it may have left L2.
+                        if (k == K - 1 && part == PARTS / 2) fetch_states(saved);
+                        if (k == K - 3) next_u.load(u + reached, start, next * K + second, count, u_bytes);
+                        float input[CH], dy[CH], bs[4], cs[4];
+#if DA
+                        float step[CH];
+                        take(step, steps + k * WIDTH);
+#endif
+                        take(input, inputs + k * WIDTH);
+                        take(dy, &mine.dys[k][group * CH]);
+                        *(float4 *)bs = maps[k * 8];
+                        *(float4 *)cs = maps[k * 8 + 4];
+#pragma unroll
+                        for (int i = 0; i < 4; i++) db[r][i] = 0.0f;
+#pragma unroll
+                        for (int i = 0; i < CH; i++) by_input[r][i] = by_step[r][i] = 0.0f;
+#pragma unroll
+                        for (int n = 0; n < 4; n++) {
+#pragma unroll
+                            for (int i = 0; i < CH; i++) {
+                                float dh = carry[i][n] + dy[i] * cs[n];
+                                by_input[r][i] += dh * bs[n];
+                                db[r][n] += dh * input[i];
+                                carry[i][n] = dh * decays[k][i][n];
+                                float d_exponent = carry[i][n] * h[k][i][n];
+                                by_step[r][i] += d_exponent * decay[i][n];
+#if DA
+                                a_sum[i][n] += d_exponent * step[i];
+#endif
+                            }
+                        }
+                    }
+                    // Only now, so that a token's loads need not wait for the sums of the one behind it.
+#pragma unroll
+                    for (int r = 0; r < ROWS; r++) {
+#if DSTEP
+                        mine.shares[r].put(by_input[r], lane);
+                        mine.shares[ROWS + r].put(by_step[r], lane);
+#endif
+#if DB
+                        mine.shares[K + ROWS * j + r].put(db[r], lane);
+#endif
+                    }
+                    __syncwarp();
+#if DSTEP
+                    // The sums over states become gradients.
                     int k = ROWS * j + second, token = start + from + k;
                     bool there = stages && from + k < count;
                     float2 x = {low(raw_u.raw[j]), high(raw_u.raw[j])};
-#if DSTEP
-                    float2 step = ((const float2 *)mine.steps[from + k])[pair];
-                    float2 by_input = ((const float2 *)mine.inputs[from + k])[pair];
-                    float2 by_step = ((const float2 *)mine.by_steps[k])[pair];
-#endif
+                    float2 step2 = ((const float2 *)mine.steps[from + k])[pair];
+                    float2 input2 = mine.shares[second].over_states(pair);
 #if DU
-                    float2 dy = ((const float2 *)mine.dys[k])[pair];
-                    Pair du2 = pair_of(step.x * by_input.x + skip[0] * dy.x, step.y * by_input.y + skip[1] * dy.y);
+                    float2 dy2 = ((const float2 *)mine.dys[k])[pair];
+                    Pair du2 = pair_of(step2.x * input2.x + skip[0] * dy2.x, step2.y * input2.y + skip[1] * dy2.y);
                     if (there) *(Pair *)row_at(du + reached, token, du_bytes) = du2;
 #endif
 #if DDELTA || DBIAS
+                    float2 exponent2 = mine.shares[ROWS + second].over_states(pair);
                     float2 raw_gradient = {
-                        (by_step.x * LN2 + x.x * by_input.x) * slope_at(step.x),
-                        (by_step.y * LN2 + x.y * by_input.y) * slope_at(step.y)};
+                        (exponent2.x * LN2 + x.x * input2.x) * slope_at(step2.x),
+                        (exponent2.y * LN2 + x.y * input2.y) * slope_at(step2.y)};
 #if DBIAS
                     bias_sum[0] += there ? raw_gradient.x : 0.0f;
                     bias_sum[1] += there ? raw_gradient.y : 0.0f;
@@ -447,23 +389,41 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     if (there) *(Pair *)row_at(ddelta + reached, token, ddelta_bytes) = ddelta2;
 #endif
 #endif
-#if DZ
-                    float2 y = ((const float2 *)mine.readouts[k])[pair];
-                    y.x += skip[0] * x.x + added[0];
-                    y.y += skip[1] * x.y + added[1];
-                    Pair dz2 = pair_of(mine.gates[2 * j][lane] * y.x, mine.gates[2 * j + 1][lane] * y.y);
-                    if (there) *(Pair *)row_at(dz + reached, token, dz_bytes) = dz2;
+                    if (j > 0) __syncwarp();
 #endif
                 }
+#if DB
+                float2 db_sum = mine.shares[K + lane / 8].over_channels(lane % 8);
 #endif
+                if (part == 1) {
+                    load_states(h0, saved, channels, d_inner, quarter);
+                } else if (part > 1) {
+#pragma unroll
+                    for (int i = 0; i < CH; i++) *(float4 *)h0[i] = mine.states[part - 2][i][lane];
+                }
+#if DSTATE_OFFSET
+                // dy to where the part's Δ u stood, which all lanes have read by now.
+                *(float4 *)(mine.inputs[from + lane / 8] + lane % 8 * 4) = *(float4 *)(mine.dys[lane / 8] + lane % 8 * 4);
+#endif
+                __syncwarp();
+
 #if DB || DC
                 // To where the part's Δ stood, which all lanes have read by now: [K][32] here and there.
-                __syncwarp();
-                ((float4 *)mine.steps[from])[lane] = ((const float4 *)mine.maps)[lane];
+                float2 *sums = (float2 *)mine.steps[from + lane / 8] + lane % 8;
+#if DB
+                sums[0] = db_sum;
+#endif
+#if DC
+                sums[8] = dc_sum;
+#endif
 #endif
                 raw_u = next_u;
                 __syncwarp();
             }
+#if DSTATE_OFFSET
+            add_outer(offset_partial, mine.inputs, memory.maps, begins, channels, d_inner, group, quarter);
+            begins = false;
+#endif
 #if DB || DC
             // The block adds what its warps have of the chunk.
             __syncthreads();
@@ -480,20 +440,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
         }
 
 #if DINITIAL
-        if (g == 0) flush_states(dinitial + (long long)s * d_inner * N, carry, channels, d_inner, quarter);
+        if (g == 0) store_states(dinitial + (long long)s * d_inner * N, carry, channels, d_inner, quarter);
 #endif
-        // A table of several rows gets a partial sum per sequence and segment, one of a single row per block.
         bool last = s == end_sequence - 1;
 #if DSTATE_OFFSET
         if (last || rows_of_state_offset > 1) {
-            long long at_row = (long long)(rows_of_state_offset > 1 ? s : walker) * segments + g;
-            float sum[CH][4];
-#pragma unroll
-            for (int i = 0; i < CH; i++) {
-                *(float4 *)sum[i] = mine.state_offset_sum[i][lane];
-                mine.state_offset_sum[i][lane] = float4{0.0f, 0.0f, 0.0f, 0.0f};
-            }
-            flush_states(dstate_offset + at_row * d_inner * N, sum, channels, d_inner, quarter);
+            // Without a token here it has not begun.
+            float none[CH][4] = {};
+            if (begins) store_states(offset_partial, none, channels, d_inner, quarter);
+            begins = true;
         }
 #endif
         if (doutput_offset && (last || rows_of_output_offset > 1)) {
@@ -503,7 +458,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
     }
     long long block_row = (long long)walker * segments + g;
 #if DA
-    flush_states(da + block_row * d_inner * N, a_sum, channels, d_inner, quarter);
+    store_states(da + block_row * d_inner * N, a_sum, channels, d_inner, quarter);
 #endif
 #if DBIAS
     flush_pair(ddelta_bias + block_row * d_inner + staged, bias_sum, stages && !second);

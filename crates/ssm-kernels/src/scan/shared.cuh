@@ -99,14 +99,3 @@ DEVICE void prefetch(const void *p) {
     asm volatile("prefetch.global.L2 [%0];" :: "l"(p));
 #endif
 }
-
-// One level of a sum that spreads its results: lanes whose index differs in `mask` add their v[0..COUNT); the lane with
-// `upper` keeps the second half of the results, the other the first, in v[0..COUNT / 2).
-template <int COUNT> DEVICE void fold(float *v, int mask, bool upper) {
-#pragma unroll
-    for (int i = 0; i < COUNT / 2; i++) {
-        float sent = upper ? v[i] : v[i + COUNT / 2];
-        float kept = upper ? v[i + COUNT / 2] : v[i];
-        v[i] = kept + __shfl_xor_sync(ALL_LANES, sent, mask);
-    }
-}

@@ -7,7 +7,12 @@ use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
 
 pub(crate) static FAST: Source = Source::new(
     "scan backward",
-    concat!(include_str!("../shared.cuh"), include_str!("../carries.cu"), include_str!("../backward.cu")),
+    concat!(
+        include_str!("../shared.cuh"),
+        include_str!("../carries.cu"),
+        include_str!("../sums.cuh"),
+        include_str!("../backward.cu"),
+    ),
 );
 pub(crate) static SUMS: Source = Source::new("scan sums", include_str!("../reduce.cu"));
 
@@ -194,13 +199,13 @@ fn warps(cuda: &Cuda) -> usize {
     if cuda.has_little_shared_memory() { 2 } else { 4 }
 }
 
-/// Bytes of `BlockMemory`; `offset` and `offset_grad` say whether a state offset is read, and its gradient gathered, and
-/// `maps` whether those of B or C are.
-fn shared_bytes(warps: usize, offset: bool, offset_grad: bool, maps: bool) -> usize {
+/// Bytes of `BlockMemory`; `offset` says whether a state offset is read.
+fn shared_bytes(warps: usize, offset: bool) -> usize {
     let states = 4 * 32 * 16;
-    let rows = CHUNK / PART - 2 + usize::from(offset) + usize::from(offset_grad);
-    let vectors = (2 * CHUNK + 4 * PART) * WIDTH * 4 + usize::from(maps) * PART * 32 * 4;
-    warps * (rows * states + vectors) + CHUNK * 32 * 4
+    let rows = CHUNK / PART - 2 + usize::from(offset);
+    let vectors = (2 * CHUNK + PART) * WIDTH * 4;
+    let shares = 2 * PART * 4 * 36 * 4;
+    warps * (rows * states + vectors + shares) + CHUNK * 32 * 4
 }
 
 /// Blocks that a multiprocessor holds.
@@ -280,7 +285,7 @@ fn fast(
         bytes(Some(x.delta)), bytes(Some(x.b)), bytes(Some(x.c)), bytes(x.z),
     ];
     let reads_offset = x.state_offset.is_some() && (grads.dc.is_some() || grads.dz.is_some());
-    let shared = shared_bytes(warps, reads_offset, grads.dstate_offset.is_some(), wants_maps);
+    let shared = shared_bytes(warps, reads_offset);
     let grid = [columns as u32, walkers as u32, segments as u32];
     cuda.launch(&FAST, &defines, "scan_backward", grid, 32 * warps as u32, shared as u32, &args)?;
 

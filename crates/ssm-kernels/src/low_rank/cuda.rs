@@ -99,6 +99,8 @@ impl<'a> Sides<'a> {
 /// Sides of a launch of gradients, and words of one, as the source has them.
 const MOST_SIDES: usize = 3 * MOST_TOGETHER;
 const SIDE_WORDS: usize = 7;
+/// Of an extended matrix.
+const EXTENSION_WORDS: usize = 6;
 
 const NO_SIDE: [Arg<'static>; 3] = [Arg::Absent, Arg::I64(0), Arg::I32(0)];
 
@@ -163,6 +165,8 @@ pub struct Rows<'a> {
     pub projected: View<'a>,
     /// Where it is written too.
     pub beside: Option<Beside<'a>>,
+    /// What the launch writes as well, where x is copied: the matrix that it and x Aᵀ are multiplied with.
+    pub extended: Option<ExtendedMatrix<'a>>,
     /// y, which gets `outer` · projected · Bᵀ (backward, A for Bᵀ), and whether that is added to what it holds.
     pub into: Option<(Columns<'a>, bool)>,
     /// Forward or backward.
@@ -200,6 +204,10 @@ impl Rows<'_> {
             let whole = matches!(self.from, Projection::Of(_)) && beside.at.fit();
             assert!(!beside.copies || whole, "x is copied to groups of eight");
         }
+        if let Some(extended) = &self.extended {
+            extended.check();
+            assert!(self.beside.is_some_and(|beside| beside.copies), "a matrix is extended where x is copied");
+        }
         self.projected.check("projected [rows, rank]", ElementType::Bf16, rows * rank);
     }
 
@@ -219,7 +227,7 @@ impl Rows<'_> {
     pub fn run(&self, cuda: &Cuda) -> Result<(), CudaError> {
         self.check();
         if self.rows == 0 {
-            return Ok(());
+            return self.extended.map_or(Ok(()), |extended| extended.write(cuda));
         }
         let nothing = Sides([None; 3]);
         let (x, given) = match &self.from {
@@ -251,7 +259,10 @@ impl Rows<'_> {
         let threads = if small || blocks * shares > cuda.multiprocessors() { THREADS / 2 } else { THREADS };
         let backward = self.way == Way::Backward;
         let built = Built { rank: self.rank, backward, copies, columns: COLUMNS[0], threads };
-        cuda.launch(&SOURCE, &built.defines(), "low_rank_rows", [blocks, shares, 1], threads, 0, &args)
+        let extending = self.extended.map_or(0, |extended| extended.blocks(threads));
+        let words = self.extended.map_or([0; EXTENSION_WORDS], |extended| extended.words(extending));
+        args.extend(args![&words[..]]);
+        cuda.launch(&SOURCE, &built.defines(), "low_rank_rows", [extending + blocks, shares, 1], threads, 0, &args)
     }
 }
 
@@ -264,41 +275,83 @@ pub enum Extension {
     Below,
 }
 
-/// out = W `[O, I]` (bf16) and the factor (f32, rounded to bf16) at its side.
-///
-/// # Errors
-/// When the device refuses the launch.
-///
-/// # Panics
-/// When a view does not have its shape, or sizes are not multiples of eight.
-#[track_caller]
-pub fn extended(
-    cuda: &Cuda,
-    out: View,
-    w: View,
-    [outputs, inputs]: [usize; 2],
-    (factor, scale): (View, f64),
-    rank: usize,
-    extension: Extension,
-) -> Result<(), CudaError> {
-    let below = extension == Extension::Below;
-    let (len, factor_len) = match below {
-        true => ((outputs + rank) * inputs, rank * inputs),
-        false => (outputs * (inputs + rank), outputs * rank),
-    };
-    out.check("the extended matrix", ElementType::Bf16, len);
-    w.check("w [O, I]", ElementType::Bf16, outputs * inputs);
-    factor.check("factor", ElementType::F32, factor_len);
-    let whole = inputs.is_multiple_of(8) && (below || rank.is_multiple_of(8));
-    assert!(whole && [out, w].iter().all(|view| view.pointer().is_multiple_of(16)), "not in groups of eight");
-    if len == 0 {
-        return Ok(());
+/// A matrix and a factor at its side, to be written as one.
+#[derive(Debug, Clone, Copy)]
+pub struct ExtendedMatrix<'a> {
+    /// Where, bf16.
+    pub out: View<'a>,
+    /// W `[O, I]`, bf16.
+    pub w: View<'a>,
+    /// O and I.
+    pub sizes: [usize; 2],
+    /// A or B, f32; rounded to bf16.
+    pub factor: View<'a>,
+    /// Multiplies the factor.
+    pub scale: f64,
+    /// Rank of the factor.
+    pub rank: usize,
+    /// Where the factor goes.
+    pub extension: Extension,
+}
+
+/// Threads of a block of [`ExtendedMatrix::write`].
+const EXTENDING: u32 = 256;
+
+impl ExtendedMatrix<'_> {
+    /// Numbers of the whole.
+    fn len(&self) -> usize {
+        let ([outputs, inputs], rank) = (self.sizes, self.rank);
+        if self.extension == Extension::Below { (outputs + rank) * inputs } else { outputs * (inputs + rank) }
     }
-    let sizes = args![scale as f32, outputs as i32, inputs as i32, rank as i32, i32::from(below)];
-    let args: Vec<Arg> = args![out, w, factor].into_iter().chain(sizes).collect();
-    let grid = [(len / 8).div_ceil(256) as u32, 1, 1];
-    let built = Built { rank, backward: false, copies: false, columns: COLUMNS[0], threads: THREADS };
-    cuda.launch(&SOURCE, &built.defines(), "low_rank_extended", grid, 256, 0, &args)
+
+    #[track_caller]
+    fn check(&self) {
+        let ([outputs, inputs], rank) = (self.sizes, self.rank);
+        self.out.check("the extended matrix", ElementType::Bf16, self.len());
+        self.w.check("w [O, I]", ElementType::Bf16, outputs * inputs);
+        self.factor.check("factor", ElementType::F32, self.len() - outputs * inputs);
+        let whole = inputs.is_multiple_of(8) && (self.extension == Extension::Below || rank.is_multiple_of(8));
+        let begin = [self.out, self.w].iter().all(|view| view.pointer().is_multiple_of(16));
+        assert!(whole && begin, "not in groups of eight");
+    }
+
+    fn blocks(&self, threads: u32) -> u32 {
+        (self.len() / 8).div_ceil(threads as usize) as u32
+    }
+
+    /// The kernels' structure; `blocks` is how many of a launch do this.
+    fn words(&self, blocks: u32) -> [u64; EXTENSION_WORDS] {
+        let halves = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let [outputs, inputs] = self.sizes.map(|size| size as u32);
+        [
+            self.out.pointer(),
+            self.w.pointer(),
+            self.factor.pointer(),
+            halves(outputs, inputs),
+            halves(self.rank as u32, u32::from(self.extension == Extension::Below)),
+            halves((self.scale as f32).to_bits(), blocks),
+        ]
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// When the device refuses the launch.
+    ///
+    /// # Panics
+    /// When a view does not have its shape, or sizes are not multiples of eight.
+    #[track_caller]
+    pub fn write(&self, cuda: &Cuda) -> Result<(), CudaError> {
+        self.check();
+        let blocks = self.blocks(EXTENDING);
+        if blocks == 0 {
+            return Ok(());
+        }
+        let built = Built { rank: self.rank, backward: false, copies: false, columns: COLUMNS[0], threads: THREADS };
+        let words = self.words(blocks);
+        let args = args![&words[..]];
+        cuda.launch(&SOURCE, &built.defines(), "low_rank_extended", [blocks, 1, 1], EXTENDING, 0, &args)
+    }
 }
 
 /// What the gradient of a factor is made of.

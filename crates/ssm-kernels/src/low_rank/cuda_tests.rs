@@ -96,6 +96,7 @@ fn cuda_low_rank_rows_add_two_products() {
                 from: Projection::Of(sides),
                 projected: projected.view(),
                 beside: None,
+                extended: None,
                 into: Some((y.columns(), adds)),
                 way,
                 factors,
@@ -259,9 +260,42 @@ fn cuda_low_rank_extended_matrices_have_a_factor_at_their_side() {
         let weight = upload(&cuda, &w, BF16);
         let of = |factor: &[f32], extension, len: usize| {
             let (factor, out) = (upload(&cuda, factor, ElementType::F32), cuda.array(BF16, len).unwrap());
-            let factor = (factor.view(), -0.75);
-            extended(&cuda, out.view(), weight.view(), [outputs, inputs], factor, rank, extension).unwrap();
-            download(&cuda, out.view())
+            let (factor, w, sizes) = (factor.view(), weight.view(), [outputs, inputs]);
+            let matrix = ExtendedMatrix { out: out.view(), w, sizes, factor, scale: -0.75, rank, extension };
+            matrix.write(&cuda).unwrap();
+            let written = download(&cuda, out.view());
+            // In a launch that copies something as well, which comes out the same.
+            for rows in [0, 5, 40] {
+                cuda.clear(out.view()).unwrap();
+                let x = Wide::new(&cuda, rows, 24, 24, 4);
+                let (a, b) = (upload(&cuda, &numbers(rank * 24, 5), ElementType::F32), &factor);
+                let stride = 24 + rank.next_multiple_of(8);
+                let wide = [7.0, 8.0].map(|fill| upload(&cuda, &vec![fill; rows * stride], BF16));
+                let projected = cuda.array(BF16, rows * rank).unwrap();
+                for (wide, extended) in wide.iter().zip([None, Some(matrix)]) {
+                    let view = wide.view().range(24.min(wide.len())..wide.len());
+                    let at = Columns { at: Strided { view, stride }, count: rank };
+                    Rows {
+                        from: Projection::Of(Sides::new(&[x.columns()])),
+                        projected: projected.view(),
+                        beside: Some(Beside { at, copies: true }),
+                        extended,
+                        into: None,
+                        way: Way::Forward,
+                        factors: [a.view(), *b],
+                        scales: [1.0, 1.0],
+                        rank,
+                        rows,
+                    }
+                    .run(&cuda)
+                    .unwrap();
+                }
+                assert_eq!(download(&cuda, out.view()), written, "beside {rows} rows");
+                let [alone, with] = wide.map(|wide| download(&cuda, wide.view()));
+                let differ = |r: usize, c: usize| alone[r * stride + c] != with[r * stride + c];
+                assert!((0..rows).all(|r| (0..24 + rank).all(|c| !differ(r, c))), "of {rows} rows");
+            }
+            written
         };
         let scaled = |factor: &[f32]| rounded(&factor.iter().map(|x| -0.75 * x).collect::<Vec<_>>(), BF16);
         let below = of(&a, Extension::Below, (outputs + rank) * inputs);

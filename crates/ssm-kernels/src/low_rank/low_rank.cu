@@ -18,7 +18,7 @@
 //
 // Where the matrix is small beside the activations, the pass over y is saved: `low_rank_extended` writes the matrix with a
 // factor beside or below it, and one product makes y of x with x Aᵀ beside it, or x Aᵀ beside y. `low_rank_rows` then only
-// puts x Aᵀ beside x, or takes it as it is given.
+// puts x Aᵀ beside x, with the matrix written by the same launch, or takes it as it is given.
 //
 // Defines: TILES: of eight ranks, 1 to 4; WHOLE: whether they are all of the rank; BACKWARD: whether `low_rank_rows` is one;
 // COPIES: whether it copies x; COLUMNS: of a block of `low_rank_gradients`, 32, or 16 where blocks would be few; THREADS: 512
@@ -58,15 +58,47 @@ struct Inputs {
 #endif
 };
 
+// A matrix w [rows, columns], and a factor [rows, rank], times scale, beside it, or [rank, columns] below it: both in `out`.
+struct Extension {
+    bf16 *out;
+    const bf16 *w;
+    const float *factor;
+    int rows, columns, rank, below;
+    float scale;
+    int blocks; // of a launch that does something else too
+};
+
+// Eight neighbours of it.
+DEVICE void extend(const Extension &all, int eighth) {
+    int width = all.below ? all.columns : all.columns + all.rank, height = all.below ? all.rows + all.rank : all.rows;
+    int row = eighth / (width / 8), column = eighth % (width / 8) * 8;
+    if (row >= height) return;
+    Eight eight;
+    if (row < all.rows && column < all.columns) {
+        eight = *(const Eight *)(all.w + (long long)row * all.columns + column);
+    } else {
+        const float *from = all.factor + (all.below ? (long long)(row - all.rows) * all.columns + column
+                                                    : (long long)row * all.rank + (column - all.columns));
+        for (int i = 0; i < 4; i++) eight.pair[i] = bf16_pair(all.scale * from[2 * i], all.scale * from[2 * i + 1]);
+    }
+    *(Eight *)(all.out + 8ll * eighth) = eight;
+}
+
 // projected [rows, rank] = inner x down, x being x0, x1 and x2 side by side, or what is given instead; y (+)= outer projected
 // up. Forward, `down` is A [rank, columns of x] and `up` B [columns of y, rank]; backward `down` is B and `up` A. What is
-// projected also goes to `beside`, if asked, and with COPIES x to the columns in front of it.
+// projected also goes to `beside`, if asked, and with COPIES x to the columns in front of it; the first blocks then extend the
+// matrix that both are for, if asked.
 extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_rows(
     bf16 *__restrict__ y, long long y_stride, int y_columns, int adds, bf16 *__restrict__ projected,
     const bf16 *__restrict__ x0, long long stride0, int columns0, const bf16 *__restrict__ x1, long long stride1,
     int columns1, const bf16 *__restrict__ x2, long long stride2, int columns2, const bf16 *__restrict__ given, long long given_stride, bf16 *__restrict__ beside,
     long long beside_stride, const float *__restrict__ down, const float *__restrict__ up, float inner,
-    float outer, int rank, int rows) {
+    float outer, int rank, int rows, Extension extension) {
+    int block = blockIdx.x;
+#if COPIES
+    if (block < extension.blocks) return extend(extension, block * THREADS + threadIdx.x);
+    block -= extension.blocks;
+#endif
 #if WHOLE
     rank = RANKS;
 #endif
@@ -74,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
     __shared__ bf16 joint[ROWS][RANKS + 8]; // padded: eight rows lie in different banks
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, q = lane % 4;
-    int row = blockIdx.x * ROWS + g, width = columns0 + columns1 + columns2;
+    int row = block * ROWS + g, width = columns0 + columns1 + columns2;
     bool upper = row < rows, lower = row + 8 < rows;
     // The block's share of y's columns.
     int share = (y_columns + PACK * gridDim.y - 1) / (PACK * gridDim.y) * PACK, own_first = blockIdx.y * share;
@@ -153,7 +185,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
 #pragma unroll
         for (int w = 0; w < WARPS; w++) sum += sums[w][r][j];
         bf16 rounded = {};
-        long long at = blockIdx.x * ROWS + r;
+        long long at = block * ROWS + r;
         bool there = at < rows && j < rank;
         if (!given) put(&rounded, inner * sum);
         if (given && there) rounded = given[at * given_stride + j];
@@ -321,21 +353,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, THREADS == 512 ? 1 : TILES
     }
 }
 
-// The matrix w [rows, columns] with factor [rows, rank], times scale, beside it, or with factor [rank, columns] below it.
-extern "C" __global__ void low_rank_extended(
-    bf16 *__restrict__ out, const bf16 *__restrict__ w, const float *__restrict__ factor, float scale, int rows,
-    int columns, int rank, int below) {
-    int width = below ? columns : columns + rank, height = below ? rows + rank : rows;
-    long long at = 8 * ((long long)blockIdx.x * blockDim.x + threadIdx.x);
-    if (at >= (long long)height * width) return;
-    int row = (int)(at / width), column = (int)(at - (long long)row * width);
-    Eight eight;
-    if (row < rows && column < columns) {
-        eight = *(const Eight *)(w + (long long)row * columns + column);
-    } else {
-        const float *from = below ? factor + (long long)(row - rows) * columns + column
-                                  : factor + (long long)row * rank + (column - columns);
-        for (int i = 0; i < 4; i++) eight.pair[i] = bf16_pair(scale * from[2 * i], scale * from[2 * i + 1]);
-    }
-    *(Eight *)(out + at) = eight;
-}
+// The matrix alone.
+extern "C" __global__ void low_rank_extended(Extension all) { extend(all, blockIdx.x * blockDim.x + threadIdx.x); }

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use statetune_ssm_kernels::low_rank::cuda::{
-    Beside, Extension, MOST_RANK, Projection, Rows, Sides, Way, extended as extend,
+    Beside, ExtendedMatrix, Extension, MOST_RANK, Projection, Rows, Sides, Way,
 };
 
 use super::low_rank::{columns, is_factor};
@@ -65,32 +65,49 @@ impl Extended {
         if !worth || !whole || !fits || !columns(x).fit() || !is_factor(a) || !is_factor(b) {
             return Ok(None);
         }
-        let (shape, factor) = match extension {
-            Extension::Below => ([outputs + rank, width], (a.view(), 1.0)),
-            Extension::Beside => ([outputs, width + rank], (b.view(), *scale)),
+        let shape = match extension {
+            Extension::Below => [outputs + rank, width],
+            Extension::Beside => [outputs, width + rank],
         };
         let out = DeviceTensor::unset(cuda, DType::Bf16, &shape)?;
-        extend(cuda, out.view(), weight.view(), [outputs, width], factor, rank, extension)?;
         let (a, b, sizes) = (a.clone(), b.clone(), [outputs, width]);
         Ok(Some(Extended { weight: out, extension, a, b, scale: *scale, sizes, rank }))
     }
 
-    /// y `[T, O]` and x Aᵀ `[T, r]`.
-    pub fn forward(&self, cuda: &Cuda, x: &DeviceTensor) -> Result<(DeviceTensor, DeviceTensor)> {
+    /// The matrix, which the forward writes.
+    fn matrix<'a>(&'a self, weight: &'a DeviceTensor) -> ExtendedMatrix<'a> {
+        let (factor, scale) = match self.extension {
+            Extension::Below => (self.a.view(), 1.0),
+            Extension::Beside => (self.b.view(), self.scale),
+        };
+        let (out, w, sizes, rank) = (self.weight.view(), weight.view(), self.sizes, self.rank);
+        ExtendedMatrix { out, w, sizes, factor, scale, rank, extension: self.extension }
+    }
+
+    /// y `[T, O]` and x Aᵀ `[T, r]`, of the layer's `weight`.
+    pub fn forward(
+        &self,
+        cuda: &Cuda,
+        x: &DeviceTensor,
+        weight: &DeviceTensor,
+    ) -> Result<(DeviceTensor, DeviceTensor)> {
         let ([outputs, inputs], rank, tokens) = (self.sizes, self.rank, x.shape()[0]);
         let projected = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, rank])?;
-        let pass = |from, beside, into| self.pass(cuda, from, &projected, beside, into, Way::Forward);
+        let matrix = self.matrix(weight);
         if self.extension == Extension::Below {
+            matrix.write(cuda)?;
             let both = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, outputs + rank])?;
             multiply(cuda, &both, x.matrix(), self.weight.matrix().t(), inputs, 1.0, false)?;
             let (y, given) = (both.columns(0..outputs), both.columns(outputs..outputs + rank));
-            pass(Projection::Given(columns(&given)), None, Some(&y))?;
+            let pass = self.pass(Projection::Given(columns(&given)), &projected, Way::Forward);
+            Rows { into: Some((columns(&y), true)), ..pass }.run(cuda)?;
             return Ok((y, projected));
         }
         let both = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs + rank])?;
         let beside = both.columns(inputs..inputs + rank);
         let beside = Beside { at: columns(&beside), copies: true };
-        pass(Projection::Of(Sides::new(&[columns(x)])), Some(beside), None)?;
+        let pass = self.pass(Projection::Of(Sides::new(&[columns(x)])), &projected, Way::Forward);
+        Rows { beside: Some(beside), extended: Some(matrix), ..pass }.run(cuda)?;
         let y = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, outputs])?;
         multiply(cuda, &y, both.matrix(), self.weight.matrix().t(), inputs + rank, 1.0, false)?;
         Ok((y, projected))
@@ -126,7 +143,8 @@ impl Extended {
             let sides = Sides::new(&parts.iter().map(|(_, dy)| columns(dy)).collect::<Vec<_>>());
             let beside = both.columns(outputs..outputs + rank);
             let beside = Beside { at: columns(&beside), copies: true };
-            self.pass(cuda, Projection::Of(sides), &d_projected, Some(beside), None, Way::Backward)?;
+            let pass = self.pass(Projection::Of(sides), &d_projected, Way::Backward);
+            Rows { beside: Some(beside), ..pass }.run(cuda)?;
             let dx = match onto {
                 Some(onto) => onto.clone(),
                 None => DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs])?,
@@ -137,35 +155,28 @@ impl Extended {
         let both = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs + rank])?;
         multiply(cuda, &both, first.matrix(), self.weight.matrix(), outputs, 1.0, false)?;
         let (dx, given) = (both.columns(0..inputs), both.columns(inputs..inputs + rank));
-        self.pass(cuda, Projection::Given(columns(&given)), &d_projected, None, Some(&dx), Way::Backward)?;
+        let pass = self.pass(Projection::Given(columns(&given)), &d_projected, Way::Backward);
+        Rows { into: Some((columns(&dx), true)), ..pass }.run(cuda)?;
         Ok(Some(Taken { dx, d_projected, dy: (*first).clone() }))
     }
 
-    /// Through the factors, adding to `into`.
-    fn pass(
-        &self,
-        cuda: &Cuda,
-        from: Projection<'_>,
-        projected: &DeviceTensor,
-        beside: Option<Beside<'_>>,
-        into: Option<&DeviceTensor>,
-        way: Way,
-    ) -> Result<()> {
+    /// Through the factors.
+    fn pass<'a>(&'a self, from: Projection<'a>, projected: &'a DeviceTensor, way: Way) -> Rows<'a> {
         let scales = match way {
             Way::Forward => [1.0, self.scale],
             Way::Backward => [self.scale, 1.0],
         };
-        let pass = Rows {
+        Rows {
             from,
             projected: projected.view(),
-            beside,
-            into: into.map(|into| (columns(into), true)),
+            beside: None,
+            extended: None,
+            into: None,
             way,
             factors: [self.a.view(), self.b.view()],
             scales,
             rank: self.rank,
             rows: projected.shape()[0],
-        };
-        Ok(pass.run(cuda)?)
+        }
     }
 }

@@ -29,7 +29,7 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
     let extended = Extended::of(cuda, op, inputs, x, &weight)?;
     let (y, taken) = match &extended {
         Some(extended) => {
-            let (y, projected) = extended.forward(cuda, x)?;
+            let (y, projected) = extended.forward(cuda, x, &weight)?;
             (y, Some(projected))
         }
         None => {

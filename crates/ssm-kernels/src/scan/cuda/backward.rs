@@ -163,31 +163,71 @@ impl<'a> Partial<'a> {
         self.parts.as_ref().map(Array::view).or(self.grad)
     }
 
-    fn add_up(&self, cuda: &Cuda) -> Result<(), CudaError> {
-        let (Some(grad), Some(parts)) = (self.grad, &self.parts) else { return Ok(()) };
-        let grid = [self.width.div_ceil(32) as u32, (grad.len() / self.width) as u32, 1];
-        let args = args![grad, parts.view(), self.row_of, self.count as i32, self.each as i32, self.width as i32];
-        cuda.launch(&SUMS, &[("ACT_BF16", 0)], "scan_sum_table", grid, 256, 0, &args)
+    /// The kernel's `Table`, whose blocks begin at `first_block`, and how many they are.
+    fn words(&self, grad: View, parts: &Array, first_block: usize) -> ([u64; TABLE_WORDS], usize) {
+        let (columns, rows) = (self.width.div_ceil(32), grad.len() / self.width);
+        let words = [
+            grad.pointer(),
+            parts.view().pointer(),
+            self.row_of.map_or(0, |row_of| row_of.pointer()),
+            halves(self.count, self.each),
+            halves(self.width, columns),
+            halves(first_block, 0),
+        ];
+        (words, columns * rows)
     }
 }
 
-/// Adds the parts `[blocks, T, maps, N]` of db, dc and dc_previous.
-fn add_maps(
+/// Words of the kernel's structures, and tables of a launch.
+const TABLE_WORDS: usize = 6;
+const MAPS_WORDS: usize = 8;
+const MOST_TABLES: usize = 8;
+
+/// Two `int`s.
+fn halves(low: usize, high: usize) -> u64 {
+    low as u64 | (high as u64) << 32
+}
+
+/// Adds what the kernels left: the parts `[blocks, T, maps, N]` of db, dc and dc_previous, if there are such, and those of tables.
+fn add_up(
     cuda: &Cuda,
     grads: &ScanGradViews,
-    parts: &Array,
-    blocks: usize,
-    maps: usize,
+    maps: Option<(&Array, usize, usize)>,
+    partials: &[Partial],
     x: &ScanViews,
 ) -> Result<(), CudaError> {
-    let width = x.tokens * maps * x.d_state;
-    #[rustfmt::skip]
-    let args = args![
-        view(grads.db), view(grads.dc), view(grads.dc_previous), parts.view(), blocks as i32, x.tokens as i32,
-        maps as i32, x.d_state as i32, stride(grads.db), stride(grads.dc), stride(grads.dc_previous),
-    ];
+    let (mut of_maps, mut blocks) = ([0; MAPS_WORDS], 0);
+    if let Some((parts, left, maps)) = maps {
+        blocks = (x.tokens * maps * x.d_state).div_ceil(256);
+        let [db, dc, dc_previous] = [grads.db, grads.dc, grads.dc_previous];
+        let strides = [db, dc, dc_previous].map(|grad| stride(grad) as usize);
+        let pointer = |grad: Option<Strided>| grad.map_or(0, |grad| grad.view.pointer());
+        of_maps = [
+            pointer(db),
+            pointer(dc),
+            pointer(dc_previous),
+            parts.view().pointer(),
+            halves(strides[0], strides[1]),
+            halves(strides[2], left),
+            halves(x.tokens, maps),
+            halves(x.d_state, blocks),
+        ];
+    }
+    let (mut words, mut tables) = (Vec::new(), 0);
+    for partial in partials {
+        let (Some(grad), Some(parts)) = (partial.grad, &partial.parts) else { continue };
+        let (table, its_blocks) = partial.words(grad, parts, blocks);
+        words.extend(table);
+        (tables, blocks) = (tables + 1, blocks + its_blocks);
+    }
+    if blocks == 0 {
+        return Ok(());
+    }
+    assert!(tables <= MOST_TABLES, "{tables} tables");
+    words.resize(MOST_TABLES * TABLE_WORDS, 0);
+    let args = args![&of_maps[..], &words[..], tables as i32];
     let defines = [("ACT_BF16", i64::from(x.act().is_bf16()))];
-    cuda.launch(&SUMS, &defines, "scan_sum_maps", [width.div_ceil(256) as u32, 1, 1], 256, 0, &args)
+    cuda.launch(&SUMS, &defines, "scan_sums", [blocks as u32, 1, 1], 256, 0, &args)
 }
 
 /// Channels of a warp, and tokens whose states a lane holds, as in backward.cu.
@@ -289,10 +329,8 @@ fn fast(
     let grid = [columns as u32, walkers as u32, segments as u32];
     cuda.launch(&FAST, &defines, "scan_backward", grid, 32 * warps as u32, shared as u32, &args)?;
 
-    if let Some(maps) = &maps {
-        add_maps(cuda, grads, maps, columns, 2, x)?;
-    }
-    [bias, da, skip, initial, offset, output].iter().try_for_each(|partial| partial.add_up(cuda))
+    let maps = maps.as_ref().map(|maps| (maps, columns, 2));
+    add_up(cuda, grads, maps, &[bias, da, skip, initial, offset, output], x)
 }
 
 fn rows(table: Option<super::TableView>, width: usize) -> i32 {
@@ -410,11 +448,8 @@ fn general(
         [("ACT_BF16", i64::from(x.act().is_bf16())), ("N", n as i64), ("SOFTPLUS", i64::from(x.delta_softplus))];
     let grid = [columns as u32, walkers as u32, 1];
     cuda.launch(&GENERAL, &defines, "scan_backward_general", grid, 32, (4 * CHUNK * n) as u32, &args)?;
-    if let Some(maps) = &maps {
-        add_maps(cuda, grads, maps, columns, 3, x)?;
-    }
-    let partials = [bias, da, skip, initial, scale, extra, offset, output];
-    partials.iter().try_for_each(|partial| partial.add_up(cuda))
+    let maps = maps.as_ref().map(|maps| (maps, columns, 3));
+    add_up(cuda, grads, maps, &[bias, da, skip, initial, scale, extra, offset, output], x)
 }
 
 #[cfg(test)]

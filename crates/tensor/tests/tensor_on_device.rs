@@ -7,6 +7,7 @@
 #[path = "../../../tests/support/test_device.rs"]
 mod test_device;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -76,18 +77,33 @@ fn run(layer: Layer, device: &Device, compute: DType) -> Vec<(String, Tensor)> {
     let stored = if compute == DType::F64 { DType::F64 } else { DType::Bf16 };
     let weight = Weight::new(put(4, &[outputs, inputs], stored)).unwrap();
     let part = LowRankInput { rows: 0..outputs, scale: -1.5, x: None, a: Some(a), b };
-    let launches = |device: &Device| match device {
-        Device::Cuda(cuda) => cuda.launches(),
-        _ => 0,
-    };
     let other = || ops::scale(&tape, x, 0.5).unwrap();
     let first = (layer.other == Other::After).then(other);
-    let before = launches(device);
-    let mut ys: Vec<Var> = ops::linear(&tape, x, &weight, None, None, splits, &[part]).unwrap();
-    if let (Device::Cuda(_), DType::Bf16) = (device, compute) {
-        // The product and the addition; the matrix with its factor is a third.
-        assert_eq!(launches(device) - before, if layer.extended { 3 } else { 2 }, "{layer:?}");
-    }
+    let forward = || ops::linear(&tape, x, &weight, None, None, splits, &[part]).unwrap();
+    let mut ys: Vec<Var> = match (device, compute) {
+        (Device::Cuda(cuda), DType::Bf16) => {
+            let mut ys = Vec::new();
+            let times = cuda.profile(|| Ok::<_, Infallible>(ys = forward())).unwrap();
+            let mut launches: Vec<_> = times.iter().map(|(kernel, time)| (kernel.as_str(), time.launches)).collect();
+            launches.sort_unstable();
+            // The product, of a matrix with the factor below or beside it, or of neither; the addition; and what extends the
+            // matrix, where the launch of the addition does not.
+            let below = outputs < inputs;
+            let sides = match (layer.extended, below) {
+                (false, _) => [outputs, inputs],
+                (true, true) => [outputs + rank, inputs],
+                (true, false) => [outputs, inputs + rank],
+            };
+            let product = format!("product {tokens}x{}x{}", sides[0], sides[1]);
+            let mut expected = vec![("low_rank/low_rank_rows", 1), (product.as_str(), 1)];
+            if layer.extended && below {
+                expected.insert(0, ("low_rank/low_rank_extended", 1));
+            }
+            assert_eq!(launches, expected, "{layer:?}");
+            ys
+        }
+        _ => forward(),
+    };
     ys.extend(first);
     ys.extend((layer.other == Other::Before).then(other));
     let seeds = ys.iter().enumerate().map(|(i, y)| (y, put(5 + i as u64, y.shape(), compute))).collect::<Vec<_>>();

@@ -83,7 +83,11 @@ fn run(layer: Layer, device: &Device, compute: DType) -> Vec<(String, Tensor)> {
     let mut ys: Vec<Var> = match (device, compute) {
         (Device::Cuda(cuda), DType::Bf16) => {
             let mut ys = Vec::new();
-            let times = cuda.profile(|| Ok::<_, Infallible>(ys = forward())).unwrap();
+            let profiled = cuda.profile(|| {
+                ys = forward();
+                Ok::<_, Infallible>(())
+            });
+            let times = profiled.unwrap();
             let mut launches: Vec<_> = times.iter().map(|(kernel, time)| (kernel.as_str(), time.launches)).collect();
             launches.sort_unstable();
             // The product, of a matrix with the factor below or beside it, or of neither; the addition; and what extends the

@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::reduce::cuda::add_chunks;
-use crate::runtime::cuda::{Arg, Array, Cuda, CudaError, Define, ElementType, Source, View};
+use crate::runtime::cuda::{Arg, Array, Cuda, CudaError, Define, ElementType, Source, View, two_ints};
 use crate::scan::cuda::Strided;
 
 pub(crate) static SOURCE: Source =
@@ -321,15 +321,14 @@ impl ExtendedMatrix<'_> {
 
     /// The kernels' structure; `blocks` is how many of a launch do this.
     fn words(&self, blocks: u32) -> [u64; EXTENSION_WORDS] {
-        let halves = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         let [outputs, inputs] = self.sizes.map(|size| size as u32);
         [
             self.out.pointer(),
             self.w.pointer(),
             self.factor.pointer(),
-            halves(outputs, inputs),
-            halves(self.rank as u32, u32::from(self.extension == Extension::Below)),
-            halves((self.scale as f32).to_bits(), blocks),
+            two_ints(outputs, inputs),
+            two_ints(self.rank as u32, u32::from(self.extension == Extension::Below)),
+            two_ints((self.scale as f32).to_bits(), blocks),
         ]
     }
 
@@ -441,7 +440,6 @@ pub fn gradients(cuda: &Cuda, all: &[Factors], rank: usize, rows: usize) -> Resu
     };
     let (mut words, mut sides, mut first_block) = (Vec::new(), 0, 0);
     for (i, Target { outer, by_rank, scale }) in targets.iter().enumerate() {
-        let halves = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         let mut out = partials.get(i).map_or(outer.gradient, Array::view).pointer();
         for side in outer.x.iter() {
             words.extend([
@@ -450,8 +448,8 @@ pub fn gradients(cuda: &Cuda, all: &[Factors], rank: usize, rows: usize) -> Resu
                 outer.projected.pointer(),
                 out,
                 outer.gradient.len() as u64,
-                halves(side.count as u32, u32::from(*by_rank)),
-                halves((*scale as f32).to_bits(), first_block),
+                two_ints(side.count as u32, u32::from(*by_rank)),
+                two_ints((*scale as f32).to_bits(), first_block),
             ]);
             out += (side.count * rank * ElementType::F32.bytes()) as u64;
             first_block += side.count.div_ceil(columns) as u32;

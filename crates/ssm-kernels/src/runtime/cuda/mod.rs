@@ -40,7 +40,7 @@ pub use gemm::{Matrix, Product};
 pub use graph::Graph;
 pub use memory::MemoryUse;
 pub use profile::KernelTime;
-pub use program::{Arg, Define, Source, compile_for, nvrtc_version};
+pub use program::{Arg, Define, Source, compile_for, nvrtc_version, two_ints};
 pub use readback::Readback;
 pub use turns::{Alone, Working};
 

@@ -92,6 +92,11 @@ impl Arg<'_> {
     }
 }
 
+/// Two `int`s of a structure that a kernel takes by value: a word of [`Arg::Words`].
+pub fn two_ints(first: u32, second: u32) -> u64 {
+    u64::from(first) | u64::from(second) << 32
+}
+
 impl<'a> From<&'a [u64]> for Arg<'a> {
     fn from(words: &'a [u64]) -> Arg<'a> {
         Arg::Words(words)

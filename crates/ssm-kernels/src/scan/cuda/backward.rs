@@ -3,7 +3,7 @@
 use super::forward::GENERAL;
 use super::{CHUNK, ScanViews, Strided, bytes, row_of, stride, values, view};
 use crate::args;
-use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View};
+use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View, two_ints};
 
 pub(crate) static FAST: Source = Source::new(
     "scan backward",
@@ -170,9 +170,9 @@ impl<'a> Partial<'a> {
             grad.pointer(),
             parts.view().pointer(),
             self.row_of.map_or(0, |row_of| row_of.pointer()),
-            halves(self.count, self.each),
-            halves(self.width, columns),
-            halves(first_block, 0),
+            two_ints(self.count as u32, self.each as u32),
+            two_ints(self.width as u32, columns as u32),
+            two_ints(first_block as u32, 0),
         ];
         (words, columns * rows)
     }
@@ -182,11 +182,6 @@ impl<'a> Partial<'a> {
 const TABLE_WORDS: usize = 6;
 const MAPS_WORDS: usize = 8;
 const MOST_TABLES: usize = 8;
-
-/// Two `int`s.
-fn halves(low: usize, high: usize) -> u64 {
-    low as u64 | (high as u64) << 32
-}
 
 /// Adds what the kernels left: the parts `[blocks, T, maps, N]` of db, dc and dc_previous, if there are such, and those of tables.
 fn add_up(
@@ -200,17 +195,17 @@ fn add_up(
     if let Some((parts, left, maps)) = maps {
         blocks = (x.tokens * maps * x.d_state).div_ceil(256);
         let [db, dc, dc_previous] = [grads.db, grads.dc, grads.dc_previous];
-        let strides = [db, dc, dc_previous].map(|grad| stride(grad) as usize);
+        let strides = [db, dc, dc_previous].map(|grad| stride(grad) as u32);
         let pointer = |grad: Option<Strided>| grad.map_or(0, |grad| grad.view.pointer());
         of_maps = [
             pointer(db),
             pointer(dc),
             pointer(dc_previous),
             parts.view().pointer(),
-            halves(strides[0], strides[1]),
-            halves(strides[2], left),
-            halves(x.tokens, maps),
-            halves(x.d_state, blocks),
+            two_ints(strides[0], strides[1]),
+            two_ints(strides[2], left as u32),
+            two_ints(x.tokens as u32, maps as u32),
+            two_ints(x.d_state as u32, blocks as u32),
         ];
     }
     let (mut words, mut tables) = (Vec::new(), 0);

@@ -1,5 +1,5 @@
 // The sums, in a fixed order, of what the blocks of the scan's backward left: all of them in one launch, since each alone takes
-// less than a launch costs. Bound by the bytes of the partial sums.
+// hardly longer than a launch. Bound by the bytes of the partial sums.
 //
 // Defines: ACT_BF16.
 

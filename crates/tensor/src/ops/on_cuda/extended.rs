@@ -30,7 +30,7 @@ pub(super) struct Taken {
 
 /// The matrix, and its one addition.
 pub(in crate::ops) struct Extended {
-    weight: DeviceTensor, // [O + r, I] or [O, I + r], bf16
+    weight: DeviceTensor, // [O + r, I] or [O, I + r], bf16; written by the forward
     extension: Extension,
     a: DeviceTensor,
     b: DeviceTensor,

@@ -64,6 +64,7 @@ fn scan_backward(bf16: i64, warps: i64, on: &[&str]) -> Build {
         "DSTATE_OFFSET",
         "DA",
         "DINITIAL",
+        "EARLY",
     ];
     let known = on.iter().all(|name| *name == "*" || names.contains(name));
     assert!(known, "{on:?}");
@@ -233,6 +234,7 @@ fn builds() -> &'static [Build] {
         builds.extend(parts.iter().enumerate().map(|(i, on)| scan_backward(i as i64 % 2, 4, on)));
         builds.extend(in_turn(&scan::cuda::GENERAL, &[act, ("N", &[1, 8, 16, 100, 256]), ("SOFTPLUS", BOTH)]));
         builds.extend(all(&scan::cuda::SUMS, &[act]));
+        builds.extend(all(&scan::cuda_tests::POLYNOMIAL, &[("ACT_BF16", &[1])]));
         builds.extend(all(&values::cuda::SOURCE, &[("Y_TYPE", types), ("X_TYPE", types)]));
         builds
     })
@@ -313,7 +315,7 @@ mod tests {
         }
     }
 
-    /// The compiler may load what it is told nobody writes before the kernel waits for who does (chain.cuh).
+    /// The compiler may load what it is told nobody writes before the kernel waits for who does (decode/chain.cuh).
     #[test]
     fn chained_sources_do_not_promise_that_memory_stays() {
         let chained: Vec<&Build> = builds().iter().filter(|build| build.source.chained).collect();
@@ -322,6 +324,20 @@ mod tests {
             let promises = ["* __restrict__", "*__restrict__", "__ldg", "ld.global.nc"];
             let found = promises.iter().find(|promise| build.source.text.contains(**promise));
             assert_eq!(found, None, "{}", build.source.name);
+        }
+    }
+
+    /// Likewise what `scan_carries` leaves to `scan_backward`, which begins before that ends; all else stays indeed.
+    #[test]
+    fn the_scans_backward_does_not_promise_that_carries_stay() {
+        let text = scan::cuda::BACKWARD.text;
+        let (_, signature) = text.split_once("scan_backward(\n").expect("the kernel");
+        let (signature, body) = signature.split_once(") {").expect("its parameters");
+        let (before, _) = body.split_once("await_previous()").expect("a wait");
+        let before = before.replace("scan_carries", "");
+        for name in ["carries", "step_sums"] {
+            assert!(signature.contains(&format!("const float *{name},")), "{name} in {signature}");
+            assert!(!before.contains(name), "{name} is read before the wait");
         }
     }
 

@@ -13,18 +13,6 @@
 // Pointers are not `__restrict__`: where the compiler is told that nobody writes what a kernel reads, it takes it for unchanged
 // as long as the kernel lives, and moves loads in front of the wait.
 
-DEVICE void await_previous() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-DEVICE void let_next_begin() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 DEVICE void after_previous() {
     await_previous();
     let_next_begin();

@@ -23,8 +23,12 @@
 // Channels are read and written in pairs: D is even and every row of u, delta, z, dout and their gradients begins at a
 // whole pair. For that, lane = 16 second + pair stages, or finishes, two channels of every other token.
 //
-// Defines: WARPS (4, or 2 where shared memory is small), HAS_Z, SOFTPLUS, HAS_STATE_OFFSET; wanted: DU, DDELTA, DBIAS,
-// DZ, DC, DB, DSTATE_OFFSET, DA, DINITIAL; ACT_BF16.
+// With EARLY it begins while `scan_carries` runs, and waits for that only where it has walked its first chunk: what a
+// block begins with then takes no time of its own. But its chunks take 2 % longer, so that it is for blocks of few chunks
+// (docs/src/performance.md).
+//
+// Defines: EARLY; WARPS (4, or 2 where shared memory is small), HAS_Z, SOFTPLUS, HAS_STATE_OFFSET; wanted: DU, DDELTA,
+// DBIAS, DZ, DC, DB, DSTATE_OFFSET, DA, DINITIAL; ACT_BF16.
 
 // The parts of shared memory that belong to one warp.
 struct WarpMemory {
@@ -52,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
     const float *__restrict__ d_skip, const act *__restrict__ z,
     const float *__restrict__ state_offset, const u32 *__restrict__ state_offset_row,
     const float *__restrict__ output_offset, const u32 *__restrict__ output_offset_row,
-    const float *__restrict__ carries, const float *__restrict__ step_sums,
+    const float *carries, const float *step_sums,
     const u32 *__restrict__ offsets, int tokens, int sequences, int d_inner, int segments, int parts,
     int rows_of_state_offset, int rows_of_output_offset,
     int du_bytes, int ddelta_bytes, int dz_bytes, int dout_bytes, int u_bytes, int delta_bytes, int b_bytes,
@@ -112,19 +116,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
         // dL/dh of the last token without what its y adds: from the right.
         float carry[CH][4] = {};
         if (d_final) load_states(carry, d_final + (long long)s * d_inner * N, channels, d_inner, quarter);
-        for (int right = segments * parts - 1; right >= (g + 1) * parts; right--) {
-            Segment other = part_of(segment_of(offsets, s, right / parts, segments), right % parts, parts);
-            if (other.first >= other.last) continue;
-            long long row = ((long long)s * segments * parts + right) * d_inner;
-            float local[CH][4];
-            load_states(local, carries + row * N, channels, d_inner, quarter);
-#pragma unroll
-            for (int i = 0; i < CH; i++) {
-                float sum = channels + i < d_inner ? step_sums[row + channels + i] : 0.0f;
-#pragma unroll
-                for (int n = 0; n < 4; n++) carry[i][n] = local[i][n] + ex2(sum * decay[i][n]) * carry[i][n];
-            }
-        }
 
         // Brings a saved state near, and the numbers of a chunk.
         auto fetch_states = [&](const float *saved) {
@@ -143,6 +134,30 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
             if (warp == 1) prefetch(row_at(c, token, c_bytes));
             fetch_states(saved);
         };
+        // And what the segments behind add, once `scan_carries` has made it.
+        auto enter = [&]() {
+#if EARLY
+            await_previous();
+#endif
+            for (int right = segments * parts - 1; right >= (g + 1) * parts; right--) {
+                Segment other = part_of(segment_of(offsets, s, right / parts, segments), right % parts, parts);
+                if (other.first >= other.last) continue;
+                long long row = ((long long)s * segments * parts + right) * d_inner;
+                float local[CH][4];
+                load_states(local, carries + row * N, channels, d_inner, quarter);
+#pragma unroll
+                for (int i = 0; i < CH; i++) {
+                    float sum = channels + i < d_inner ? step_sums[row + channels + i] : 0.0f;
+#pragma unroll
+                    for (int n = 0; n < 4; n++) carry[i][n] = local[i][n] + ex2(sum * decay[i][n]) * carry[i][n];
+                }
+            }
+        };
+#if EARLY
+        if (at.first >= at.last) await_previous(); // no block leaves before
+#else
+        enter();
+#endif
         for (int chunk = at.last - 1; chunk >= at.first; chunk--) {
             int start = at.begin + chunk * CHUNK, count = min(CHUNK, at.length - chunk * CHUNK);
             const float *saved = boundaries + ((long long)at.begin / CHUNK + s + chunk) * d_inner * N;
@@ -195,6 +210,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                 }
             }
 
+#if EARLY
+            if (chunk == at.last - 1) enter();
+#endif
             Column<K> raw_dout, raw_z, raw_u, next_u;
             auto load = [&](int part) {
                 raw_dout.load(dout + reached, start, part * K + second, count, dout_bytes);

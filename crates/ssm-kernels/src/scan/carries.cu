@@ -2,14 +2,17 @@
 // source stands before backward.cu.
 //
 // Idea of `scan_carries`. Where channels and sequences are too few to fill the device, sequences are cut in `segments`.
-// The gradient that enters a segment from its right obeys the plain recurrence X <- exp(ΔA) (X + dy C); this kernel runs
-// it over each segment from zero. With the segment's sum of Δ, X_left = local + exp(A ΣΔ) X_right joins them. A segment is
+// The gradient that enters a segment from its right obeys the recurrence X <- exp(ΔA) (X + dy C). What a segment adds to it
+// is the sum over its tokens of exp(A S) dy C, S being the sum of Δ from the segment's first token to that one: this kernel
+// makes it, and the sum of all Δ, with which X_left = local + exp(A ΣΔ) X_right joins segments. A segment is
 // cut in `parts` for that, as many as it takes to fill the device: this kernel holds three blocks where the backward holds
 // two, and has a segment of each sequence less.
 //
-// Bound. Per token, channel and state seven instructions, or ten clocks of ex2 and the like, for all segments but each
-// first. What it waits for is the token before: with four tokens to a turn of the loop it takes 5 to 8 % less than with
-// two (H100), and with a polynomial for some of the exponentials no less.
+// Bound. Per token, channel and state 4.6 instructions and two for what is staged, or 9.5 clocks of ex2 and the like, for
+// all segments but each first. No token waits for another, so that polynomials pay for some of the exponentials: with three
+// of sixteen, instructions and special functions take as long as each other.
+//
+// Where blocks have but few chunks (EARLY, see backward.cu), the backward begins while this kernel runs.
 //
 // Defines: WARPS (4, or 2 where shared memory is small), HAS_Z, SOFTPLUS; wanted: DU, DDELTA, DBIAS; ACT_BF16.
 
@@ -91,6 +94,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) scan_carries(
     __shared__ float4 map[CHUNK][4];
     __shared__ float steps[WARPS][CHUNK][WIDTH], dys[WARPS][CHUNK][WIDTH];
 
+    let_next_begin();
     int s = blockIdx.y, own = blockIdx.z + parts;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, quarter = lane % 4;
     int first_channel = blockIdx.x * CHANNELS + warp * WIDTH;
@@ -113,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) scan_carries(
     float bias[2] = {};
     if (delta_bias) bias[0] = delta_bias[reached], bias[1] = delta_bias[reached + 1];
 
-    for (int chunk = at.last - 1; chunk >= at.first; chunk--) {
+    for (int chunk = at.first; chunk < at.last; chunk++) {
         int start = at.begin + chunk * CHUNK, count = min(CHUNK, at.length - chunk * CHUNK);
         Maps<N> new_map;
         Column<CHUNK> new_delta, new_dout;
@@ -124,8 +128,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) scan_carries(
         new_z.load(z + reached, start, second, count, z_bytes);
 #endif
         new_map.load(c + threadIdx.x % N, start, count, c_bytes);
-        if (chunk > at.first) {
-            int token = start - CHUNK + lane, near = min(first_channel, d_inner - 2);
+        if (chunk + 1 < at.last) {
+            int token = min(start + CHUNK + lane, at.begin + at.length - 1), near = min(first_channel, d_inner - 2);
             prefetch(row_at(delta + near, token, delta_bytes));
             prefetch(row_at(dout + near, token, dout_bytes));
 #if HAS_Z
@@ -154,7 +158,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) scan_carries(
         }
         __syncthreads();
 #pragma unroll 4
-        for (int t = (count - 1) | 3; t >= 0; t--) {
+        for (int t = 0; t < ((count + 3) & ~3); t++) {
             float step[CH], dy[CH];
             take(step, &steps[warp][t][group * CH]);
             take(dy, &dys[warp][t][group * CH]);
@@ -165,7 +169,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) scan_carries(
                 total[i] += step[i];
 #pragma unroll
                 for (int n = 0; n < 4; n++) {
-                    carry[i][n] = (carry[i][n] + dy[i] * cs[n]) * ex2(step[i] * decay[i][n]);
+                    float exponent = total[i] * decay[i][n]; // of tokens behind the end, dy is zero
+                    bool soft = ACT_BF16 && i == n && i < 3;
+                    carry[i][n] += dy[i] * cs[n] * (soft ? ex2_by_polynomial(exponent) : ex2(exponent));
                 }
             }
         }

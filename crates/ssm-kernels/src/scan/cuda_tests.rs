@@ -7,8 +7,9 @@ use super::cuda::{
     CUT, FORCED, ScanGradViews, ScanViews, Strided, TableView, WAYS, boundaries_len, scan_backward, scan_forward,
 };
 use super::tests::case::{Case, NAMES, OPTIONAL};
+use crate::args;
 use crate::runtime::Cuda;
-use crate::runtime::cuda::{Array, ElementType, View};
+use crate::runtime::cuda::{Array, ElementType, Source, View};
 use crate::testing::{assert_close, cuda, reference};
 
 /// All optional operands; those of a training step of State-offset Tuning; those and the initial state; and all that the
@@ -17,6 +18,8 @@ const ALL: u32 = (1 << OPTIONAL.len()) - 1;
 const OFFSET: u32 = 1 | 1 << 1 | 1 << 2 | 1 << 6;
 const INITIAL: u32 = OFFSET | 1 << 3;
 const FAST: u32 = INITIAL | 1 << 8;
+/// Of them the state offset.
+const OFFSETS: u32 = 1 << 6;
 
 /// Which operands are activations `[T, D]` or `[T, N]`: u, delta, b, c, z, c_previous.
 fn is_act(i: usize) -> bool {
@@ -259,6 +262,12 @@ fn cuda_scan_matches_double_precision_however_sequences_are_cut() {
         CUT.set(Some(cut));
         check(&Case::new(&[205, 1, 96, 33], 38, 16, FAST, true));
     }
+    // Segments of many chunks, for which blocks do not begin before the carries are there.
+    for cut in [(2, 1), (2, 4), (3, 2)] {
+        CUT.set(Some(cut));
+        check(&Case::new(&[1100, 1, 70], 38, 16, FAST, true));
+        check(&Case::new(&[1100], 38, 16, 0, true));
+    }
 }
 
 /// Each layout of the forward's blocks, with channels and tokens that fill none of its blocks and tiles.
@@ -328,15 +337,52 @@ fn cuda_scan_gradients_do_not_depend_on_what_else_is_asked() {
     }
 }
 
-/// A NaN in any operand reaches the output it belongs to.
+/// Compiled for this test alone.
+pub(crate) static POLYNOMIAL: Source = Source::new(
+    "scan polynomial",
+    concat!(
+        include_str!("shared.cuh"),
+        r#"
+extern "C" __global__ void exponentials(float *y, const float *x, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) y[i] = ex2_by_polynomial(x[i]);
+}
+"#
+    ),
+);
+
+#[test]
+fn cuda_the_polynomial_is_the_exponential() {
+    let cuda = cuda();
+    let mut x: Vec<f32> = (-2520..=2540).map(|i| i as f32 * 0.05).collect();
+    x.extend([1e-6, -1e-6, -126.4, -127.0, -1e9, f32::NEG_INFINITY, 128.0, 1e9, f32::INFINITY, f32::NAN]);
+    let (to, from) = (cuda.array(ElementType::F32, x.len()).unwrap(), cuda.upload(&x).unwrap());
+    let args = args![to.view(), from.view(), x.len() as i32];
+    let blocks = x.len().div_ceil(128) as u32;
+    cuda.launch(&POLYNOMIAL, &[("ACT_BF16", 1)], "exponentials", [blocks, 1, 1], 128, 0, &args).unwrap();
+    for (x, y) in x.into_iter().zip(cuda.download::<f32>(to.view()).unwrap()) {
+        let exact = f64::from(x.max(-126.0)).exp2();
+        let right = match x {
+            x if x.is_nan() => y.is_nan(),
+            x if x >= 128.0 => y == f32::INFINITY,
+            _ => (f64::from(y) / exact - 1.0).abs() < 3.1e-6,
+        };
+        assert!(right, "2^{x} is {exact}, not {y}");
+    }
+}
+
+/// A NaN in any operand reaches the output it belongs to, also where an exponential is a polynomial.
 #[test]
 fn cuda_scan_passes_nan_on() {
-    for (present, n) in [(FAST, 16), (ALL, 5)] {
+    let _free = Free;
+    let bf16 = Layout { act: ElementType::Bf16, ..PLAIN };
+    for (present, n, layout) in [(FAST, 16, PLAIN), (ALL, 5, PLAIN), (FAST, 16, bf16), (FAST & !OFFSETS, 16, bf16)] {
+        FORCED.set(layout.act.is_bf16().then_some(WAYS[2]));
         let case = Case::new(&[41], 36, n, present, true);
         for i in (0..14).filter(|&i| case.operands[i].is_some()) {
             let mut case = case.clone();
             case.operands[i].as_mut().unwrap()[0] = f32::NAN;
-            let out = run(&cuda(), &case, PLAIN, |_| false).out;
+            let out = run(&cuda(), &case, layout, |_| false).out;
             assert!(out[0].is_nan(), "{} with N = {n}", NAMES[i]);
             if ![4, 5, 12].contains(&i) {
                 assert!(!out[35].is_nan(), "{} leaks to another channel with N = {n}", NAMES[i]);

@@ -40,6 +40,10 @@
 #define MAPPED ((TILE + MAP_ROWS - 1) / MAP_ROWS)
 #define AHEAD 2                   // tiles from what is asked for to what is staged or finished
 
+// Whether a lane's first state has its decay by a polynomial in every fourth token: where walkers are many they wait for
+// special functions, and without an offset's additions there is room for more instructions (docs/src/performance.md).
+#define SOFT (ACT_BF16 && !HAS_STATE_OFFSET && CHANNELS >= 48)
+
 // Warps go to the four schedulers in turn. Where that leaves two with a warp of walkers less, they get finishers, which use
 // special functions most: helpers begin with the last third of their warps.
 #define TURN (WALKING / 32 % 4 == 2 ? HELPING + HELPING / 3 : 0)
@@ -192,7 +196,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
                     y[t + j] = 0.0f;
 #pragma unroll
                     for (int i = 0; i < STATES; i++) {
-                        h[i] = ex2(step * decay[i]) * h[i] + input * bs[j][i];
+                        bool soft = SOFT && i == 0 && (t + j) % 4 == 0;
+                        float exponent = step * decay[i], kept = soft ? ex2_by_polynomial(exponent) : ex2(exponent);
+                        h[i] = kept * h[i] + input * bs[j][i];
 #if HAS_STATE_OFFSET
                         y[t + j] += (h[i] + state_added[i]) * cs[j][i];
 #else

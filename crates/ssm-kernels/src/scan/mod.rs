@@ -98,6 +98,6 @@ pub fn scan_backward<T: Real>(
 }
 
 #[cfg(all(test, feature = "cuda"))]
-mod cuda_tests;
+pub(crate) mod cuda_tests;
 #[cfg(test)]
 mod tests;

@@ -136,6 +136,20 @@ DEVICE float sigmoid(float x) { return 1.0f / (1.0f + ex2(-x * LOG2E)); }
 // ln(1 + e^x) as max(x, 0) + ln(1 + e^-|x|).
 DEVICE float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(ex2(-fabsf(x) * LOG2E)); }
 
+// Where a kernel may begin while the one in front of it still runs (programmatic dependent launch): that one's word that it
+// may, and the wait, in every block, until that one has ended and what it wrote can be read. Elsewhere both are nothing.
+DEVICE void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+DEVICE void await_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // The sum over the lanes of a warp, in a fixed order, in every lane.
 DEVICE float warp_sum(float x) {
     for (int mask = 16; mask > 0; mask >>= 1) x += __shfl_xor_sync(0xffffffffu, x, mask);

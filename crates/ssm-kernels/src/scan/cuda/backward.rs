@@ -5,15 +5,16 @@ use super::{CHUNK, ScanViews, Strided, bytes, row_of, stride, values, view};
 use crate::args;
 use crate::runtime::cuda::{Array, Cuda, CudaError, ElementType, Source, View, two_ints};
 
-pub(crate) static FAST: Source = Source::new(
-    "scan backward",
-    concat!(
-        include_str!("../shared.cuh"),
-        include_str!("../carries.cu"),
-        include_str!("../sums.cuh"),
-        include_str!("../backward.cu"),
-    ),
+const TEXT: &str = concat!(
+    include_str!("../shared.cuh"),
+    include_str!("../carries.cu"),
+    include_str!("../sums.cuh"),
+    include_str!("../backward.cu"),
 );
+pub(crate) static FAST: Source = Source::new("scan backward", TEXT);
+/// The same where `scan_backward` begins while `scan_carries` runs: of what that one writes, it reads nothing until it has
+/// waited, and all else was there before that one.
+static EARLY: Source = Source::new("scan backward", TEXT).chained();
 pub(crate) static SUMS: Source = Source::new("scan sums", include_str!("../reduce.cu"));
 
 /// The gradients asked for; each is overwritten. Those of activations have their type and may be columns of a wider
@@ -243,6 +244,9 @@ fn shared_bytes(warps: usize, offset: bool) -> usize {
     warps * (rows * states + vectors + shares) + CHUNK * 32 * 4
 }
 
+/// How many chunks a segment has at most, on average, where blocks begin before they can go on.
+const EARLY_CHUNKS: usize = 4;
+
 /// Blocks that a multiprocessor holds.
 const RESIDENT: usize = 2;
 
@@ -292,7 +296,9 @@ fn fast(
         ("DINITIAL", grads.dinitial.is_some()),
     ]
     .map(|(name, on)| (name, i64::from(on)));
-    let defines: Vec<_> = defines.into_iter().chain([("WARPS", warps as i64)]).collect();
+    let chunks = tokens.div_ceil(sequences).div_ceil(CHUNK);
+    let early = segments > 1 && chunks.div_ceil(segments) <= EARLY_CHUNKS;
+    let defines: Vec<_> = defines.into_iter().chain([("EARLY", i64::from(early)), ("WARPS", warps as i64)]).collect();
 
     let mut carries = None;
     if segments > 1 {
@@ -322,7 +328,8 @@ fn fast(
     let reads_offset = x.state_offset.is_some() && (grads.dc.is_some() || grads.dz.is_some());
     let shared = shared_bytes(warps, reads_offset);
     let grid = [columns as u32, walkers as u32, segments as u32];
-    cuda.launch(&FAST, &defines, "scan_backward", grid, 32 * warps as u32, shared as u32, &args)?;
+    let source = if early { &EARLY } else { &FAST };
+    cuda.launch(source, &defines, "scan_backward", grid, 32 * warps as u32, shared as u32, &args)?;
 
     let maps = maps.as_ref().map(|maps| (maps, columns, 2));
     add_up(cuda, grads, maps, &[bias, da, skip, initial, offset, output], x)

@@ -8,9 +8,9 @@
 // cut in `parts` for that, as many as it takes to fill the device: this kernel holds three blocks where the backward holds
 // two, and has a segment of each sequence less.
 //
-// Bound. Per token, channel and state 4.6 instructions and two for what is staged, or 9.5 clocks of ex2 and the like, for
-// all segments but each first. No token waits for another, so that polynomials pay for some of the exponentials: with three
-// of sixteen, instructions and special functions take as long as each other.
+// Bound. Per token, channel and state 6.5 instructions, two of them for what is staged, and 9.5 clocks of ex2 and the like,
+// for all segments but each first. No token waits for another, so that polynomials pay for some of the exponentials: with
+// three of sixteen it is 8.2 instructions and 8 clocks.
 //
 // Where blocks have but few chunks (EARLY, see backward.cu), the backward begins while this kernel runs.
 //

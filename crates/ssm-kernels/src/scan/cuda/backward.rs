@@ -296,8 +296,7 @@ fn fast(
         ("DINITIAL", grads.dinitial.is_some()),
     ]
     .map(|(name, on)| (name, i64::from(on)));
-    let chunks = tokens.div_ceil(sequences).div_ceil(CHUNK);
-    let early = segments > 1 && chunks.div_ceil(segments) <= EARLY_CHUNKS;
+    let early = segments > 1 && chunks(sequences, tokens).div_ceil(segments) <= EARLY_CHUNKS;
     let defines: Vec<_> = defines.into_iter().chain([("EARLY", i64::from(early)), ("WARPS", warps as i64)]).collect();
 
     let mut carries = None;
@@ -354,6 +353,11 @@ fn clear_tables(cuda: &Cuda, grads: &ScanGradViews) -> Result<(), CudaError> {
     sums.into_iter().flatten().try_for_each(|grad| cuda.clear(grad))
 }
 
+/// Chunks of a sequence, on average.
+fn chunks(sequences: usize, tokens: usize) -> usize {
+    tokens.div_ceil(sequences).div_ceil(CHUNK).max(1)
+}
+
 /// Into how many segments each sequence is cut, for `room` blocks at a time, and into how many parts each of them for the
 /// carries. Times are in those of a chunk, by measurement on an H100: a block takes its chunks' and 0.4 more, and 0.014 for
 /// each part of a segment, from half of which on average carries enter. The carries are a pass over all segments but one, of
@@ -363,7 +367,7 @@ fn segments(room: usize, columns: usize, sequences: usize, tokens: usize) -> (us
     if let Some(cut) = CUT.get() {
         return cut;
     }
-    let chunks = tokens.div_ceil(sequences).div_ceil(CHUNK).max(1);
+    let chunks = chunks(sequences, tokens);
     let time = |&(segments, parts): &(usize, usize)| {
         let each = chunks.div_ceil(segments);
         let block = |chunks: usize| chunks as f64 + 0.4 + 0.014 * (segments * parts) as f64;

@@ -270,7 +270,7 @@ impl DeviceSteps {
         let parts = self.optimizer.parts()?;
         let _working = self.cuda.working();
         let mut result = None;
-        let graph = self.cuda.capture(|| -> Result<(), TrainError> {
+        let graph = self.cuda.capture_tuned(|| -> Result<(), TrainError> {
             result = Some(self.micro_gradients(&inputs, dropout)?);
             Ok(())
         })?;

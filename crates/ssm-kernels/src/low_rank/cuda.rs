@@ -100,7 +100,7 @@ impl<'a> Sides<'a> {
 const MOST_SIDES: usize = 3 * MOST_TOGETHER;
 const SIDE_WORDS: usize = 7;
 /// Of an extended matrix.
-const EXTENSION_WORDS: usize = 6;
+const EXTENSION_WORDS: usize = 7;
 
 const NO_SIDE: [Arg<'static>; 3] = [Arg::Absent, Arg::I64(0), Arg::I32(0)];
 
@@ -278,8 +278,8 @@ pub enum Extension {
 /// A matrix and a factor at its side, to be written as one.
 #[derive(Debug, Clone, Copy)]
 pub struct ExtendedMatrix<'a> {
-    /// Where, bf16.
-    pub out: View<'a>,
+    /// Where, bf16: rows of `stride` elements, of which what lies behind the matrix' own columns is left as it is.
+    pub out: Strided<'a>,
     /// W `[O, I]`, bf16.
     pub w: View<'a>,
     /// O and I.
@@ -298,20 +298,25 @@ pub struct ExtendedMatrix<'a> {
 const EXTENDING: u32 = 256;
 
 impl ExtendedMatrix<'_> {
+    /// Rows and columns of the whole.
+    fn shape(&self) -> [usize; 2] {
+        let ([outputs, inputs], rank) = (self.sizes, self.rank);
+        if self.extension == Extension::Below { [outputs + rank, inputs] } else { [outputs, inputs + rank] }
+    }
+
     /// Numbers of the whole.
     fn len(&self) -> usize {
-        let ([outputs, inputs], rank) = (self.sizes, self.rank);
-        if self.extension == Extension::Below { (outputs + rank) * inputs } else { outputs * (inputs + rank) }
+        self.shape().iter().product()
     }
 
     #[track_caller]
     fn check(&self) {
-        let ([outputs, inputs], rank) = (self.sizes, self.rank);
-        self.out.check("the extended matrix", ElementType::Bf16, self.len());
+        let ([outputs, inputs], [rows, columns]) = (self.sizes, self.shape());
+        self.out.check("the extended matrix", ElementType::Bf16, rows, columns);
         self.w.check("w [O, I]", ElementType::Bf16, outputs * inputs);
         self.factor.check("factor", ElementType::F32, self.len() - outputs * inputs);
-        let whole = inputs.is_multiple_of(8) && (self.extension == Extension::Below || rank.is_multiple_of(8));
-        let begin = [self.out, self.w].iter().all(|view| view.pointer().is_multiple_of(16));
+        let whole = inputs.is_multiple_of(8) && columns.is_multiple_of(8) && self.out.stride.is_multiple_of(8);
+        let begin = [self.out.view, self.w].iter().all(|view| view.pointer().is_multiple_of(16));
         assert!(whole && begin, "not in groups of eight");
     }
 
@@ -323,12 +328,13 @@ impl ExtendedMatrix<'_> {
     fn words(&self, blocks: u32) -> [u64; EXTENSION_WORDS] {
         let [outputs, inputs] = self.sizes.map(|size| size as u32);
         [
-            self.out.pointer(),
+            self.out.view.pointer(),
             self.w.pointer(),
             self.factor.pointer(),
             two_ints(outputs, inputs),
             two_ints(self.rank as u32, u32::from(self.extension == Extension::Below)),
             two_ints((self.scale as f32).to_bits(), blocks),
+            self.out.stride as u64,
         ]
     }
 
@@ -375,8 +381,8 @@ pub struct Factors<'a> {
     pub scale: f64,
 }
 
-/// How many additions' gradients one launch makes.
-pub const MOST_TOGETHER: usize = 4;
+/// How many additions' gradients one launch makes at most.
+pub const MOST_TOGETHER: usize = 16;
 
 /// One gradient of an addition.
 struct Target<'a> {

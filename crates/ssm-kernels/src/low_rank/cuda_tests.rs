@@ -210,18 +210,19 @@ fn cuda_low_rank_gradients_are_sums_over_rows() {
 #[test]
 fn cuda_low_rank_gradients_together_are_those_alone() {
     let cuda = testing::cuda();
-    for (rows, rank) in [(50, 8), (333, 17), (9000, 8)] {
+    for (rows, rank, count) in [(50, 8, MOST_TOGETHER), (333, 17, 4), (9000, 8, 4)] {
         let sizes = [(40, 24, 64), (8, 0, 1064), (136, 0, 16), (264, 8, 8)];
+        let sizes: Vec<_> = sizes.into_iter().cycle().take(count).collect();
         let wide = |columns: usize, seed: usize| Wide::new(&cuda, rows, columns, columns + 8, seed as u64);
         let inputs: Vec<_> = (sizes.iter().zip(0..))
             .map(|(&(first, second, x), i)| {
-                let dy1 = (second > 0).then(|| wide(second, 10 + i));
-                (wide(first, i), dy1, wide(x, 20 + i), [30, 40].map(|seed| numbers(rows * rank, (seed + i) as u64)))
+                let dy1 = (second > 0).then(|| wide(second, 100 + i));
+                (wide(first, i), dy1, wide(x, 200 + i), [300, 400].map(|seed| numbers(rows * rank, (seed + i) as u64)))
             })
             .collect();
         let run = |together: bool| -> Vec<Vec<f32>> {
-            let on_device: Vec<_> = (inputs.iter().zip(sizes))
-                .map(|((_, _, _, projected), (first, second, x))| {
+            let on_device: Vec<_> = (inputs.iter().zip(&sizes))
+                .map(|((_, _, _, projected), &(first, second, x))| {
                     let [p, q] = projected.each_ref().map(|values| upload(&cuda, values, BF16));
                     let out =
                         [(first + second) * rank, rank * x].map(|len| upload(&cuda, &vec![9.0; len], ElementType::F32));
@@ -258,15 +259,19 @@ fn cuda_low_rank_extended_matrices_have_a_factor_at_their_side() {
         let w = rounded(&numbers(outputs * inputs, 1), BF16);
         let (a, b) = (numbers(rank * inputs, 2), numbers(outputs * rank, 3));
         let weight = upload(&cuda, &w, BF16);
-        let of = |factor: &[f32], extension, len: usize| {
-            let (factor, out) = (upload(&cuda, factor, ElementType::F32), cuda.array(BF16, len).unwrap());
+        let of = |factor: &[f32], extension, [rows, columns]: [usize; 2], apart: usize| {
+            let factor = upload(&cuda, factor, ElementType::F32);
+            let out = upload(&cuda, &vec![9.0; rows * (columns + apart)], BF16);
             let (factor, w, sizes) = (factor.view(), weight.view(), [outputs, inputs]);
-            let matrix = ExtendedMatrix { out: out.view(), w, sizes, factor, scale: -0.75, rank, extension };
+            let place = Strided { view: out.view(), stride: columns + apart };
+            let matrix = ExtendedMatrix { out: place, w, sizes, factor, scale: -0.75, rank, extension };
             matrix.write(&cuda).unwrap();
             let written = download(&cuda, out.view());
+            let between = written.chunks(columns + apart).flat_map(|row| &row[columns..]);
+            assert!(between.clone().count() == rows * apart && between.clone().all(|&x| x == 9.0), "between rows");
             // In a launch that copies something as well, which comes out the same.
             for rows in [0, 5, 40] {
-                cuda.clear(out.view()).unwrap();
+                cuda.write(out.view(), &vec![half::bf16::from_f32(9.0); out.len()]).unwrap();
                 let x = Wide::new(&cuda, rows, 24, 24, 4);
                 let (a, b) = (upload(&cuda, &numbers(rank * 24, 5), ElementType::F32), &factor);
                 let stride = 24 + rank.next_multiple_of(8);
@@ -295,14 +300,16 @@ fn cuda_low_rank_extended_matrices_have_a_factor_at_their_side() {
                 let differ = |r: usize, c: usize| alone[r * stride + c] != with[r * stride + c];
                 assert!((0..rows).all(|r| (0..24 + rank).all(|c| !differ(r, c))), "of {rows} rows");
             }
-            written
+            written.chunks(columns + apart).flat_map(|row| row[..columns].to_vec()).collect::<Vec<_>>()
         };
         let scaled = |factor: &[f32]| rounded(&factor.iter().map(|x| -0.75 * x).collect::<Vec<_>>(), BF16);
-        let below = of(&a, Extension::Below, (outputs + rank) * inputs);
+        let below = of(&a, Extension::Below, [outputs + rank, inputs], 0);
         assert_eq!(below, [w.clone(), scaled(&a)].concat(), "[{outputs}, {inputs}], rank {rank}");
         let rows = w.chunks(inputs).zip(scaled(&b).chunks(rank)).flat_map(|(w, b)| [w, b].concat()).collect::<Vec<_>>();
-        let beside = of(&b, Extension::Beside, outputs * (inputs + rank));
-        assert_eq!(beside, rows, "[{outputs}, {inputs}], rank {rank}");
+        for apart in [0, 8, 64] {
+            let beside = of(&b, Extension::Beside, [outputs, inputs + rank], apart);
+            assert_eq!(beside, rows, "[{outputs}, {inputs}], rank {rank}, {apart} between rows");
+        }
     }
 }
 

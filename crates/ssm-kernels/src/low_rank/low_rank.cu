@@ -58,7 +58,8 @@ struct Inputs {
 #endif
 };
 
-// A matrix w [rows, columns], and a factor [rows, rank], times scale, beside it, or [rank, columns] below it: both in `out`.
+// A matrix w [rows, columns], and a factor [rows, rank], times scale, beside it, or [rank, columns] below it: both in `out`,
+// whose rows lie `stride` apart.
 struct Extension {
     bf16 *out;
     const bf16 *w;
@@ -66,6 +67,7 @@ struct Extension {
     int rows, columns, rank, below;
     float scale;
     int blocks; // of a launch that does something else too
+    long long stride;
 };
 
 // Eight neighbours of it.
@@ -81,7 +83,7 @@ DEVICE void extend(const Extension &all, int eighth) {
                                                     : (long long)row * all.rank + (column - all.columns));
         for (int i = 0; i < 4; i++) eight.pair[i] = bf16_pair(all.scale * from[2 * i], all.scale * from[2 * i + 1]);
     }
-    *(Eight *)(all.out + 8ll * eighth) = eight;
+    *(Eight *)(all.out + row * all.stride + column) = eight;
 }
 
 // projected [rows, rank] = inner x down, x being x0, x1 and x2 side by side, or what is given instead; y (+)= outer projected
@@ -275,9 +277,9 @@ struct Side {
     int first_block;
 };
 
-// As many as four additions have, with dy in two matrices.
+// As many as sixteen additions have, with dy in two matrices.
 struct Gradients {
-    Side sides[12];
+    Side sides[48];
 };
 
 // Of each addition d_up [columns of dy, rank] = s dyᵀ (x Aᵀ), dy being one or two matrices, and d_down [rank, columns of x] =

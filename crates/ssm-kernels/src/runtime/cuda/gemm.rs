@@ -1,18 +1,19 @@
 //! Dense products through cuBLASLt, with one algorithm per shape for the life of the device.
 //!
 //! Everything here is row-major: y = alpha · x · w + beta · y. cuBLASLt is column-major, so it is asked for yᵀ = wᵀ xᵀ.
-//! Operands are f32 or bf16, sums f32; TF32 is never used. The heuristic's first choice for a shape is kept, so the same
-//! shape gives the same bits.
+//! Operands are f32 or bf16, sums f32; TF32 is never used. The heuristic's first choice for a shape is kept, or what a trial finds
+//! to be faster and to give the same bits ([`trial`](super::trial)), so the same shape gives the same bits.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
 
 use cudarc::cublaslt::{result, sys};
 
+use super::trial::{self, Trial};
 use super::{Cuda, CudaError, ElementType, Pool, View};
 
 /// Bytes that algorithms may use beside their operands.
-const WORKSPACE: usize = 16 << 20;
+pub(super) const WORKSPACE: usize = 16 << 20;
 
 /// A matrix in device memory: rows of `stride` elements.
 #[derive(Debug, Clone, Copy)]
@@ -67,10 +68,22 @@ struct PlanKey {
 }
 
 #[derive(Clone, Copy)]
-struct Plan {
+pub(super) struct Plan {
     operation: sys::cublasLtMatmulDesc_t,
     layouts: [sys::cublasLtMatrixLayout_t; 3],
     algorithm: sys::cublasLtMatmulAlgo_t,
+    tried: bool,
+}
+
+/// What a product is of: x, w, y, and what they are multiplied by.
+#[derive(Clone, Copy)]
+pub(super) struct Operands {
+    pub x: u64,
+    pub w: u64,
+    pub y: u64,
+    pub alpha: f32,
+    pub beta: f32,
+    pub workspace: u64,
 }
 
 /// The handle, the workspace and the plans made so far.
@@ -146,37 +159,27 @@ impl Cuda {
             let plan = unsafe { Plan::new(handle, &key) }.map_err(refused)?;
             plans.plans.insert(key.clone(), plan);
         }
-        let plan = plans.plans[&key];
+        let [x, w, y] = [x, w, y].map(|matrix| matrix.view.pointer());
+        let operands = Operands { x, w, y, alpha: p.alpha, beta: p.beta, workspace };
+        let plan = plans.plans.get_mut(&key).expect("just made");
+        if !plan.tried && p.beta == 0.0 && trial::is_due(2 * m * n * k) {
+            plan.tried = true;
+            let row_bytes = key.strides[0] * out.bytes();
+            let trial = Trial { driver, handle, operands, rows: m, row_bytes, columns_bytes: n * out.bytes() };
+            // SAFETY: the handle is alive; the matrices were checked against their shapes.
+            let algorithms = unsafe { plan.algorithms(handle, &key, trial::CANDIDATES) }.map_err(refused)?;
+            plan.algorithm = trial.fastest(plan, &algorithms)?;
+        }
+        let plan = *plan;
         drop(plans);
         drop(turn); // a launch takes one of its own
-        let pointer = |view: View| view.pointer() as *const c_void;
         let launch = || {
             let _turn = driver.bind()?;
             // One product may be several kernels that hand one another sums and counts in the workspace: those of another
             // thread's must not come between.
             let _whole = self.0.gemm.lock().expect("a product panicked");
-            // SAFETY: the matrices were checked against their shapes; alpha and beta are read during the call.
-            unsafe {
-                result::matmul(
-                    handle,
-                    plan.operation,
-                    (&raw const p.alpha).cast(),
-                    (&raw const p.beta).cast(),
-                    pointer(w.view),
-                    plan.layouts[0],
-                    pointer(x.view),
-                    plan.layouts[1],
-                    pointer(y.view),
-                    plan.layouts[2],
-                    y.view.pointer() as *mut c_void,
-                    plan.layouts[2],
-                    &plan.algorithm,
-                    workspace as *mut c_void,
-                    WORKSPACE,
-                    driver.stream.cast(),
-                )
-            }
-            .map_err(refused)
+            // SAFETY: the matrices were checked against their shapes.
+            unsafe { plan.launch(handle, &plan.algorithm, operands, driver.stream) }.map_err(refused)
         };
         self.profiled(|| format!("product {m}x{n}x{k}"), launch)
     }
@@ -225,6 +228,25 @@ impl Plan {
             layout(key.types[0], k, m, key.transposed[0], key.strides[1])?,
             layout(key.types[1], n, m, false, key.strides[0])?,
         ];
+        // SAFETY: asked for before it is used.
+        let mut plan = Plan { operation, layouts, algorithm: unsafe { std::mem::zeroed() }, tried: false };
+        // SAFETY: the caller's.
+        let found = unsafe { plan.algorithms(handle, key, 1) }?;
+        let unknown = result::CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED);
+        plan.algorithm = *found.first().ok_or(unknown)?;
+        Ok(plan)
+    }
+
+    /// The library's choices, the best in its opinion first.
+    ///
+    /// # Safety
+    /// The handle must be alive, and the plan of this key.
+    unsafe fn algorithms(
+        &self,
+        handle: sys::cublasLtHandle_t,
+        key: &PlanKey,
+        count: usize,
+    ) -> Result<Vec<sys::cublasLtMatmulAlgo_t>, result::CublasError> {
         let preference = result::create_matmul_pref()?;
         use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
         let alignments = [
@@ -233,7 +255,8 @@ impl Plan {
             (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.alignments[0]),
             (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.alignments[0]),
         ];
-        // SAFETY: preference and descriptions were just made; values are read during the calls.
+        // SAFETY: preference and descriptions are alive; values are read during the calls; as many results are written as there
+        // is room for, each a plain structure.
         unsafe {
             let workspace = WORKSPACE;
             let attribute = Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
@@ -241,10 +264,67 @@ impl Plan {
             for (attribute, value) in alignments {
                 result::set_matmul_pref_attribute(preference, attribute, (&raw const value).cast(), 4)?;
             }
-            let [a, b, d] = layouts;
-            let found = result::get_matmul_algo_heuristic(handle, operation, a, b, d, d, preference);
+            let [a, b, d] = self.layouts;
+            let mut results: Vec<sys::cublasLtMatmulHeuristicResult_t> = vec![std::mem::zeroed(); count];
+            let (mut found, room) = (0, count as i32);
+            let place = results.as_mut_ptr();
+            let status = sys::cublasLtMatmulAlgoGetHeuristic(
+                handle,
+                self.operation,
+                a,
+                b,
+                d,
+                d,
+                preference,
+                room,
+                place,
+                &mut found,
+            );
             result::destroy_matmul_pref(preference)?;
-            Ok(Plan { operation, layouts, algorithm: found?.algo })
+            status.result()?;
+            results.truncate(found as usize);
+            results.retain(|result| result.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
+            Ok(results.into_iter().map(|result| result.algo).collect())
+        }
+    }
+
+    /// The library's first choice, or what a trial took instead.
+    pub(super) fn algorithm(&self) -> &sys::cublasLtMatmulAlgo_t {
+        &self.algorithm
+    }
+
+    /// Launches the product.
+    ///
+    /// # Safety
+    /// Handle and stream must be alive, the algorithm one for this plan, and the operands as large as its matrices.
+    pub(super) unsafe fn launch(
+        &self,
+        handle: sys::cublasLtHandle_t,
+        algorithm: &sys::cublasLtMatmulAlgo_t,
+        on: Operands,
+        stream: cudarc::driver::sys::CUstream,
+    ) -> Result<(), result::CublasError> {
+        let [x, w, y] = [on.x, on.w, on.y].map(|pointer| pointer as *const c_void);
+        // SAFETY: the caller's; alpha and beta are read during the call.
+        unsafe {
+            result::matmul(
+                handle,
+                self.operation,
+                (&raw const on.alpha).cast(),
+                (&raw const on.beta).cast(),
+                w,
+                self.layouts[0],
+                x,
+                self.layouts[1],
+                y,
+                self.layouts[2],
+                y.cast_mut(),
+                self.layouts[2],
+                algorithm,
+                on.workspace as *mut c_void,
+                WORKSPACE,
+                stream.cast(),
+            )
         }
     }
 }
@@ -252,6 +332,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::cuda::Array;
     use crate::testing::{assert_close, cuda, numbers, widen};
 
     /// Threads of one handle share the workspace: a product that is several kernels is whole before another begins.
@@ -278,6 +359,43 @@ mod tests {
                 });
             }
         });
+    }
+
+    /// Whichever algorithm a trial takes, nothing differs; and what a product adds to is left as it was.
+    #[test]
+    fn cuda_products_tried_while_captured_give_the_same_bits() {
+        let cuda = cuda();
+        for (m, n, k) in [(40, 72, 200), (1, 8, 16), (17, 33, 9), (256, 264, 1032)] {
+            let bf16 = |v: Vec<f32>| v.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>();
+            let (x, w) = (numbers(m * k, 1), numbers(k * n, 2));
+            let (x, w) = (cuda.upload(&bf16(x)).unwrap(), cuda.upload(&bf16(w)).unwrap());
+            let (x, w) = (Matrix::new(x.view(), k), Matrix::new(w.view(), n));
+            let begun = numbers(m * n, 3);
+            let y = [(); 4].map(|()| cuda.upload(&begun).unwrap());
+            let multiply =
+                |y: &Array, beta| cuda.product(Matrix::new(y.view(), n), x, w, Product { m, n, k, alpha: 0.5, beta });
+            multiply(&y[0], 0.0).unwrap();
+            multiply(&y[1], 1.0).unwrap();
+            let tried = || cuda.0.gemm.lock().unwrap().plans.values().filter(|plan| plan.tried).count();
+            let before = tried();
+            let graph = cuda
+                .capture_tuned(|| {
+                    trial::FROM.set(Some(0));
+                    multiply(&y[3], 1.0)?;
+                    assert_eq!(tried(), before, "a product that adds was tried");
+                    multiply(&y[2], 0.0)
+                })
+                .unwrap();
+            assert_eq!(tried(), before + 1, "products tried");
+            let bits = |y: &Array| -> Vec<u32> {
+                cuda.download::<f32>(y.view()).unwrap().into_iter().map(f32::to_bits).collect()
+            };
+            assert_eq!(bits(&y[3]), begun.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), "before the replay");
+            graph.expect("a device").launch().unwrap();
+            assert_eq!([bits(&y[2]), bits(&y[3])], [bits(&y[0]), bits(&y[1])], "{m} {n} {k}");
+            multiply(&y[1], 0.0).unwrap();
+            assert_eq!(bits(&y[1]), bits(&y[0]), "launched later, {m} {n} {k}");
+        }
     }
 
     /// Every combination of transposition, odd sizes, strides and types, against sums in double precision.

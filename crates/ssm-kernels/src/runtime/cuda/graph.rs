@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use cudarc::driver::{result, sys};
 
+use super::trial::Trying;
 use super::{CAPTURES, Cuda, CudaError};
 
 /// Work that can be replayed. It reads and writes the places that it was captured with.
@@ -59,6 +60,20 @@ impl Drop for Captures {
 }
 
 impl Cuda {
+    /// [`Cuda::capture`] of work that will be replayed often and writes to no array that was there before: large products are
+    /// tried with several algorithms, of which the fastest that gives the same bits is taken, in their own places.
+    ///
+    /// # Errors
+    /// As [`Cuda::capture`].
+    pub fn capture_tuned<E: From<CudaError>>(&self, work: impl FnOnce() -> Result<(), E>) -> Result<Option<Graph>, E> {
+        let Some(driver) = self.driver() else { return work().map(|()| None) };
+        // The capture launches nothing, and nobody else does: what is under way now is all that trials could disturb.
+        let _alone = self.alone();
+        driver.drain(&driver.bind()?)?;
+        let _trying = Trying::begin();
+        self.capture(work)
+    }
+
     /// Captures the launches of `work`, which are not run. The host may not wait for the device inside. `None` when planning:
     /// there is nothing to replay.
     ///

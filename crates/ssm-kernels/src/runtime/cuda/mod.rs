@@ -25,6 +25,7 @@ mod one_piece;
 mod profile;
 mod program;
 mod readback;
+mod trial;
 mod turns;
 
 use std::collections::{HashMap, HashSet};

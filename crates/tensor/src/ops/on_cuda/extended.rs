@@ -8,13 +8,18 @@ use std::ops::Range;
 use statetune_ssm_kernels::low_rank::cuda::{
     Beside, ExtendedMatrix, Extension, MOST_RANK, Projection, Rows, Sides, Way,
 };
+use statetune_ssm_kernels::scan::cuda::Strided;
 
 use super::low_rank::{columns, is_factor};
 use super::*;
 use crate::ops::linear::{LOW_RANK, Linear};
 
-/// How many times a matrix' narrow side the tokens are at least.
-const TOKENS: usize = 4;
+/// How many times a matrix' narrow side the tokens are at least: writing the matrix costs about as much as a pass over y saves
+/// where they are as many, and a matrix is wider than it is long by twice at least.
+const TOKENS: usize = 2;
+/// What rows of `[W | s B]`, and of x with x Aᵀ beside it, lie apart is a multiple of so many elements: products read whole lines
+/// of memory.
+const LINE: usize = 64;
 /// The narrow side of matrices that are extended in the backward too.
 const NARROW: usize = 512;
 
@@ -28,9 +33,14 @@ pub(super) struct Taken {
     pub dy: DeviceTensor,          // [T, O]
 }
 
+/// A matrix whose rows begin at whole lines.
+fn lined(cuda: &Cuda, rows: usize, columns: usize) -> Result<DeviceTensor> {
+    Ok(DeviceTensor::unset(cuda, DType::Bf16, &[rows, columns.next_multiple_of(LINE)])?.columns(0..columns))
+}
+
 /// The matrix, and its one addition.
 pub(in crate::ops) struct Extended {
-    weight: DeviceTensor, // [O + r, I] or [O, I + r], bf16; written by the forward
+    weight: DeviceTensor, // [O + r, I] or, in lines, [O, I + r], bf16; written by the forward
     extension: Extension,
     a: DeviceTensor,
     b: DeviceTensor,
@@ -65,11 +75,10 @@ impl Extended {
         if !worth || !whole || !fits || !columns(x).fit() || !is_factor(a) || !is_factor(b) {
             return Ok(None);
         }
-        let shape = match extension {
-            Extension::Below => [outputs + rank, width],
-            Extension::Beside => [outputs, width + rank],
+        let out = match extension {
+            Extension::Below => DeviceTensor::unset(cuda, DType::Bf16, &[outputs + rank, width])?,
+            Extension::Beside => lined(cuda, outputs, width + rank)?,
         };
-        let out = DeviceTensor::unset(cuda, DType::Bf16, &shape)?;
         let (a, b, sizes) = (a.clone(), b.clone(), [outputs, width]);
         Ok(Some(Extended { weight: out, extension, a, b, scale: *scale, sizes, rank }))
     }
@@ -80,7 +89,8 @@ impl Extended {
             Extension::Below => (self.a.view(), 1.0),
             Extension::Beside => (self.b.view(), self.scale),
         };
-        let (out, w, sizes, rank) = (self.weight.view(), weight.view(), self.sizes, self.rank);
+        let out = Strided { view: self.weight.spread(), stride: self.weight.stride() };
+        let (w, sizes, rank) = (weight.view(), self.sizes, self.rank);
         ExtendedMatrix { out, w, sizes, factor, scale, rank, extension: self.extension }
     }
 
@@ -103,7 +113,7 @@ impl Extended {
             Rows { into: Some((columns(&y), true)), ..pass }.run(cuda)?;
             return Ok((y, projected));
         }
-        let both = DeviceTensor::unset(cuda, DType::Bf16, &[tokens, inputs + rank])?;
+        let both = lined(cuda, tokens, inputs + rank)?;
         let beside = both.columns(inputs..inputs + rank);
         let beside = Beside { at: columns(&beside), copies: true };
         let pass = self.pass(Projection::Of(Sides::new(&[columns(x)])), &projected, Way::Forward);

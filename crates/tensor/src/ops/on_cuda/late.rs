@@ -8,6 +8,10 @@ use statetune_ssm_kernels::low_rank::cuda::{Factors, MOST_TOGETHER, Outer, Sides
 use super::low_rank::columns;
 use super::*;
 
+/// Up to so many tokens as many wait as one launch takes; of more, a few fill the device, and what waits is kept.
+const FEW_TOKENS: usize = 4096;
+const FEW: usize = 4;
+
 /// One factor's: its gradient, to be written, and what it is made of, which is kept until it is.
 #[derive(Debug)]
 pub struct LateFactor {
@@ -37,8 +41,9 @@ impl LateGradients {
         if !self.0.borrow().first().is_none_or(fits) {
             self.finish(cuda)?;
         }
+        let together = if factors.tokens > FEW_TOKENS { FEW } else { MOST_TOGETHER };
         self.0.borrow_mut().push(factors);
-        if self.0.borrow().len() == MOST_TOGETHER {
+        if self.0.borrow().len() >= together {
             self.finish(cuda)?;
         }
         Ok(())

@@ -6,10 +6,23 @@ use statetune_ssm_kernels::runtime::cuda::{Array, ElementType};
 use super::*;
 use crate::ops::cross_entropy::{Details, LinearCrossEntropy};
 
-/// Rows whose logits exist at once. Every block reads the whole head, so fewer rows cost time.
-pub const ROWS_PER_BLOCK: usize = 512;
+/// Rows whose logits exist at once, at least. Every block reads the whole head, so fewer rows cost time.
+const ROWS_PER_BLOCK: usize = 512;
+/// Where rows are many, a block is one of so many, which keeps the logits small beside what the blocks of the model keep; but no
+/// larger than the product over the vocabulary needs to fill a device: so many numbers of x's gradient.
+const BLOCKS: usize = 8;
+const NUMBERS_PER_BLOCK: usize = 1 << 20;
 /// The same where the head is trained: each block reads and writes the whole gradient `[V, d_model]`, so there are fewer.
-pub const ROWS_PER_TRAINED_BLOCK: usize = 2048;
+const ROWS_PER_TRAINED_BLOCK: usize = 2048;
+
+fn rows_per_block(rows: usize, d_model: usize, trained: bool) -> usize {
+    if trained {
+        return ROWS_PER_TRAINED_BLOCK;
+    }
+    let most = (NUMBERS_PER_BLOCK / d_model.max(1)).max(ROWS_PER_BLOCK);
+    let rows = (rows / BLOCKS).clamp(ROWS_PER_BLOCK, most);
+    rows / ROWS_PER_BLOCK * ROWS_PER_BLOCK
+}
 
 /// The losses of the rows and the most probable tokens, on the device.
 pub struct DeviceDetails {
@@ -51,7 +64,7 @@ pub fn linear_cross_entropy(
         let db = wanted(3 + 2 * i, DType::F32, &[vocab, rank])?;
         additions.push((projected.cast(act)?.dense()?, b.cast(act)?, d_projected, db));
     }
-    let per_block = if dw.is_some() { ROWS_PER_TRAINED_BLOCK } else { ROWS_PER_BLOCK };
+    let per_block = rows_per_block(rows, k, dw.is_some());
     for start in (0..rows).step_by(per_block) {
         let block = start..rows.min(start + per_block);
         let count = block.len();

@@ -14,9 +14,8 @@ use super::low_rank::{columns, is_factor};
 use super::*;
 use crate::ops::linear::{LOW_RANK, Linear};
 
-/// How many times a matrix' narrow side the tokens are at least: writing the matrix costs about as much as a pass over y saves
-/// where they are as many, and a matrix is wider than it is long by twice at least.
-const TOKENS: usize = 2;
+/// How many times a matrix' narrow side the tokens are at least. With twice, writing the matrix costs what the pass saves.
+const TOKENS: usize = 4;
 /// What rows of `[W | s B]`, and of x with x Aᵀ beside it, lie apart is a multiple of so many elements: products read whole lines
 /// of memory.
 const LINE: usize = 64;

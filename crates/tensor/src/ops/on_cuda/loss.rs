@@ -8,18 +8,18 @@ use crate::ops::cross_entropy::{Details, LinearCrossEntropy};
 
 /// Rows whose logits exist at once, at least. Every block reads the whole head, so fewer rows cost time.
 const ROWS_PER_BLOCK: usize = 512;
-/// Where rows are many, a block is one of so many, which keeps the logits small beside what the blocks of the model keep; but no
-/// larger than the product over the vocabulary needs to fill a device: so many numbers of x's gradient.
+/// And at most. Where the head is trained always: each block reads and writes the whole gradient `[V, d_model]`.
+const MOST_ROWS_PER_BLOCK: usize = 2048;
+/// Between the two an eighth of the rows, so that logits stay small beside what the layers keep of as many tokens; but no more
+/// than the product over the vocabulary needs to fill a device, which is so many numbers of x's gradient.
 const BLOCKS: usize = 8;
 const NUMBERS_PER_BLOCK: usize = 1 << 20;
-/// The same where the head is trained: each block reads and writes the whole gradient `[V, d_model]`, so there are fewer.
-const ROWS_PER_TRAINED_BLOCK: usize = 2048;
 
 fn rows_per_block(rows: usize, d_model: usize, trained: bool) -> usize {
     if trained {
-        return ROWS_PER_TRAINED_BLOCK;
+        return MOST_ROWS_PER_BLOCK;
     }
-    let most = (NUMBERS_PER_BLOCK / d_model.max(1)).max(ROWS_PER_BLOCK);
+    let most = (NUMBERS_PER_BLOCK / d_model.max(1)).clamp(ROWS_PER_BLOCK, MOST_ROWS_PER_BLOCK);
     let rows = (rows / BLOCKS).clamp(ROWS_PER_BLOCK, most);
     rows / ROWS_PER_BLOCK * ROWS_PER_BLOCK
 }
@@ -113,4 +113,20 @@ pub fn linear_cross_entropy(
         gradients.extend([d_projected.map(Tensor::from), db.map(Tensor::from)]);
     }
     Ok((vec![loss.into()], gradients))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rows_per_block;
+
+    #[test]
+    fn blocks_of_logits_grow_with_the_rows_up_to_what_fills_a_device() {
+        let (few, many) = (8192, 1 << 20);
+        let cases =
+            [(1, 768, 512), (2048, 768, 512), (few, 768, 1024), (few, 2048, 512), (many, 768, 1024), (many, 64, 2048)];
+        for (rows, d_model, expected) in cases {
+            assert_eq!(rows_per_block(rows, d_model, false), expected, "{rows} rows, d_model {d_model}");
+            assert_eq!(rows_per_block(rows, d_model, true), 2048, "{rows} rows of a trained head");
+        }
+    }
 }

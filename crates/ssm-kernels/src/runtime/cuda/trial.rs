@@ -113,22 +113,15 @@ impl Trial<'_> {
         algorithms: &[sys::cublasLtMatmulAlgo_t],
     ) -> Result<sys::cublasLtMatmulAlgo_t, CudaError> {
         let first = *plan.algorithm();
-        if splits(&first) {
-            return Ok(first);
-        }
         let error = |error| self.driver.error("a trial of products", error);
         let watch = Watch::new().map_err(error)?;
-        let mut result = Vec::new();
+        if splits(&first) || self.launch(plan, &first, &watch).is_err() {
+            return Ok(first);
+        }
+        let result = self.rows(&watch).map_err(error)?;
         let mut candidates = vec![first];
-        // The library's own first is among them, and is tried once.
-        for algorithm in std::iter::once(&first).chain(algorithms.iter().skip(1)) {
-            if splits(algorithm) || self.launch(plan, algorithm, &watch).is_err() {
-                continue;
-            }
-            let found = self.rows(&watch).map_err(error)?;
-            if result.is_empty() {
-                result = found;
-            } else if result == found {
+        for algorithm in algorithms.iter().filter(|&other| *other != first && !splits(other)) {
+            if self.launch(plan, algorithm, &watch).is_ok() && self.rows(&watch).map_err(error)? == result {
                 candidates.push(*algorithm);
             }
         }

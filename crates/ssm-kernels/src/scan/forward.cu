@@ -13,8 +13,13 @@
 // other tiles of TILE tokens in two slots of shared memory: between two barriers of the block one tile is staged, the
 // one before it walked, and the one before that finished. (Barriers of two tasks each, at which those who only hand over
 // do not wait, took up to 6 % longer, H100; and racecheck takes them for races.) What stagers and finishers read of u,
-// delta, z, B and C is on its way to shared memory AHEAD tiles before. Tokens past the end are staged as zero steps, which
+// delta, z, B and C is on its way to shared memory two tiles before. Tokens past the end are staged as zero steps, which
 // change no state.
+//
+// A multiprocessor's four schedulers are the last bound: blocks of 48 channels have six warps of walkers, so that two
+// schedulers have two of them, and what helpers do beside those takes the block's time. So there one stager, beside a single
+// walker, takes half of a tile, two take a quarter each, and finishers ask for all copies. Elsewhere each role asks for
+// its own, which is 1 to 2 % faster.
 //
 // Shared memory is the next bound: a load of sixteen bytes a lane takes two of its clocks where every four neighbouring
 // lanes ask for at most two places, and four where they ask for more. So lanes 0, 2, 4, .. share a channel, and lanes 1, 3,
@@ -33,20 +38,24 @@
 #define WALKING (CHANNELS * LANES)
 #define HELPING (32 * HELPERS)
 #define THREADS (WALKING + 2 * HELPING)
-#define ROWS (HELPING / PAIRS)    // tokens, or groups of them, of a pair that helpers take at once
-#define TWOS (TILE / 2 / ROWS)    // twos of tokens of a stager
-#define FOURS (TILE / 4 / ROWS)   // fours of a finisher
-#define MAP_ROWS (HELPING / N)    // tokens whose B and C the stagers take at once
+#define ROWS (HELPING / PAIRS)        // fours of tokens that finishers take at once
+#define FOURS (TILE / 4 / ROWS)       // fours of a finisher
+// A stager's warp takes whole twos of tokens in a round, of which each lane has KINDS pairs; rounds are dealt to the warps.
+#define KINDS (PAIRS % 3 == 0 ? 3 : 1)
+#define TWOS (32 * KINDS / PAIRS)     // of a round
+#define ROUNDS (TILE / 2 / TWOS)      // of a tile
+#define MAP_ROWS (HELPING / (N / 2))  // tokens whose B and C the stagers take at once
 #define MAPPED ((TILE + MAP_ROWS - 1) / MAP_ROWS)
-#define AHEAD 2                   // tiles from what is asked for to what is staged or finished
+#define RAWS 4                        // tiles of activations that have room
 
-// Whether a lane's first state has its decay by a polynomial in every fourth token: where walkers are many they wait for
+// Whether a lane's first state has its decay by a polynomial in every SOFTth token: where walkers are many they wait for
 // special functions, and without an offset's additions there is room for more instructions (docs/src/performance.md).
-#define SOFT (ACT_BF16 && !HAS_STATE_OFFSET && CHANNELS >= 48)
+#define SOFT (ACT_BF16 && !HAS_STATE_OFFSET && CHANNELS >= 48 ? (LANES == 2 ? 4 : 8) : 0)
 
-// Warps go to the four schedulers in turn. Where that leaves two with a warp of walkers less, they get finishers, which use
-// special functions most: helpers begin with the last third of their warps.
-#define TURN (WALKING / 32 % 4 == 2 ? HELPING + HELPING / 3 : 0)
+// Warps go to the four schedulers in turn. Where that leaves two with a warp of walkers less, they get three finishers and
+// the last stager: helpers begin with the last third of their warps.
+#define UNEVEN (WALKING / 32 % 4 == 2)
+#define TURN (UNEVEN ? HELPING + HELPING / 3 : 0)
 
 // All of the block, each warp at its own place in the program, which __syncthreads() does not promise to serve.
 DEVICE void meet() {
@@ -63,12 +72,11 @@ struct Slot {
     float4 sums[TILE / 4][WALKING];        // of a lane's states, of four tokens
 };
 
-// Activations as they are in memory, AHEAD tiles before they are staged or finished.
+// Activations as they are in memory: a tile is asked for two turns before it is staged, and finished two turns after.
 struct alignas(16) Raws {
-    act delta[AHEAD + 1][TILE][CHANNELS], stagers_u[AHEAD + 1][TILE][CHANNELS], maps[AHEAD + 1][TILE][2 * N];
-    act finishers_u[AHEAD + 1][TILE][CHANNELS];
+    act delta[RAWS][TILE][CHANNELS], u[RAWS][TILE][CHANNELS], maps[RAWS][TILE][2 * N];
 #if HAS_Z
-    act z[AHEAD + 1][TILE][CHANNELS];
+    act z[RAWS][TILE][CHANNELS];
 #endif
 };
 
@@ -93,6 +101,17 @@ template <int WIDTH> struct Copies {
             copy_async<COPY>(tile + (row + t) * WIDTH + column, row_at(from, t, bytes), exists && row + t < left);
         }
         from = row_at(from, TILE, bytes);
+    }
+};
+
+// What only stagers read: delta, B and C.
+struct StagersCopies {
+    Copies<CHANNELS> deltas;
+    Copies<2 * N> maps;
+
+    HERE void ask(Raws &raws, int raw, int left) {
+        deltas.ask(raws.delta[raw][0], left);
+        maps.ask(raws.maps[raw][0], left);
     }
 };
 
@@ -196,7 +215,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
                     y[t + j] = 0.0f;
 #pragma unroll
                     for (int i = 0; i < STATES; i++) {
-                        bool soft = SOFT && i == 0 && (t + j) % 4 == 0;
+                        bool soft = SOFT != 0 && i == 0 && (t + j) % SOFT == 0;
                         float exponent = step * decay[i], kept = soft ? ex2_by_polynomial(exponent) : ex2(exponent);
                         h[i] = kept * h[i] + input * bs[j][i];
 #if HAS_STATE_OFFSET
@@ -219,122 +238,143 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
         return;
     }
 
-    // As a helper: some tokens of two channels. The last channels stand in for those behind them.
     Raws &raws = *(Raws *)(slots + 2);
     int helper = ((int)threadIdx.x - WALKING + TURN) % (2 * HELPING);
     bool finishes = helper >= HELPING;
     if (finishes) helper -= HELPING;
-    int pair = helper % PAIRS, row = helper / PAIRS, own = first_channel + 2 * pair;
-    int channel = own < d_inner ? own : d_inner - 2, width = d_inner - first_channel;
-
-    if (!finishes) {
-        float bias[2] = {};
-        if (delta_bias) bias[0] = delta_bias[channel], bias[1] = delta_bias[channel + 1];
-        Copies<CHANNELS> deltas(row_at(delta + first_channel, begin, delta_bytes), delta_bytes, width, helper);
-        Copies<CHANNELS> us(row_at(u + first_channel, begin, u_bytes), u_bytes, width, helper);
+    int tiles = (length + TILE - 1) / TILE, width = d_inner - first_channel;
+    // The last channels stand in for those behind them.
+    auto reached = [&](int own) { return own < d_inner ? own : d_inner - 2; };
+    auto stagers_copies = [&]() {
         bool is_b = helper % Copies<2 * N>::COLUMNS < Copies<2 * N>::COLUMNS / 2;
         int map_bytes = is_b ? b_bytes : c_bytes;
-        Copies<2 * N> maps(row_at(is_b ? b : c - N, begin, map_bytes), map_bytes, 2 * N, helper);
-        auto ask = [&](int raw, int left) {
-            if (left > 0) {
-                deltas.ask(raws.delta[raw][0], left);
-                us.ask(raws.stagers_u[raw][0], left);
-                maps.ask(raws.maps[raw][0], left);
-            }
+        return StagersCopies{
+            Copies<CHANNELS>(row_at(delta + first_channel, begin, delta_bytes), delta_bytes, width, helper),
+            Copies<2 * N>(row_at(is_b ? b : c - N, begin, map_bytes), map_bytes, 2 * N, helper)};
+    };
+
+    if (!finishes) {
+        int warp = helper / 32, pairs[KINDS], twos[KINDS];
+        float bias[KINDS][2] = {};
+#pragma unroll
+        for (int k = 0; k < KINDS; k++) {
+            int item = helper % 32 + 32 * k;
+            pairs[k] = item % PAIRS, twos[k] = item / PAIRS;
+            int channel = reached(first_channel + 2 * pairs[k]);
+            if (delta_bias) bias[k][0] = delta_bias[channel], bias[k][1] = delta_bias[channel + 1];
+        }
+        int first_round = warp * ROUNDS / HELPERS, rounds = (warp + 1) * ROUNDS / HELPERS - first_round;
+        int column = helper % (N / 2), map_row = helper / (N / 2);
+#if !UNEVEN
+        StagersCopies copies = stagers_copies();
+        auto ask = [&](int tile) {
+            int left = length - tile * TILE;
+            if (left > 0) copies.ask(raws, tile & RAWS - 1, left);
             end_group();
         };
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) ask(i, length - i * TILE);
-        int column = helper % N, map_row = helper / N, at = 0, raw = 0;
-        await_groups<AHEAD - 1>();
+        ask(0);
+        ask(1);
+        await_groups<1>();
+#endif
         meet();
 #pragma unroll 1
-        for (int tile = 0; tile < length; tile += TILE) {
-            int left = length - tile;
-            ask(raw == 0 ? AHEAD : raw - 1, left - AHEAD * TILE);
-            float4 steps[TWOS][2];
+        for (int tile = 0; tile < tiles; tile++) {
+            int raw = tile & RAWS - 1, left = length - tile * TILE;
+#if !UNEVEN
+            ask(tile + 2);
+#endif
+            Slot &slot = slots[tile & 1];
 #pragma unroll
-            for (int k = 0; k < TWOS; k++) {
-                float step[2][2], input[2][2], slope;
+            for (int round = 0; round < (ROUNDS + HELPERS - 1) / HELPERS; round++) {
+                if (ROUNDS % HELPERS != 0 && round >= rounds) break;
 #pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    int t = 2 * (row + k * ROWS) + i;
-                    Pair raw_delta = ((const Pair *)raws.delta[raw][t])[pair];
-                    Pair raw_u = ((const Pair *)raws.stagers_u[raw][t])[pair];
-                    step_of(low(raw_delta) + bias[0], &step[i][0], &slope);
-                    step_of(high(raw_delta) + bias[1], &step[i][1], &slope);
-                    input[i][0] = step[i][0] * low(raw_u), input[i][1] = step[i][1] * high(raw_u);
-                }
-#pragma unroll
-                for (int j = 0; j < 2; j++) steps[k][j] = float4{step[0][j], input[0][j], step[1][j], input[1][j]};
-            }
-            if (left < TILE) {
-#pragma unroll
-                for (int k = 0; k < TWOS; k++) {
-                    int mine = left - 2 * (row + k * ROWS);
+                for (int k = 0; k < KINDS; k++) {
+                    int two = twos[k] + (first_round + round) * TWOS, pair = pairs[k];
+                    float step[2][2], input[2][2], slope;
 #pragma unroll
                     for (int i = 0; i < 2; i++) {
-                        if (mine < 1) steps[k][i].x = steps[k][i].y = 0.0f;
-                        if (mine < 2) steps[k][i].z = steps[k][i].w = 0.0f;
+                        Pair raw_delta = ((const Pair *)raws.delta[raw][2 * two + i])[pair];
+                        Pair raw_u = ((const Pair *)raws.u[raw][2 * two + i])[pair];
+                        step_of(low(raw_delta) + bias[k][0], &step[i][0], &slope);
+                        step_of(high(raw_delta) + bias[k][1], &step[i][1], &slope);
+                        input[i][0] = step[i][0] * low(raw_u), input[i][1] = step[i][1] * high(raw_u);
+                    }
+                    if (left < TILE) {
+#pragma unroll
+                        for (int i = 0; i < 2; i++) {
+                            if (2 * two + i >= left) step[i][0] = step[i][1] = input[i][0] = input[i][1] = 0.0f;
+                        }
+                    }
+#pragma unroll
+                    for (int j = 0; j < 2; j++) {
+                        slot.steps[two][j][pair] = float4{step[0][j], input[0][j], step[1][j], input[1][j]};
                     }
                 }
-            }
-            Slot &slot = slots[at];
-#pragma unroll
-            for (int k = 0; k < TWOS; k++) {
-                slot.steps[row + k * ROWS][0][pair] = steps[k][0];
-                slot.steps[row + k * ROWS][1][pair] = steps[k][1];
             }
 #pragma unroll
             for (int k = 0; k < MAPPED; k++) {
                 int t = map_row + k * MAP_ROWS;
                 if (TILE % MAP_ROWS != 0 && t >= TILE) continue;
+                const Pair *two = (const Pair *)raws.maps[raw][t] + 2 * column;
+                Pair first = two[0], second = two[1];
 #if STATES == 2
-                float2 *to = (float2 *)slot.maps[t & ~1] + 2 * column + (t & 1);
+                float2 *to = (float2 *)slot.maps[t & ~1] + 4 * column + (t & 1);
+                to[0] = float2{low(first), high(first)};
+                to[2] = float2{low(second), high(second)};
 #else
-                float2 *to = (float2 *)slot.maps[t] + column;
+                slot.maps[t][column] = float4{low(first), high(first), low(second), high(second)};
 #endif
-                Pair numbers = ((const Pair *)raws.maps[raw][t])[column];
-                *to = float2{low(numbers), high(numbers)};
             }
-            await_groups<AHEAD - 1>();
+#if !UNEVEN
+            await_groups<1>();
+#endif
             meet();
-            at ^= 1;
-            raw = raw == AHEAD ? 0 : raw + 1;
         }
         meet();
         return;
     }
 
+    int pair = helper % PAIRS, row = helper / PAIRS, own = first_channel + 2 * pair, channel = reached(own);
     float skip[2] = {}, added[2] = {};
     if (d_skip) skip[0] = d_skip[channel], skip[1] = d_skip[channel + 1];
     if (output_offset) {
         const float *from = output_offset + (long long)output_offset_row[s] * d_inner + channel;
         added[0] = from[0], added[1] = from[1];
     }
+#if UNEVEN
+    StagersCopies copies = stagers_copies();
+#endif
     Copies<CHANNELS> us(row_at(u + first_channel, begin, u_bytes), u_bytes, width, helper);
 #if HAS_Z
     Copies<CHANNELS> zs(row_at(z + first_channel, begin, z_bytes), z_bytes, width, helper);
 #endif
-    auto ask = [&](int raw, int left) {
+    auto ask = [&](int tile) {
+        int raw = tile & RAWS - 1, left = length - tile * TILE;
         if (left > 0) {
-            us.ask(raws.finishers_u[raw][0], left);
+            us.ask(raws.u[raw][0], left);
 #if HAS_Z
             zs.ask(raws.z[raw][0], left);
+#endif
+#if UNEVEN
+            copies.ask(raws, raw, left);
 #endif
         }
         end_group();
     };
-#pragma unroll
-    for (int i = 0; i < AHEAD; i++) ask(i, length - i * TILE);
+    // All but what was asked for last is there: for every helper, behind the next barrier.
+    ask(0);
+    ask(1);
+    await_groups<1>();
     meet();
-    await_groups<AHEAD - 1>();
+    ask(2);
+    await_groups<1>();
     meet();
     out = row_at(out + channel, begin + 4 * row, out_bytes);
-    int end = own < d_inner ? length : 0, at = 0, raw = 0;
+    int end = own < d_inner ? length : 0;
 #pragma unroll 1
-    for (int tile = 0; tile < length; tile += TILE) {
-        ask(raw == 0 ? AHEAD : raw - 1, length - tile - AHEAD * TILE);
+    for (int tile = 0; tile < tiles; tile++) {
+        int raw = tile & RAWS - 1;
+        ask(tile + 3);
         // What needs no walker.
         float y[FOURS][4][2], gates[FOURS][4][2];
 #pragma unroll
@@ -342,7 +382,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int t = 4 * (row + k * ROWS) + i;
-                Pair raw_u = ((const Pair *)raws.finishers_u[raw][t])[pair];
+                Pair raw_u = ((const Pair *)raws.u[raw][t])[pair];
                 y[k][i][0] = skip[0] * low(raw_u) + added[0];
                 y[k][i][1] = skip[1] * high(raw_u) + added[1];
 #if HAS_Z
@@ -355,7 +395,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
 #endif
             }
         }
-        await_groups<AHEAD - 1>();
+        await_groups<1>();
         meet();
 #pragma unroll
         for (int k = 0; k < FOURS; k++) {
@@ -364,7 +404,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
                 float4 parts[LANES];
 #pragma unroll
                 for (int l = 0; l < LANES; l++) {
-                    parts[l] = slots[at].sums[row + k * ROWS][place_of((pair * LANES + l) * 2 + j)];
+                    parts[l] = slots[tile & 1].sums[row + k * ROWS][place_of((pair * LANES + l) * 2 + j)];
                 }
 #pragma unroll
                 for (int half = LANES / 2; half > 0; half /= 2) {
@@ -384,11 +424,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, LANES == 2 ? 2 : 1) scan_f
             for (int i = 0; i < 4; i++) {
                 int t = 4 * k * ROWS + i;
                 Pair result = pair_of(y[k][i][0] * gates[k][i][0], y[k][i][1] * gates[k][i][1]);
-                if (tile + 4 * row + t < end) *(Pair *)row_at(out, t, out_bytes) = result;
+                if (tile * TILE + 4 * row + t < end) *(Pair *)row_at(out, t, out_bytes) = result;
             }
         }
         out = row_at(out, TILE, out_bytes);
-        at ^= 1;
-        raw = raw == AHEAD ? 0 : raw + 1;
     }
 }

@@ -117,6 +117,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
         float carry[CH][4] = {};
         if (d_final) load_states(carry, d_final + (long long)s * d_inner * N, channels, d_inner, quarter);
 
+        auto state_before = [&](int chunk) {
+            return boundaries + ((long long)at.begin / CHUNK + s + chunk) * d_inner * N;
+        };
         // Brings a saved state near, and the numbers of a chunk.
         auto fetch_states = [&](const float *saved) {
             int channel = first_channel + 2 * lane;
@@ -156,11 +159,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #if EARLY
         if (at.first >= at.last) await_previous(); // no block leaves before
 #else
+        if (at.first < at.last) {
+            int last = at.last - 1, start = at.begin + last * CHUNK;
+            fetch(start, at.length - last * CHUNK, state_before(last));
+        }
         enter();
 #endif
         for (int chunk = at.last - 1; chunk >= at.first; chunk--) {
             int start = at.begin + chunk * CHUNK, count = min(CHUNK, at.length - chunk * CHUNK);
-            const float *saved = boundaries + ((long long)at.begin / CHUNK + s + chunk) * d_inner * N;
+            const float *saved = state_before(chunk);
             // All that the chunk begins with is on its way at once.
             Maps<32> new_maps;
             Column<CHUNK> new_delta, new_u;
@@ -171,7 +178,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
             load_states(h0, saved, channels, d_inner, quarter);
             if (chunk > at.first) fetch(start - CHUNK, CHUNK, saved - (long long)d_inner * N);
             __syncthreads();
-            new_maps.store((float *)memory.maps);
 #pragma unroll
             for (int k = 0; k < CHUNK / ROWS; k++) {
                 int t = ROWS * k + second;
@@ -184,10 +190,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                 ((float2 *)mine.steps[t])[pair] = there ? step : none;
                 ((float2 *)mine.inputs[t])[pair] = there ? input : none;
             }
+            new_maps.store((float *)memory.maps); // they arrive last
             __syncthreads();
 
-            // Forward over all but the last part, to the state before each.
+            // What the last part begins with is on its way during the walk.
             int parts = (count + K - 1) / K;
+            Column<K> raw_dout, raw_z, raw_u, next_u;
+            auto load = [&](int part) {
+                raw_dout.load(dout + reached, start, part * K + second, count, dout_bytes);
+#if HAS_Z
+                raw_z.load(z + reached, start, part * K + second, count, z_bytes);
+#endif
+            };
+            load(parts - 1);
+            raw_u.load(u + reached, start, (parts - 1) * K + second, count, u_bytes);
+
+            // Forward over all but the last part, to the state before each.
             for (int part = 0; part < parts - 1; part++) {
                 if (part > 0) {
 #pragma unroll
@@ -213,16 +231,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
 #if EARLY
             if (chunk == at.last - 1) enter();
 #endif
-            Column<K> raw_dout, raw_z, raw_u, next_u;
-            auto load = [&](int part) {
-                raw_dout.load(dout + reached, start, part * K + second, count, dout_bytes);
-#if HAS_Z
-                raw_z.load(z + reached, start, part * K + second, count, z_bytes);
-#endif
-            };
-            load(parts - 1);
-            raw_u.load(u + reached, start, (parts - 1) * K + second, count, u_bytes);
-
             for (int part = parts - 1; part >= 0; part--) {
                 int from = part * K;
                 const float *steps = &mine.steps[from][group * CH], *inputs = &mine.inputs[from][group * CH];

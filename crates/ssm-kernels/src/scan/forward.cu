@@ -16,12 +16,12 @@
 // delta, z, B and C is on its way to shared memory two tiles before. Tokens past the end are staged as zero steps, which
 // change no state.
 //
-// A multiprocessor's four schedulers are the last bound: blocks of 48 channels have six warps of walkers, so that two
+// A multiprocessor's four schedulers have to have the same work: blocks of 48 channels have six warps of walkers, so that two
 // schedulers have two of them, and what helpers do beside those takes the block's time. So there one stager, beside a single
 // walker, takes half of a tile, two take a quarter each, and finishers ask for all copies. Elsewhere each role asks for
 // its own, which is 1 to 2 % faster.
 //
-// Shared memory is the next bound: a load of sixteen bytes a lane takes two of its clocks where every four neighbouring
+// Shared memory is a bound too: a load of sixteen bytes a lane takes two of its clocks where every four neighbouring
 // lanes ask for at most two places, and four where they ask for more. So lanes 0, 2, 4, .. share a channel, and lanes 1, 3,
 // 5, .. the next. (As many lanes in a row took the channels of 130m 9 % longer, H100.)
 //
@@ -56,6 +56,8 @@
 // the last stager: helpers begin with the last third of their warps.
 #define UNEVEN (WALKING / 32 % 4 == 2)
 #define TURN (UNEVEN ? HELPING + HELPING / 3 : 0)
+static_assert(!UNEVEN || HELPERS % 3 == 0, "a warp has one task");
+static_assert(32 * KINDS % PAIRS == 0 && TILE / 2 % TWOS == 0, "rounds are whole");
 
 // All of the block, each warp at its own place in the program, which __syncthreads() does not promise to serve.
 DEVICE void meet() {

@@ -8,6 +8,7 @@ use statetune_ssm_kernels::random::{DropoutKey, stream_of};
 use statetune_tensor::ops::{self, AdaptedWeight, Dropout, DropoutRows, NormAxis};
 use statetune_tensor::{Gradients, Staged, Tape, Tensor, Var};
 
+use crate::leaf_values::leaf_values;
 use crate::parameters::Id;
 use crate::patch::{Change, Ends, Patches, Value};
 use crate::patched_linear::product;
@@ -150,11 +151,12 @@ impl Bound {
         dropout: Option<DropoutStep>,
         held: Option<&Held>,
     ) -> Result<Bound, ModelError> {
-        let leaf = |tensor: &crate::patch::PatchTensor| match tensor.trained {
-            true => tape.leaf(tensor.buffer.tensor()),
-            false => tensor.buffer.tensor().into(),
+        let values = leaf_values(tape, model, patches)?;
+        let leaf = |(tensor, value): (&crate::patch::PatchTensor, Tensor)| match tensor.trained {
+            true => tape.leaf(value),
+            false => value.into(),
         };
-        let leaves: Vec<Var> = patches.tensors().iter().map(leaf).collect();
+        let leaves: Vec<Var> = patches.tensors().iter().zip(values).map(leaf).collect();
         let mut binder = Binder {
             tape,
             model,

@@ -18,6 +18,7 @@ pub mod error;
 pub mod generate;
 mod head;
 mod init;
+mod leaf_values;
 mod model;
 pub mod ops;
 mod parameters;

@@ -4,6 +4,7 @@
 //! one product serves all of them. Operations that cannot read such a matrix ask for [`DeviceTensor::dense`].
 
 mod gradient;
+mod packed;
 
 use std::sync::{Arc, Weak};
 
@@ -11,6 +12,7 @@ use statetune_ssm_kernels::columns::cuda as kernel;
 use statetune_ssm_kernels::runtime::cuda::{Array, Cuda, ElementType, HostElement, Matrix, View};
 
 pub use gradient::GradientPlace;
+pub(crate) use packed::packed_factors;
 
 use crate::tensor::Storage;
 use crate::{DType, Device, Element, Result, Tensor, TensorError};
@@ -25,6 +27,7 @@ pub struct DeviceTensor {
     dtype: DType,
     recipe: Option<Recipe>,
     siblings: Option<Arc<gradient::Siblings>>, // of columns: see `gradient`
+    packed: Option<Arc<packed::PackedFactor>>, // of a low-rank factor: see `packed`
 }
 
 /// How to make a tensor again from what is kept anyway, so that whoever needs it later need not keep it.
@@ -53,7 +56,7 @@ impl Recipe {
     pub fn make(&self) -> Result<DeviceTensor> {
         let Some(array) = self.array.upgrade() else { return (self.again)() };
         let (start, stride, shape, dtype) = (self.start, self.stride, self.shape.clone(), self.dtype);
-        Ok(DeviceTensor { array, start, stride, shape, dtype, recipe: None, siblings: None })
+        Ok(DeviceTensor { array, start, stride, shape, dtype, recipe: None, siblings: None, packed: None })
     }
 }
 
@@ -91,6 +94,7 @@ impl DeviceTensor {
             dtype,
             recipe: None,
             siblings: None,
+            packed: None,
         }
     }
 
@@ -140,6 +144,7 @@ impl DeviceTensor {
             start: self.start + columns.start,
             shape: vec![rows, columns.len()],
             recipe: None,
+            packed: None,
             ..self.clone()
         }
     }
@@ -216,6 +221,7 @@ impl DeviceTensor {
             shape: vec![rows.len(), width],
             recipe: None,
             siblings: None,
+            packed: None,
             ..self.clone()
         }
     }
@@ -230,7 +236,7 @@ impl DeviceTensor {
         }
         let dense = self.dense()?;
         let stride = shape.last().copied().unwrap_or(1);
-        Ok(DeviceTensor { shape: shape.to_vec(), stride, recipe: None, siblings: None, ..dense })
+        Ok(DeviceTensor { shape: shape.to_vec(), stride, recipe: None, siblings: None, packed: None, ..dense })
     }
 
     /// The size along each axis.

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use statetune_ssm_kernels::Level;
 use statetune_ssm_kernels::random::uniform;
-use statetune_tensor::ops::{self, LowRankInput};
+use statetune_ssm_kernels::runtime::cuda::Cuda;
+use statetune_tensor::ops::{self, Factor, LowRankInput, as_factors};
 use statetune_tensor::{DType, Device, Tape, Tensor, Var, Weight};
 
 /// A layer, and its input.
@@ -64,15 +65,30 @@ fn numbers(seed: u64, shape: &[usize]) -> Tensor {
     Tensor::from_vec(values, shape).unwrap().cast(DType::Bf16)
 }
 
-/// Outputs and gradients, by name.
-fn run(layer: Layer, device: &Device, compute: DType) -> Vec<(String, Tensor)> {
+/// The kernels that some work launches, and how often.
+fn launches(cuda: &Cuda, work: impl FnOnce()) -> Vec<(String, usize)> {
+    let profiled = cuda.profile(|| {
+        work();
+        Ok::<_, Infallible>(())
+    });
+    let mut launches: Vec<_> = profiled.unwrap().iter().map(|(kernel, time)| (kernel.clone(), time.launches)).collect();
+    launches.sort_unstable();
+    launches
+}
+
+/// Outputs and gradients, by name; of factors that are the device's own before, or that the layer makes so.
+fn run(layer: Layer, device: &Device, compute: DType, factors_before: bool) -> Vec<(String, Tensor)> {
     let Layer { tokens, inputs, splits, rank, .. } = layer;
     let outputs: usize = splits.iter().sum();
     let tape = Tape::new(device);
     let put = |seed, shape: &[usize], dtype| numbers(seed, shape).cast(dtype).to(device).unwrap();
     let trained = Device::trained_type(compute);
-    let leaves = [(1, [tokens, inputs], compute), (2, [rank, inputs], trained), (3, [outputs, rank], trained)];
-    let leaves = leaves.map(|(seed, shape, dtype)| tape.leaf(put(seed, &shape, dtype)));
+    let (a, b) = (put(2, &[rank, inputs], trained), put(3, &[outputs, rank], trained));
+    let [a, b] = match factors_before {
+        true => as_factors(device, compute, vec![(a, Factor::A), (b, Factor::B)]).unwrap().try_into().unwrap(),
+        false => [a, b],
+    };
+    let leaves = [put(1, &[tokens, inputs], compute), a, b].map(|value| tape.leaf(value));
     let [x, a, b] = &leaves;
     let stored = if compute == DType::F64 { DType::F64 } else { DType::Bf16 };
     let weight = Weight::new(put(4, &[outputs, inputs], stored)).unwrap();
@@ -83,13 +99,7 @@ fn run(layer: Layer, device: &Device, compute: DType) -> Vec<(String, Tensor)> {
     let mut ys: Vec<Var> = match (device, compute) {
         (Device::Cuda(cuda), DType::Bf16) => {
             let mut ys = Vec::new();
-            let profiled = cuda.profile(|| {
-                ys = forward();
-                Ok::<_, Infallible>(())
-            });
-            let times = profiled.unwrap();
-            let mut launches: Vec<_> = times.iter().map(|(kernel, time)| (kernel.as_str(), time.launches)).collect();
-            launches.sort_unstable();
+            let found = launches(cuda, || ys = forward());
             // The product, of a matrix with the factor below or beside it, or of neither; the addition; and what extends the
             // matrix, where the launch of the addition does not.
             let below = outputs < inputs;
@@ -103,7 +113,12 @@ fn run(layer: Layer, device: &Device, compute: DType) -> Vec<(String, Tensor)> {
             if layer.extended && below {
                 expected.insert(0, ("low_rank/low_rank_extended", 1));
             }
-            assert_eq!(launches, expected, "{layer:?}");
+            if !factors_before {
+                expected.push(("low_rank/low_rank_pack", 1));
+                expected.sort_unstable();
+            }
+            let found: Vec<_> = found.iter().map(|(kernel, count)| (kernel.as_str(), *count)).collect();
+            assert_eq!(found, expected, "{layer:?}");
             ys
         }
         _ => forward(),
@@ -156,7 +171,7 @@ fn a_matrix_taken_with_its_addition_gives_what_both_give() {
     // Of the largest number: an activation in bf16 is rounded to 0.4 %, x Aᵀ too.
     let tolerance = if compute == DType::Bf16 { 1e-2 } else { 1e-5 };
     for layer in LAYERS {
-        let (found, expected) = (run(layer, &device, compute), run(layer, &reference, DType::F64));
+        let (found, expected) = (run(layer, &device, compute, true), run(layer, &reference, DType::F64, false));
         for ((name, found), (_, expected)) in found.iter().zip(&expected) {
             assert_eq!(found.shape(), expected.shape(), "{label}, {layer:?}, {name}");
             let (found, expected) = (found.to_f64_vec(), expected.to_f64_vec());
@@ -167,6 +182,38 @@ fn a_matrix_taken_with_its_addition_gives_what_both_give() {
             }
         }
     }
+}
+
+#[test]
+fn factors_made_before_give_what_those_made_by_the_layer_give() {
+    let Some((label, device, compute)) = test_device::asked_for() else { return };
+    for layer in LAYERS {
+        let (before, within) = (run(layer, &device, compute, true), run(layer, &device, compute, false));
+        for ((name, before), (_, within)) in before.iter().zip(&within) {
+            assert_eq!(before.to_f64_vec(), within.to_f64_vec(), "{label}, {layer:?}, {name}");
+        }
+    }
+}
+
+#[test]
+fn factors_are_made_once_and_only_those_that_the_kernels_are_written_for() {
+    let Some((label, device, compute)) = test_device::asked_for() else { return };
+    let Device::Cuda(cuda) = &device else { unreachable!("{label} is a GPU") };
+    let put = |shape: &[usize]| numbers(1, shape).cast(DType::F32).to(&device).unwrap();
+    // Two ranks, an A whose width is not in eights, and a rank that is too large.
+    let (fits, not) = ([[8, 24], [8, 64], [3, 16]], [[8, 20], [40, 64]]);
+    let all = fits.iter().chain(&not).map(|shape| (put(shape), Factor::A)).collect::<Vec<_>>();
+    let b = (put(&[16, 8]), Factor::B);
+    let mut made = Vec::new();
+    let first = launches(cuda, || made = as_factors(&device, compute, [all, vec![b]].concat()).unwrap());
+    let packed = if compute == DType::Bf16 { vec![("low_rank/low_rank_pack".to_owned(), 2)] } else { vec![] };
+    assert_eq!(first, packed, "{label}: a launch for each rank");
+    for tensor in &made {
+        assert_eq!(tensor.to_host().unwrap().to_f64_vec(), put(tensor.shape()).to_host().unwrap().to_f64_vec());
+    }
+    let which = |tensor: Tensor| if tensor.shape()[0] == 16 { (tensor, Factor::B) } else { (tensor, Factor::A) };
+    let again = made.into_iter().map(which).collect();
+    assert_eq!(launches(cuda, || drop(as_factors(&device, compute, again).unwrap())), []);
 }
 
 /// The gradient of the input of a layer whose outputs are cut in three, each of which a further layer takes; the first one's two

@@ -1,5 +1,9 @@
 //! Launches of `low_rank.cu`.
 
+mod packed;
+
+pub use packed::{Packed, Unpacked, pack};
+
 use crate::args;
 use crate::reduce::cuda::add_chunks;
 use crate::runtime::cuda::{Arg, Array, Cuda, CudaError, Define, ElementType, Source, View, two_ints};
@@ -116,21 +120,19 @@ pub enum Way {
 /// How a kernel is built.
 struct Built {
     rank: usize,
-    backward: bool,
     copies: bool,
     columns: usize,
     threads: u32,
 }
 
 impl Built {
-    fn defines(&self) -> [Define; 7] {
-        let Built { rank, backward, copies, columns, threads } = *self;
+    fn defines(&self) -> [Define; 6] {
+        let Built { rank, copies, columns, threads } = *self;
         assert!((1..=MOST_RANK).contains(&rank), "ranks are 1 to {MOST_RANK}, not {rank}");
         [
             ("ACT_BF16", 1),
             ("TILES", rank.div_ceil(8) as i64),
             ("WHOLE", i64::from(rank.is_multiple_of(8))),
-            ("BACKWARD", i64::from(backward)),
             ("COPIES", i64::from(copies)),
             ("COLUMNS", columns as i64),
             ("THREADS", i64::from(threads)),
@@ -156,7 +158,7 @@ pub struct Beside<'a> {
     pub copies: bool,
 }
 
-/// Activations on their way through the factors A `[rank, I]` and B `[O, rank]`, f32.
+/// Activations on their way through the factors A `[rank, I]` and B `[O, rank]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
     /// x Aᵀ; backward, dy B.
@@ -172,7 +174,7 @@ pub struct Rows<'a> {
     /// Forward or backward.
     pub way: Way,
     /// A and B.
-    pub factors: [View<'a>; 2],
+    pub factors: [Packed<'a>; 2],
     /// `inner` and `outer`.
     pub scales: [f64; 2],
     /// Rank of the factors.
@@ -189,15 +191,13 @@ impl Rows<'_> {
         match &self.from {
             Projection::Of(x) => {
                 x.check("x", rows);
-                down.check("what x is multiplied by", ElementType::F32, rank * x.count());
-                assert!(down.pointer().is_multiple_of(16), "the factors begin at multiples of 16 bytes");
+                down.check("what x is multiplied by", x.count(), rank);
             }
             Projection::Given(given) => given.at.check("given [rows, rank]", ElementType::Bf16, rows, rank),
         }
         if let Some(y) = &y {
             y.check("y", rows);
-            up.check("what y gets", ElementType::F32, rank * y.count);
-            assert!(up.pointer().is_multiple_of(16), "the factors begin at multiples of 16 bytes");
+            up.check("what y gets", y.count, rank);
         }
         if let Some(beside) = &self.beside {
             beside.at.at.check("beside [rows, rank]", ElementType::Bf16, rows, rank);
@@ -211,7 +211,7 @@ impl Rows<'_> {
         self.projected.check("projected [rows, rank]", ElementType::Bf16, rows * rank);
     }
 
-    fn down_and_up(&self) -> (View<'_>, View<'_>) {
+    fn down_and_up(&self) -> (Packed<'_>, Packed<'_>) {
         let [a, b] = self.factors;
         if self.way == Way::Forward { (a, b) } else { (b, a) }
     }
@@ -251,14 +251,13 @@ impl Rows<'_> {
         args.extend(x.args());
         args.extend(given);
         args.extend(args![beside.map(|at| at.view), beside.map_or(0, |at| at.stride) as i64]);
-        args.extend(args![down, up, inner, outer, self.rank as i32, self.rows as i32]);
+        args.extend(args![down.by_rank(), up.in_pairs(), inner, outer, self.rank as i32, self.rows as i32]);
         let blocks = self.rows.div_ceil(ROWS) as u32;
         // Another block makes the projection again: little where x is narrow, as long as blocks are few.
         let shares = if outputs >= 2 * inputs && blocks <= 2 * cuda.multiprocessors() { 2 } else { 1 };
         let small = inputs.max(outputs) <= THREADS as usize / 2;
         let threads = if small || blocks * shares > cuda.multiprocessors() { THREADS / 2 } else { THREADS };
-        let backward = self.way == Way::Backward;
-        let built = Built { rank: self.rank, backward, copies, columns: COLUMNS[0], threads };
+        let built = Built { rank: self.rank, copies, columns: COLUMNS[0], threads };
         let extending = self.extended.map_or(0, |extended| extended.blocks(threads));
         let words = self.extended.map_or([0; EXTENSION_WORDS], |extended| extended.words(extending));
         args.extend(args![&words[..]]);
@@ -352,7 +351,7 @@ impl ExtendedMatrix<'_> {
         if blocks == 0 {
             return Ok(());
         }
-        let built = Built { rank: self.rank, backward: false, copies: false, columns: COLUMNS[0], threads: THREADS };
+        let built = Built { rank: self.rank, copies: false, columns: COLUMNS[0], threads: THREADS };
         let words = self.words(blocks);
         let args = args![&words[..]];
         cuda.launch(&SOURCE, &built.defines(), "low_rank_extended", [blocks, 1, 1], EXTENDING, 0, &args)
@@ -466,7 +465,7 @@ pub fn gradients(cuda: &Cuda, all: &[Factors], rank: usize, rows: usize) -> Resu
     let args = args![&words[..], sides, rank as i32, rows as i32, rows_each as i32];
     // Where blocks are more than multiprocessors, several share one: none waits for a second turn.
     let threads = if blocks * parts > multiprocessors { THREADS / 2 } else { THREADS };
-    let built = Built { rank, backward: true, copies: false, columns, threads };
+    let built = Built { rank, copies: false, columns, threads };
     cuda.launch(&SOURCE, &built.defines(), "low_rank_gradients", [blocks as u32, parts as u32, 1], threads, 0, &args)?;
     let gradients = targets.iter().map(|target| target.outer.gradient);
     let sums: Vec<(View, View)> = gradients.zip(partials.iter().map(Array::view)).collect();

@@ -46,6 +46,70 @@ fn joined(first: &Wide, second: &Option<Wide>, row: usize, column: usize) -> f64
     }
 }
 
+/// A factor as the passes read it.
+struct Factor {
+    array: Array,
+    width: usize,
+    rank: usize,
+}
+
+impl Factor {
+    /// Of an A `[rank, width]` or a B `[width, rank]`.
+    fn new(cuda: &Cuda, values: &[f32], is_a: bool, width: usize, rank: usize) -> Factor {
+        let (factor, array) = (upload(cuda, values, ElementType::F32), nines(cuda, Packed::len(width, rank)));
+        pack(cuda, &[Unpacked { factor: factor.view(), is_a, width, out: array.view() }], rank).unwrap();
+        Factor { array, width, rank }
+    }
+
+    fn packed(&self) -> Packed<'_> {
+        Packed::new(self.array.view(), self.width, self.rank)
+    }
+}
+
+fn nines(cuda: &Cuda, len: usize) -> Array {
+    upload(cuda, &vec![9.0; len], BF16)
+}
+
+#[test]
+fn cuda_low_rank_factors_are_packed_by_rank_and_in_pairs() {
+    let cuda = testing::cuda();
+    for (rank, widths) in
+        [(8, vec![8, 24, 3072]), (3, vec![40, 8]), (17, vec![1064]), (32, vec![16, 8, 72]), (1, vec![8; 200])]
+    {
+        let all: Vec<_> = (widths.iter().zip(0..))
+            .map(|(&width, i)| {
+                let (values, is_a) = (numbers(width * rank, i), i % 2 == 0);
+                (width, is_a, upload(&cuda, &values, ElementType::F32), nines(&cuda, Packed::len(width, rank)), values)
+            })
+            .collect();
+        let factors: Vec<_> = (all.iter())
+            .map(|(width, is_a, factor, out, _)| Unpacked {
+                factor: factor.view(),
+                is_a: *is_a,
+                width: *width,
+                out: out.view(),
+            })
+            .collect();
+        pack(&cuda, &factors, rank).unwrap();
+        let ranks = rank.next_multiple_of(8);
+        for (width, is_a, _, out, values) in &all {
+            let at = |column: usize, j: usize| match (j < rank, is_a) {
+                (false, _) => 0.0,
+                (true, true) => values[j * width + column],
+                (true, false) => values[column * rank + j],
+            };
+            let by_rank = (0..ranks * width).map(|i| at(i % width, i / width));
+            // Four columns, their eights of ranks, pairs, columns, the two of a pair.
+            let in_pairs = (0..ranks * width).map(|i| {
+                let (four, eight) = (i / (4 * ranks), i % (4 * ranks) / 32);
+                at(4 * four + i % 8 / 2, 8 * eight + i % 32 / 8 * 2 + i % 2)
+            });
+            let expected = rounded(&by_rank.chain(in_pairs).collect::<Vec<_>>(), BF16);
+            assert_eq!(download(&cuda, out.view()), expected, "width {width}, rank {rank}, A {is_a}");
+        }
+    }
+}
+
 /// (rows, columns of x and of a second one, columns of y, rank).
 const SHAPES: [(usize, usize, usize, usize, usize); 8] = [
     (1, 8, 0, 8, 1),
@@ -82,14 +146,14 @@ fn cuda_low_rank_rows_add_two_products() {
         for (adds, way) in [(true, Way::Forward), (false, Way::Backward)] {
             let y = Wide::new(&cuda, rows, outputs, outputs + 24, 5);
             // `down` and `up` are [ranks, columns]; B is stored the other way.
-            let first = |values: &[f32]| upload(&cuda, values, ElementType::F32);
-            let last = |values: &[f32], columns| first(&transposed(values, columns));
+            let first = |values: &[f32], columns| Factor::new(&cuda, values, true, columns, rank);
+            let last = |values: &[f32], columns| Factor::new(&cuda, &transposed(values, columns), false, columns, rank);
             let (a, b) = match way {
-                Way::Forward => (first(&down), last(&up, outputs)),
-                Way::Backward => (first(&up), last(&down, inputs)),
+                Way::Forward => (first(&down, inputs), last(&up, outputs)),
+                Way::Backward => (first(&up, outputs), last(&down, inputs)),
             };
             let projected = cuda.array(BF16, rows * rank).unwrap();
-            let factors = [a.view(), b.view()];
+            let factors = [a.packed(), b.packed()];
             let sides = side_by_side(&x, &x1);
             let before = download(&cuda, y.array.view());
             let pass = Rows {
@@ -260,9 +324,9 @@ fn cuda_low_rank_extended_matrices_have_a_factor_at_their_side() {
         let (a, b) = (numbers(rank * inputs, 2), numbers(outputs * rank, 3));
         let weight = upload(&cuda, &w, BF16);
         let of = |factor: &[f32], extension, [rows, columns]: [usize; 2], apart: usize| {
-            let factor = upload(&cuda, factor, ElementType::F32);
+            let unpacked = upload(&cuda, factor, ElementType::F32);
             let out = upload(&cuda, &vec![9.0; rows * (columns + apart)], BF16);
-            let (factor, w, sizes) = (factor.view(), weight.view(), [outputs, inputs]);
+            let (factor, w, sizes) = (unpacked.view(), weight.view(), [outputs, inputs]);
             let place = Strided { view: out.view(), stride: columns + apart };
             let matrix = ExtendedMatrix { out: place, w, sizes, factor, scale: -0.75, rank, extension };
             matrix.write(&cuda).unwrap();
@@ -273,7 +337,7 @@ fn cuda_low_rank_extended_matrices_have_a_factor_at_their_side() {
             for rows in [0, 5, 40] {
                 cuda.write(out.view(), &vec![half::bf16::from_f32(9.0); out.len()]).unwrap();
                 let x = Wide::new(&cuda, rows, 24, 24, 4);
-                let (a, b) = (upload(&cuda, &numbers(rank * 24, 5), ElementType::F32), &factor);
+                let a = Factor::new(&cuda, &numbers(rank * 24, 5), true, 24, rank);
                 let stride = 24 + rank.next_multiple_of(8);
                 let wide = [7.0, 8.0].map(|fill| upload(&cuda, &vec![fill; rows * stride], BF16));
                 let projected = cuda.array(BF16, rows * rank).unwrap();
@@ -287,7 +351,7 @@ fn cuda_low_rank_extended_matrices_have_a_factor_at_their_side() {
                         extended,
                         into: None,
                         way: Way::Forward,
-                        factors: [a.view(), *b],
+                        factors: [a.packed(); 2],
                         scales: [1.0, 1.0],
                         rank,
                         rows,

@@ -10,8 +10,11 @@
 // it by Bᵀ; what y holds is on its way meanwhile. The backward is the same with dy for x, B for Aᵀ and A for Bᵀ. In `low_rank_gradients` a block has COLUMNS
 // columns of dy or of x, its warps every WARPSth tile of tokens; sums meet in shared memory, in a fixed order.
 //
-// Factors are f32 and rounded to bf16 where they are multiplied, as a product of activations would have them; x Aᵀ too.
-// Columns, strides and arrays are multiples of eight elements.
+// Factors are f32 and rounded to bf16, as a product of activations would have them; x Aᵀ too. Every block of `low_rank_rows`
+// reads all of both factors, so that `low_rank_pack` rounds them once a step, in the two orders in which lanes take sixteen
+// bytes at once: by rank, [ranks][columns], to multiply x; and in pairs, of every four columns [four pairs of ranks][four
+// columns] for each eight ranks, to be multiplied by x Aᵀ. Ranks are filled up to whole eights with zeros. Columns, strides and
+// arrays are multiples of eight elements.
 //
 // Where y is much wider than x, blocks share a tile of rows, each with some of y's columns; where blocks are many, they are
 // half as large, so that two on a multiprocessor load and store in turn.
@@ -20,8 +23,8 @@
 // factor beside or below it, and one product makes y of x with x Aᵀ beside it, or x Aᵀ beside y. `low_rank_rows` then only
 // puts x Aᵀ beside x, with the matrix written by the same launch, or takes it as it is given.
 //
-// Defines: TILES: of eight ranks, 1 to 4; WHOLE: whether they are all of the rank; BACKWARD: whether `low_rank_rows` is one;
-// COPIES: whether it copies x; COLUMNS: of a block of `low_rank_gradients`, 32, or 16 where blocks would be few; THREADS: 512
+// Defines: TILES: of eight ranks, 1 to 4; WHOLE: whether they are all of the rank; COPIES: whether
+// `low_rank_rows` copies x; COLUMNS: of a block of `low_rank_gradients`, 32, or 16 where blocks would be few; THREADS: 512
 // or 256.
 
 #define WARPS (THREADS / 32)
@@ -51,8 +54,7 @@ DEVICE Eight eight_at(const bf16 *p, bool there) {
 
 // What a lane has on its way of x and of the factor that it is multiplied by: rows g and g + 8, rank g of each tile.
 struct Inputs {
-    Eight upper, lower;
-    float down[TILES][8];
+    Eight upper, lower, down[TILES];
 #if COPIES
     bf16 *copy; // where the upper ones go, if anywhere
 #endif
@@ -87,14 +89,13 @@ DEVICE void extend(const Extension &all, int eighth) {
 }
 
 // projected [rows, rank] = inner x down, x being x0, x1 and x2 side by side, or what is given instead; y (+)= outer projected
-// up. Forward, `down` is A [rank, columns of x] and `up` B [columns of y, rank]; backward `down` is B and `up` A. What is
-// projected also goes to `beside`, if asked, and with COPIES x to the columns in front of it; the first blocks then extend the
+// up. Forward, `down` is A by rank and `up` B in pairs; backward `down` is B and `up` A. What is projected also goes to `beside`, if asked, and with COPIES x to the columns in front of it; the first blocks then extend the
 // matrix that both are for, if asked.
 extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_rows(
     bf16 *__restrict__ y, long long y_stride, int y_columns, int adds, bf16 *__restrict__ projected,
     const bf16 *__restrict__ x0, long long stride0, int columns0, const bf16 *__restrict__ x1, long long stride1,
     int columns1, const bf16 *__restrict__ x2, long long stride2, int columns2, const bf16 *__restrict__ given, long long given_stride, bf16 *__restrict__ beside,
-    long long beside_stride, const float *__restrict__ down, const float *__restrict__ up, float inner,
+    long long beside_stride, const bf16 *__restrict__ down, const Eight *__restrict__ up, float inner,
     float outer, int rank, int rows, Extension extension) {
     int block = blockIdx.x;
 #if COPIES
@@ -130,16 +131,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
 #endif
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
-            int j = tile * 8 + g;
-            float4 none = {0.0f, 0.0f, 0.0f, 0.0f};
-#if BACKWARD
-#pragma unroll
-            for (int i = 0; i < 8; i++) in.down[tile][i] = there && j < rank ? down[(long long)(at + i) * rank + j] : 0.0f;
-#else
-            const float4 *factor = (const float4 *)(down + (long long)j * width + at);
-            *(float4 *)in.down[tile] = there && j < rank ? factor[0] : none;
-            *(float4 *)(in.down[tile] + 4) = there && j < rank ? factor[1] : none;
-#endif
+            in.down[tile] = eight_at(down + (long long)(tile * 8 + g) * width + at, there);
         }
     };
     // What y holds at a lane's columns of rows g and g + 8.
@@ -168,9 +160,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
 #endif
 #pragma unroll
             for (int tile = 0; tile < TILES; tile++) {
-                const float *f = in[k].down[tile];
-                multiply_16(found[tile], a[0], b[0], a[1], b[1], bf16_pair(f[0], f[1]), bf16_pair(f[2], f[3]));
-                multiply_16(found[tile], a[2], b[2], a[3], b[3], bf16_pair(f[4], f[5]), bf16_pair(f[6], f[7]));
+                const u32 *f = in[k].down[tile].pair;
+                multiply_16(found[tile], a[0], b[0], a[1], b[1], f[0], f[1]);
+                multiply_16(found[tile], a[2], b[2], a[3], b[3], f[2], f[3]);
             }
         }
     }
@@ -215,28 +207,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
             bool there = own < own_end;
 #pragma unroll
             for (int tile = 0; tile < TILES; tile++) {
-                int j = tile * 8 + 2 * q;
-                float one[4] = {}, other[4] = {};
-#if BACKWARD
-                const float *factor = up + (long long)j * y_columns + own;
-                if (there && j < rank) *(float4 *)one = *(const float4 *)factor;
-                if (there && j + 1 < rank) *(float4 *)other = *(const float4 *)(factor + y_columns);
-#else
+                Eight none = {}, factor = there ? up[(own / 4 * TILES + tile) * 4 + q] : none;
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const float *factor = up + (long long)(own + i) * rank + j;
-#if WHOLE
-                    float2 both = {0.0f, 0.0f};
-                    if (there) both = *(const float2 *)factor;
-                    one[i] = both.x, other[i] = both.y;
-#else
-                    if (there && j < rank) one[i] = factor[0];
-                    if (there && j + 1 < rank) other[i] = factor[1];
-#endif
-                }
-#endif
-#pragma unroll
-                for (int i = 0; i < 4; i++) multiply_8(sum[k][i], above[tile], below[tile], bf16_pair(one[i], other[i]));
+                for (int i = 0; i < 4; i++) multiply_8(sum[k][i], above[tile], below[tile], factor.pair[i]);
             }
         }
         Eight result[AHEAD][2];
@@ -263,6 +236,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_ro
             if (lower && there) *(Eight *)(y + (row + 8) * y_stride + column) = result[k][1];
         }
     }
+}
+
+// Whose block this is: the last of `count` whose first block is not behind it. Halving, since every step may wait for another
+// line of the launch's arguments.
+template <class One> DEVICE int owner(const One *all, int count) {
+    int own = 0;
+    for (int end = count; end - own > 1;) {
+        int middle = (own + end) / 2;
+        if (all[middle].first_block <= (int)blockIdx.x) own = middle;
+        else end = middle;
+    }
+    return own;
 }
 
 // A matrix x [rows, columns] of which the sums over rows of x[row][c] projected[row][j] are asked for.
@@ -292,9 +277,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, THREADS == 512 ? 1 : TILES
     __shared__ float sums[WARPS][COLUMNS][8];
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, q = lane % 4;
-    int part = blockIdx.y, own = 0;
-    while (own + 1 < count && (int)blockIdx.x >= all.sides[own + 1].first_block) own++;
-    const Side &sum = all.sides[own];
+    int part = blockIdx.y;
+    const Side &sum = all.sides[owner(all.sides, count)];
     int block = blockIdx.x - sum.first_block;
     int column = block * COLUMNS + OWN * g;
     bool there = column < sum.columns;
@@ -357,3 +341,64 @@ extern "C" __global__ void __launch_bounds__(THREADS, THREADS == 512 ? 1 : TILES
 
 // The matrix alone.
 extern "C" __global__ void low_rank_extended(Extension all) { extend(all, blockIdx.x * blockDim.x + threadIdx.x); }
+
+// A factor, [width, rank] or with by_rank [rank, width], and the place of both its orders.
+struct Packing {
+    const float *factor;
+    bf16 *out;
+    int width, rank, by_rank, first_block;
+};
+
+// As many as one launch packs.
+struct Packings {
+    Packing factors[96];
+};
+
+// A thread has eight columns and eight ranks of a factor. The factors' blocks follow one another.
+extern "C" __global__ void __launch_bounds__(256) low_rank_pack(Packings all, int count) {
+    const Packing &one = all.factors[owner(all.factors, count)];
+    int i = (blockIdx.x - one.first_block) * blockDim.x + threadIdx.x, eighths = one.width / 8;
+    int tile = i / eighths, column = i % eighths * 8;
+    if (tile >= TILES) return;
+    float numbers[8][8]; // of a column and a rank
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        // Eight neighbours in memory: of a rank, or of a column.
+        int rank = tile * 8 + i;
+        const float *from = one.factor + (one.by_rank ? (long long)rank * one.width + column
+                                                      : (long long)(column + i) * one.rank + tile * 8);
+        float eight[8];
+#if WHOLE
+        *(float4 *)eight = *(const float4 *)from;
+        *(float4 *)(eight + 4) = *(const float4 *)(from + 4);
+#else
+#pragma unroll
+        for (int k = 0; k < 8; k++) eight[k] = (one.by_rank ? rank : tile * 8 + k) < one.rank ? from[k] : 0.0f;
+#endif
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            if (one.by_rank) numbers[k][i] = eight[k];
+            else numbers[i][k] = eight[k];
+        }
+    }
+    Eight eight;
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+#pragma unroll
+        for (int c = 0; c < 4; c++) eight.pair[c] = bf16_pair(numbers[2 * c][j], numbers[2 * c + 1][j]);
+        *(Eight *)(one.out + (long long)(tile * 8 + j) * one.width + column) = eight;
+    }
+    Eight *in_pairs = (Eight *)(one.out + (long long)RANKS * one.width);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+#pragma unroll
+        for (int q = 0; q < 4; q++) {
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const float *two = &numbers[4 * half + c][2 * q];
+                eight.pair[c] = bf16_pair(two[0], two[1]);
+            }
+            in_pairs[((long long)(column / 4 + half) * TILES + tile) * 4 + q] = eight;
+        }
+    }
+}

@@ -30,22 +30,6 @@
 // Defines: EARLY; WARPS (4, or 2 where shared memory is small), HAS_Z, SOFTPLUS, HAS_STATE_OFFSET; wanted: DU, DDELTA,
 // DBIAS, DZ, DC, DB, DSTATE_OFFSET, DA, DINITIAL; ACT_BF16.
 
-// The parts of shared memory that belong to one warp.
-struct WarpMemory {
-    float4 states[PARTS - 2][CH][32];                 // before every Kth token but the first and the last of a chunk
-    float steps[CHUNK][WIDTH], inputs[CHUNK][WIDTH];  // Δ, Δ u
-    float dys[K][WIDTH];
-    Shares shares[2 * K];
-#if HAS_STATE_OFFSET && (DC || DZ)
-    float4 offset[CH][32];
-#endif
-};
-
-struct BlockMemory {
-    WarpMemory warps[WARPS];
-    float4 maps[CHUNK][8];  // B, C
-};
-
 extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
     act *__restrict__ du, act *__restrict__ ddelta, act *__restrict__ dz, float *__restrict__ map_sums,
     float *__restrict__ ddelta_bias, float *__restrict__ da, float *__restrict__ dd_skip,
@@ -255,6 +239,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     }
                 }
 
+#if !HAS_STATE_OFFSET
+                // The compiler would begin the part with dout and z, which may not have come yet. So they wait for the state
+                // after the second token: `odd` is zero, since rows are whole pairs. With an offset it costs more than it saves.
+                u32 odd = u_bytes & 1;
+#pragma unroll
+                for (int j = 0; j < K / ROWS; j++) {
+                    u32 nothing = __float_as_uint(h[2][j][0]) & odd;
+                    *(u32 *)&raw_dout.raw[j] |= nothing;
+#if HAS_Z
+                    *(u32 *)&raw_z.raw[j] |= nothing;
+#endif
+                }
+#endif
                 float gates[K / ROWS][2];  // dout silu'(z)
 #pragma unroll
                 for (int j = 0; j < K / ROWS; j++) {
@@ -333,6 +330,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     if (there) *(Pair *)row_at(dz + reached, start + from + k, dz_bytes) = dz2;
                 }
 #endif
+                // What a token needs first, asked for before the warp meets and not behind it.
+                float ahead[4][4];  // Δ u, dy, B, C
+                auto take_ahead = [&](int k) {
+                    take(ahead[0], inputs + k * WIDTH);
+                    take(ahead[1], &mine.dys[k][group * CH]);
+                    *(float4 *)ahead[2] = maps[k * 8];
+                    *(float4 *)ahead[3] = maps[k * 8 + 4];
+                };
+                take_ahead(K - 1);
                 __syncwarp();
 
                 // The recurrence backward, ROWS tokens at a time.
@@ -348,15 +354,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                         // The saved state, for the first part: of a chunk ago, it may have left L2.
                         if (k == K - 1 && part == PARTS / 2) fetch_states(saved);
                         if (k == K - 3) next_u.load(u + reached, start, next * K + second, count, u_bytes);
-                        float input[CH], dy[CH], bs[4], cs[4];
+                        if (r < ROWS - 1) take_ahead(k);
+                        float(&input)[4] = ahead[0], (&dy)[4] = ahead[1], (&bs)[4] = ahead[2], (&cs)[4] = ahead[3];
 #if DA
                         float step[CH];
                         take(step, steps + k * WIDTH);
 #endif
-                        take(input, inputs + k * WIDTH);
-                        take(dy, &mine.dys[k][group * CH]);
-                        *(float4 *)bs = maps[k * 8];
-                        *(float4 *)cs = maps[k * 8 + 4];
 #pragma unroll
                         for (int i = 0; i < 4; i++) db[r][i] = 0.0f;
 #pragma unroll
@@ -415,8 +418,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) scan_backward(
                     if (there) *(Pair *)row_at(ddelta + reached, token, ddelta_bytes) = ddelta2;
 #endif
 #endif
-                    if (j > 0) __syncwarp();
 #endif
+                    if (j > 0) {
+                        take_ahead(ROWS * j - 1);
+#if DSTEP
+                        __syncwarp();
+#endif
+                    }
                 }
 #if DB
                 float2 db_sum = mine.shares[K + lane / 8].over_channels(lane % 8);

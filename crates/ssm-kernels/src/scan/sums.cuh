@@ -1,5 +1,5 @@
-// How the scan's backward for N = 16 adds up what its lanes have: sums over states, over channels and over tokens. This source
-// stands between carries.cu and backward.cu.
+// How the scan's backward for N = 16 adds up what its lanes have: sums over states, over channels and over tokens; and its
+// shared memory. This source stands between carries.cu and backward.cu.
 //
 // Lanes put what they have of a token into shared memory and each reads the parts of a sum of its own. Exchanges between
 // registers took a tenth more instructions, and each waits for the one before it.
@@ -33,6 +33,22 @@ struct Shares {
         }
         return sum;
     }
+};
+
+// The parts of shared memory that belong to one warp.
+struct WarpMemory {
+    float4 states[PARTS - 2][CH][32];                 // before every Kth token but the first and the last of a chunk
+    float steps[CHUNK][WIDTH], inputs[CHUNK][WIDTH];  // Δ, Δ u
+    float dys[K][WIDTH];
+    Shares shares[2 * K];
+#if HAS_STATE_OFFSET && (DC || DZ)
+    float4 offset[CH][32];
+#endif
+};
+
+struct BlockMemory {
+    WarpMemory warps[WARPS];
+    float4 maps[CHUNK][8];  // B, C
 };
 
 // A lane's numbers of a table [D, N], zeros where there is no channel.

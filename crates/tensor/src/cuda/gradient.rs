@@ -50,7 +50,12 @@ impl DeviceTensor {
         let beside = Arc::ptr_eq(&self.array, &right.array)
             && (rows, self.stride) == (right_rows, right.stride)
             && self.start + left_columns == right.start;
-        beside.then(|| DeviceTensor { shape: vec![*rows, left_columns + columns], recipe: None, ..self.clone() })
+        beside.then(|| DeviceTensor {
+            shape: vec![*rows, left_columns + columns],
+            recipe: None,
+            packed: None,
+            ..self.clone()
+        })
     }
 }
 
@@ -78,6 +83,6 @@ impl GradientPlace {
         };
         given.columns.push(columns.clone());
         let (start, stride, shape, dtype) = (columns.start, *width, self.shape.clone(), self.dtype);
-        Ok(DeviceTensor { array, start, stride, shape, dtype, recipe: None, siblings: None })
+        Ok(DeviceTensor { array, start, stride, shape, dtype, recipe: None, siblings: None, packed: None })
     }
 }

@@ -9,7 +9,9 @@ use statetune_ssm_kernels::{Cpu, WeightSlice, matmul as kernel};
 
 #[cfg(feature = "cuda")]
 use super::on_cuda;
-use crate::{Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, Weight, cpu_or, with_float};
+use crate::{
+    DType, Device, Float, Inputs, Need, Op, Result, Tape, Tensor, TensorError, Var, Weight, cpu_or, with_float,
+};
 
 /// One low-rank addition: rows `rows` of the output gain `scale` · (x Aᵀ) Bᵀ, or `scale` · x Bᵀ without an A.
 pub struct LowRankInput<'a> {
@@ -24,6 +26,34 @@ pub struct LowRankInput<'a> {
     pub a: Option<&'a Var>,
     /// B `[rows, r]`.
     pub b: &'a Var,
+}
+
+/// Which factor of a low-rank addition a matrix is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Factor {
+    /// A `[r, I]`.
+    A,
+    /// B `[rows, r]`.
+    B,
+}
+
+/// These matrices, as factors of low-rank additions to layers that compute in `act`. On a device that reads factors in an order
+/// of its own they have that with them, all of them made in one launch where each layer would make its own otherwise; on
+/// others they are as they came.
+///
+/// # Errors
+/// When the device fails, or a matrix is on another one.
+pub fn as_factors(device: &Device, act: DType, factors: Vec<(Tensor, Factor)>) -> Result<Vec<Tensor>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) if act == DType::Bf16 => {
+            let on_device = |(factor, which): &(Tensor, Factor)| Ok((factor.on_cuda(cuda)?.clone(), *which));
+            let on_device = factors.iter().map(on_device).collect::<Result<Vec<_>>>()?;
+            let on_device: Vec<_> = on_device.iter().map(|(factor, which)| (factor, *which)).collect();
+            Ok(crate::cuda::packed_factors(cuda, &on_device)?.into_iter().map(Tensor::from).collect())
+        }
+        _ => Ok(factors.into_iter().map(|(factor, _)| factor).collect()),
+    }
 }
 
 /// y_s = x W_sᵀ + bias_s + low-rank additions, one output per entry of `splits` (rows of W in order).

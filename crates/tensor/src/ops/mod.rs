@@ -22,7 +22,7 @@ pub use dora::{AdaptedWeight, NormAxis, dora_gain};
 pub use dropout::{Dropout, DropoutRows, dropout};
 pub use elementwise::{add, cast, neg_exp, reshape, scale};
 pub use embedding::embedding;
-pub use linear::{Linear, LowRankInput, linear};
+pub use linear::{Factor, Linear, LowRankInput, as_factors, linear};
 pub use matmul::matmul;
 pub use norm::{AddRmsNorm, add_rms_norm};
 pub use rows::select_rows;

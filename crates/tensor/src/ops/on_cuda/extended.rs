@@ -5,14 +5,12 @@
 
 use std::ops::Range;
 
-use statetune_ssm_kernels::low_rank::cuda::{
-    Beside, ExtendedMatrix, Extension, MOST_RANK, Projection, Rows, Sides, Way,
-};
+use statetune_ssm_kernels::low_rank::cuda::{Beside, ExtendedMatrix, Extension, Projection, Rows, Sides, Way};
 use statetune_ssm_kernels::scan::cuda::Strided;
 
-use super::low_rank::{columns, is_factor};
+use super::low_rank::columns;
 use super::*;
-use crate::ops::linear::{LOW_RANK, Linear};
+use crate::ops::linear::Linear;
 
 /// How many times a matrix' narrow side the tokens are at least. With twice, writing the matrix costs what the pass saves.
 const TOKENS: usize = 4;
@@ -49,29 +47,27 @@ pub(in crate::ops) struct Extended {
 }
 
 impl Extended {
-    /// The matrix of a layer whose only addition is to all of its outputs and of the layer's own input, if sizes make it
-    /// worth the copy.
+    /// The matrix of a layer whose only addition has these factors, is to all of its outputs and of the layer's own input, if
+    /// sizes make it worth the copy.
     pub fn of(
         cuda: &Cuda,
         op: &Linear,
-        inputs: &Inputs<'_>,
+        [a, b]: [&DeviceTensor; 2],
         x: &DeviceTensor,
         weight: &DeviceTensor,
     ) -> Result<Option<Extended>> {
         let ([(over, scale)], [outputs, width]) = (&op.low_rank[..], [weight.shape()[0], weight.shape()[1]]) else {
             return Ok(None);
         };
-        let (Some(a), None) = (inputs.optional(LOW_RANK + 1), inputs.optional(LOW_RANK)) else { return Ok(None) };
-        let (a, b) = (a.on_cuda(cuda)?, input(cuda, inputs, LOW_RANK + 2)?);
         let rank = b.shape()[1];
         let extension = if outputs < width { Extension::Below } else { Extension::Beside };
         let (narrow, wide) = (outputs.min(width), outputs.max(width));
         let worth = x.shape()[0] >= TOKENS * narrow && wide >= 2 * narrow;
         // What follows a wide matrix wants its rows end to end.
         let worth = worth && (extension == Extension::Beside || outputs <= NARROW);
-        let whole = outputs.is_multiple_of(8) && rank.is_multiple_of(8) && (1..=MOST_RANK).contains(&rank);
+        let whole = rank.is_multiple_of(8) && a.packed().is_some() && b.packed().is_some();
         let fits = op.frozen.is_some() && *over == (0..outputs) && weight.is_dense() && columns(weight).fit();
-        if !worth || !whole || !fits || !columns(x).fit() || !is_factor(a) || !is_factor(b) {
+        if !worth || !whole || !fits || !columns(x).fit() {
             return Ok(None);
         }
         let out = match extension {
@@ -182,7 +178,7 @@ impl Extended {
             extended: None,
             into: None,
             way,
-            factors: [self.a.view(), self.b.view()],
+            factors: [&self.a, &self.b].map(|factor| factor.packed().expect("the matrix is of packed factors")),
             scales,
             rank: self.rank,
             rows: projected.shape()[0],

@@ -26,7 +26,16 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
     op.check(inputs, out_features, in_features)?;
     let weight = as_type(weight.on_cuda(cuda)?, x)?;
     let tokens = x.shape()[0];
-    let extended = Extended::of(cuda, op, inputs, x, &weight)?;
+    let low_rank_inputs = |i: usize| -> Result<_> {
+        let at = LOW_RANK + 3 * i;
+        let a = inputs.optional(at + 1).map(|a| a.on_cuda(cuda)).transpose()?;
+        low_rank::factors(cuda, a, input(cuda, inputs, at + 2)?, x.dtype())
+    };
+    let factors = (0..op.low_rank.len()).map(low_rank_inputs).collect::<Result<Vec<_>>>()?;
+    let extended = match &factors[..] {
+        [(Some(a), b)] if inputs.optional(LOW_RANK).is_none() => Extended::of(cuda, op, [a, b], x, &weight)?,
+        _ => None,
+    };
     let (y, taken) = match &extended {
         Some(extended) => {
             let (y, projected) = extended.forward(cuda, x, &weight)?;
@@ -39,21 +48,19 @@ pub fn linear(cuda: &Cuda, op: &Linear, inputs: &Inputs<'_>, need: &Need) -> Res
         }
     };
     let mut kept = Vec::with_capacity(op.low_rank.len());
-    for (i, (rows, scale)) in op.low_rank.iter().enumerate() {
+    for (i, ((rows, scale), (a, b))) in op.low_rank.iter().zip(factors).enumerate() {
         let at = LOW_RANK + 3 * i;
         let xi = inputs.optional(at).map_or(Ok(x), |own| own.on_cuda(cuda))?;
-        let b = input(cuda, inputs, at + 2)?;
-        let a = inputs.optional(at + 1).map(|a| a.on_cuda(cuda)).transpose()?;
         let projected = match &taken {
             Some(projected) => projected.clone(),
-            None => low_rank::add(cuda, &y.columns(rows.clone()), xi, a, b, *scale)?,
+            None => low_rank::add(cuda, &y.columns(rows.clone()), xi, a.as_ref(), &b, *scale)?,
         };
         kept.push(SavedLowRank {
             own_input: inputs.optional(at).is_some(),
             x: need.input(at + 1).then(|| xi.clone().into()),
             projected: need.input(at + 2).then(|| projected.into()),
-            a: inputs.optional(at + 1).cloned(),
-            b: b.clone().into(),
+            a: a.map(Tensor::from),
+            b: b.into(),
         });
     }
     let y = match inputs.optional(BIAS) {

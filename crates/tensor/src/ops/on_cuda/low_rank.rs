@@ -3,12 +3,13 @@
 
 use std::ops::Range;
 
-use statetune_ssm_kernels::low_rank::cuda::{Columns, MOST_RANK, Projection, Rows, Sides, Way};
+use statetune_ssm_kernels::low_rank::cuda::{Columns, Projection, Rows, Sides, Way};
 use statetune_ssm_kernels::scan::cuda::Strided;
 
 use super::late::{LateFactor, LateFactors, LateGradients, make};
 use super::*;
-use crate::ops::linear::SavedLowRank;
+use crate::cuda::packed_factors;
+use crate::ops::linear::{Factor, SavedLowRank};
 
 /// What a backward is asked for.
 #[derive(Clone, Copy)]
@@ -34,9 +35,17 @@ pub(super) fn columns(x: &DeviceTensor) -> Columns<'_> {
     Columns { at: Strided { view: x.spread(), stride: x.stride() }, count: x.shape()[1] }
 }
 
-/// Whether it is a factor as the kernels read it.
-pub(super) fn is_factor(x: &DeviceTensor) -> bool {
-    x.dtype() == DType::F32 && x.is_dense() && x.spread().pointer().is_multiple_of(16)
+/// A and B of an addition to a layer that computes in `act`, packed if the kernels are written for them.
+pub(super) fn factors(
+    cuda: &Cuda,
+    a: Option<&DeviceTensor>,
+    b: &DeviceTensor,
+    act: DType,
+) -> Result<(Option<DeviceTensor>, DeviceTensor)> {
+    let Some(a) = a.filter(|_| act == DType::Bf16) else { return Ok((a.cloned(), b.clone())) };
+    let mut both = packed_factors(cuda, &[(a, Factor::A), (b, Factor::B)])?;
+    let b = both.remove(1);
+    Ok((Some(both.remove(0)), b))
 }
 
 /// y `[T, rows of B]` += scale · (x Aᵀ) Bᵀ; returns x Aᵀ.
@@ -54,7 +63,7 @@ pub(super) fn add(
         return Ok(x.clone());
     };
     let projected = DeviceTensor::unset(cuda, x.dtype(), &[tokens, rank])?;
-    if (1..=MOST_RANK).contains(&rank) && columns(x).fit() && columns(y).fit() && is_factor(a) && is_factor(b) {
+    if let (true, Some(down), Some(up)) = (columns(x).fit() && columns(y).fit(), a.packed(), b.packed()) {
         let pass = Rows {
             from: Projection::Of(Sides::new(&[columns(x)])),
             projected: projected.view(),
@@ -62,7 +71,7 @@ pub(super) fn add(
             extended: None,
             into: Some((columns(y), true)),
             way: Way::Forward,
-            factors: [a.view(), b.view()],
+            factors: [down, up],
             scales: [1.0, scale],
             rank,
             rows: tokens,
@@ -185,9 +194,9 @@ impl Addition<'_> {
         let x = self.saved.x.as_ref().map(|x| x.on_cuda(cuda)).transpose()?;
         let projected = self.saved.projected.as_ref().map(|p| p.on_cuda(cuda)).transpose()?;
         let fits = |x: &Option<&DeviceTensor>| x.is_none_or(|x| columns(x).fit());
-        let factors_fit = is_factor(self.a) && is_factor(self.b);
-        let whole = (1..=MOST_RANK).contains(&rank) && inputs.is_multiple_of(8) && factors_fit && dy.fit();
-        if !whole || !fits(&x) || !fits(&dx) || projected.is_some_and(|p| p.dtype() != DType::Bf16 || !p.is_dense()) {
+        let (Some(a), Some(b)) = (self.a.packed(), self.b.packed()) else { return Ok(None) };
+        let rounded = projected.is_none_or(|p| p.dtype() == DType::Bf16 && p.is_dense());
+        if !dy.fit() || !fits(&x) || !fits(&dx) || !rounded {
             return Ok(None);
         }
         let own = match wanted.own_input {
@@ -207,7 +216,7 @@ impl Addition<'_> {
                     extended: None,
                     into: into.map(|into| (columns(into), own.is_none())),
                     way: Way::Backward,
-                    factors: [self.a.view(), self.b.view()],
+                    factors: [a, b],
                     scales: [self.scale, 1.0],
                     rank,
                     rows: tokens,

@@ -44,15 +44,19 @@ pub enum Factor {
 /// # Errors
 /// When the device fails, or a matrix is on another one.
 pub fn as_factors(device: &Device, act: DType, factors: Vec<(Tensor, Factor)>) -> Result<Vec<Tensor>> {
+    let as_they_came = |factors: Vec<(Tensor, Factor)>| Ok(factors.into_iter().map(|(factor, _)| factor).collect());
+    if act != DType::Bf16 {
+        return as_they_came(factors);
+    }
     match device {
+        Device::Cpu(_) => as_they_came(factors),
         #[cfg(feature = "cuda")]
-        Device::Cuda(cuda) if act == DType::Bf16 => {
+        Device::Cuda(cuda) => {
             let on_device = |(factor, which): &(Tensor, Factor)| Ok((factor.on_cuda(cuda)?.clone(), *which));
             let on_device = factors.iter().map(on_device).collect::<Result<Vec<_>>>()?;
             let on_device: Vec<_> = on_device.iter().map(|(factor, which)| (factor, *which)).collect();
             Ok(crate::cuda::packed_factors(cuda, &on_device)?.into_iter().map(Tensor::from).collect())
         }
-        _ => Ok(factors.into_iter().map(|(factor, _)| factor).collect()),
     }
 }
 

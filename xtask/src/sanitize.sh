@@ -16,7 +16,11 @@ mkdir -p "$results"
 failed=0
 for tool in $tools; do
     log="$results/$tool.log"
-    STATETUNE_CUDA_SEPARATE=1 compute-sanitizer --tool "$tool" --error-exitcode 1 --report-api-errors no --launch-timeout 120 \
+    # For synccheck all of a block have to be at one barrier instruction. The warps of scan_forward meet each at its own, as PTX
+    # allows (`bar.sync` counts warps), and as the emulator checks.
+    except=()
+    [ "$tool" != synccheck ] || except=(--kernel-name-exclude kns=scan_forward)
+    STATETUNE_CUDA_SEPARATE=1 compute-sanitizer --tool "$tool" "${except[@]}" --error-exitcode 1 --report-api-errors no --launch-timeout 120 \
         "$here/statetune_ssm_kernels" "$@" --test-threads 1 > "$log" 2>&1
     rc=$?
     echo "$tool: exit $rc, $(grep -h '^test result' "$log" | tail -1) $(grep -h 'SUMMARY' "$log" | tail -1)"

@@ -118,7 +118,7 @@ pub struct Bound {
 
 impl Bound {
     /// Makes leaves of the patches' trained tensors, and constants of the others. `dropout` is this step's counter, or
-    /// `None` in evaluation.
+    /// `None` in evaluation. It is of what the patches hold now: when that changes, a computation needs another.
     ///
     /// # Errors
     /// When the patches do not fit the model (they were checked against another), or two of them exclude each other.

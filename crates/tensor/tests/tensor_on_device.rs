@@ -214,6 +214,11 @@ fn factors_are_made_once_and_only_those_that_the_kernels_are_written_for() {
     let which = |tensor: Tensor| if tensor.shape()[0] == 16 { (tensor, Factor::B) } else { (tensor, Factor::A) };
     let again = made.into_iter().map(which).collect();
     assert_eq!(launches(cuda, || drop(as_factors(&device, compute, again).unwrap())), []);
+    // A square one that was an A is not taken for a B.
+    let as_the = |factor, of| as_factors(&device, compute, vec![(of, factor)]).unwrap().remove(0);
+    let square = as_the(Factor::A, put(&[8, 8]));
+    let other = launches(cuda, || drop(as_the(Factor::B, square)));
+    assert_eq!(other.len(), usize::from(compute == DType::Bf16), "{label}");
 }
 
 /// The gradient of the input of a layer whose outputs are cut in three, each of which a further layer takes; the first one's two

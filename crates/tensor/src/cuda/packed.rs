@@ -15,14 +15,16 @@ use crate::{DType, Result};
 #[derive(Debug)]
 pub(super) struct PackedFactor {
     array: Array,
+    which: Factor,
     width: usize,
     rank: usize,
 }
 
 impl DeviceTensor {
-    /// It as a factor, if it has been packed.
-    pub(crate) fn packed(&self) -> Option<Packed<'_>> {
-        self.packed.as_deref().map(|packed| Packed::new(packed.array.view(), packed.width, packed.rank))
+    /// It as this factor, if it has been packed as such.
+    pub(crate) fn packed(&self, which: Factor) -> Option<Packed<'_>> {
+        let packed = self.packed.as_deref().filter(|packed| packed.which == which)?;
+        Some(Packed::new(packed.array.view(), packed.width, packed.rank))
     }
 }
 
@@ -39,18 +41,18 @@ fn sizes(factor: &DeviceTensor, which: Factor) -> Option<[usize; 2]> {
 pub(crate) fn packed_factors(cuda: &Cuda, factors: &[(&DeviceTensor, Factor)]) -> Result<Vec<DeviceTensor>> {
     let mut arrays: Vec<Option<PackedFactor>> = Vec::with_capacity(factors.len());
     for (factor, which) in factors {
-        let sizes = sizes(factor, *which).filter(|_| factor.packed.is_none());
+        let sizes = sizes(factor, *which).filter(|_| factor.packed(*which).is_none());
         arrays.push(match sizes {
             Some([width, rank]) => {
                 let array = cuda.array(ElementType::Bf16, Packed::len(width, rank))?;
-                Some(PackedFactor { array, width, rank })
+                Some(PackedFactor { array, which: *which, width, rank })
             }
             None => None,
         });
     }
     let mut by_rank: BTreeMap<usize, Vec<Unpacked>> = BTreeMap::new();
     for ((factor, which), packed) in factors.iter().zip(&arrays) {
-        let Some(PackedFactor { array, width, rank }) = packed else { continue };
+        let Some(PackedFactor { array, width, rank, .. }) = packed else { continue };
         let (factor, is_a) = (factor.view(), *which == Factor::A);
         by_rank.entry(*rank).or_default().push(Unpacked { factor, is_a, width: *width, out: array.view() });
     }

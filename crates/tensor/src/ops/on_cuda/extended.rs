@@ -10,7 +10,7 @@ use statetune_ssm_kernels::scan::cuda::Strided;
 
 use super::low_rank::columns;
 use super::*;
-use crate::ops::linear::Linear;
+use crate::ops::linear::{Factor, Linear};
 
 /// How many times a matrix' narrow side the tokens are at least. With twice, writing the matrix costs what the pass saves.
 const TOKENS: usize = 4;
@@ -65,7 +65,7 @@ impl Extended {
         let worth = x.shape()[0] >= TOKENS * narrow && wide >= 2 * narrow;
         // What follows a wide matrix wants its rows end to end.
         let worth = worth && (extension == Extension::Beside || outputs <= NARROW);
-        let whole = rank.is_multiple_of(8) && a.packed().is_some() && b.packed().is_some();
+        let whole = rank.is_multiple_of(8) && a.packed(Factor::A).is_some() && b.packed(Factor::B).is_some();
         let fits = op.frozen.is_some() && *over == (0..outputs) && weight.is_dense() && columns(weight).fit();
         if !worth || !whole || !fits || !columns(x).fit() {
             return Ok(None);
@@ -178,7 +178,8 @@ impl Extended {
             extended: None,
             into: None,
             way,
-            factors: [&self.a, &self.b].map(|factor| factor.packed().expect("the matrix is of packed factors")),
+            factors: [self.a.packed(Factor::A), self.b.packed(Factor::B)]
+                .map(|factor| factor.expect("the matrix is of packed factors")),
             scales,
             rank: self.rank,
             rows: projected.shape()[0],

@@ -63,7 +63,9 @@ pub(super) fn add(
         return Ok(x.clone());
     };
     let projected = DeviceTensor::unset(cuda, x.dtype(), &[tokens, rank])?;
-    if let (true, Some(down), Some(up)) = (columns(x).fit() && columns(y).fit(), a.packed(), b.packed()) {
+    if let (true, Some(down), Some(up)) =
+        (columns(x).fit() && columns(y).fit(), a.packed(Factor::A), b.packed(Factor::B))
+    {
         let pass = Rows {
             from: Projection::Of(Sides::new(&[columns(x)])),
             projected: projected.view(),
@@ -194,7 +196,7 @@ impl Addition<'_> {
         let x = self.saved.x.as_ref().map(|x| x.on_cuda(cuda)).transpose()?;
         let projected = self.saved.projected.as_ref().map(|p| p.on_cuda(cuda)).transpose()?;
         let fits = |x: &Option<&DeviceTensor>| x.is_none_or(|x| columns(x).fit());
-        let (Some(a), Some(b)) = (self.a.packed(), self.b.packed()) else { return Ok(None) };
+        let (Some(a), Some(b)) = (self.a.packed(Factor::A), self.b.packed(Factor::B)) else { return Ok(None) };
         let rounded = projected.is_none_or(|p| p.dtype() == DType::Bf16 && p.is_dense());
         if !dy.fit() || !fits(&x) || !fits(&dx) || !rounded {
             return Ok(None);

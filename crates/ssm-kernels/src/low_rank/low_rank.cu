@@ -89,8 +89,9 @@ DEVICE void extend(const Extension &all, int eighth) {
 }
 
 // projected [rows, rank] = inner x down, x being x0, x1 and x2 side by side, or what is given instead; y (+)= outer projected
-// up. Forward, `down` is A by rank and `up` B in pairs; backward `down` is B and `up` A. What is projected also goes to `beside`, if asked, and with COPIES x to the columns in front of it; the first blocks then extend the
-// matrix that both are for, if asked.
+// up. Forward, `down` is A by rank and `up` B in pairs; backward `down` is B and `up` A. What is projected also goes to
+// `beside`, if asked, and with COPIES x to the columns in front of it; the first blocks then extend the matrix that both are
+// for, if asked.
 extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) low_rank_rows(
     bf16 *__restrict__ y, long long y_stride, int y_columns, int adds, bf16 *__restrict__ projected,
     const bf16 *__restrict__ x0, long long stride0, int columns0, const bf16 *__restrict__ x1, long long stride1,
